@@ -1,0 +1,7 @@
+"""What is asked about: pools of raw inputs, their sources, selection, transfer sets, and augmentation in batches."""
+
+from tuition.data.augment import Crop
+from tuition.data.pool import Pool, from_tensors
+from tuition.data.transfer import Accounts, TransferSet
+
+__all__ = ["Accounts", "Crop", "Pool", "TransferSet", "from_tensors"]

@@ -1,0 +1,65 @@
+"""Views of images: random crops and flips of whole batches on their device, without per-image Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tuition.errors import UserError
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Zero-pad, crop, flip: the usual augmentation of small images.
+
+    A *view* is three integers an image: top and left of the crop in the padded image, and whether it is flipped.
+
+    Attributes:
+        padding: pixels of zeros added on each side before cropping.
+        size: side of the square crop; None keeps the image's own height and width.
+        flip: whether random views are mirrored horizontally half of the time.
+    """
+
+    padding: int = 4
+    size: int | None = None
+    flip: bool = True
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the crops of images of `size`."""
+        if self.size is not None and self.size > min(size) + 2 * self.padding:
+            raise UserError(f"a crop of {self.size} does not fit in images of {size[0]}x{size[1]}; choose a smaller crop.")
+        return (self.size, self.size) if self.size is not None else size
+
+    def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Random views (count, 3) of images of height and width `size`, on the generator's device."""
+        height, width = self.output_size(size)
+        room = (size[0] + 2 * self.padding - height + 1, size[1] + 2 * self.padding - width + 1)
+        device = generator.device
+        views = torch.empty(count, 3, dtype=torch.long, device=device)
+        views[:, 0] = torch.randint(room[0], (count,), generator=generator, device=device)
+        views[:, 1] = torch.randint(room[1], (count,), generator=generator, device=device)
+        # The flip is drawn even when unused, so that switching it off leaves the crops as they were.
+        views[:, 2] = torch.randint(2, (count,), generator=generator, device=device) * int(self.flip)
+        return views
+
+    def centre(self, count: int, size: tuple[int, int]) -> Tensor:
+        """The centred, unflipped views (count, 3) of images of height and width `size`."""
+        height, width = self.output_size(size)
+        top, left = (size[0] + 2 * self.padding - height) // 2, (size[1] + 2 * self.padding - width) // 2
+        return torch.tensor([[top, left, 0]]).expand(count, 3)
+
+    def __call__(self, images: Tensor, views: Tensor) -> Tensor:
+        """Cut each image's view: (n, c, h, w) of any dtype and (n, 3) -> (n, c, height, width), same dtype, one gather."""
+        n, c, h, w = images.shape
+        height, width = self.output_size((h, w))
+        padded = F.pad(images, [self.padding] * 4) if self.padding else images
+        views = views.to(images.device)
+        top, left, flip = views[:, 0, None], views[:, 1, None], views[:, 2, None]
+        rows = top + torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device)
+        columns = left + torch.where(flip.bool(), width - 1 - columns, columns)
+        flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).reshape(n, 1, -1).expand(n, c, -1)
+        return padded.flatten(2).gather(2, flat).reshape(n, c, height, width)

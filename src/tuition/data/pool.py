@@ -1,0 +1,205 @@
+"""A pool: raw inputs that could be asked about, with labels where they are known, each named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuition.data.augment import Crop
+from tuition.errors import UserError
+
+Inputs = Tensor | list[str]
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Raw inputs, their labels and, optionally, the one view of each that a teacher is asked about.
+
+    Attributes:
+        inputs: uint8 images (n, c, h, w), float vectors (n, d), or a list of n strings.
+        labels: int64 (n,) class indices, or None.
+        class_names: one name a class, or None. Their number fixes `num_classes`.
+        name: where the inputs come from, for people.
+        crop: how a view is cut from an image; None leaves images whole.
+        views: int64 (n, 3) top, left, flip of each image's view under `crop`; None is the centred view.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+    name: str = "pool"
+    crop: Crop | None = None
+    views: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __repr__(self) -> str:
+        what = f"{self.name}, {len(self)} inputs"
+        if isinstance(self.inputs, Tensor):
+            what += f" of shape {tuple(self.inputs.shape[1:])}"
+        return f"Pool({what}, {'no labels' if self.labels is None else f'{self.num_classes} classes'})"
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Pool:
+        """The rows named, in that order (a boolean mask works too), as a pool of their own."""
+        index = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        if index.ndim != 1:
+            raise UserError("a pool is indexed by a slice or a list of rows; write pool[i : i + 1] for a single input.")
+        return replace(
+            self,
+            inputs=self.inputs[index] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in index.tolist()],
+            labels=None if self.labels is None else self.labels[index],
+            views=None if self.views is None else self.views[index],
+        )
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes: of `class_names` if there are any, else the highest label plus one; None without labels."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return None if self.labels is None or len(self) == 0 else int(self.labels.max()) + 1
+
+    @property
+    def without_labels(self) -> Pool:
+        return replace(self, labels=None)
+
+    # -- what a teacher is asked about ---------------------------------------------------------------------------------
+
+    def view(self, crop: Crop | None, *, seed: int | None = None) -> Pool:
+        """The same pool, asked about through `crop`: one random view of each image by `seed`, or the centred one."""
+        if crop is None:
+            return replace(self, crop=None, views=None)
+        if not isinstance(self.inputs, Tensor) or self.inputs.ndim != 4:
+            raise UserError("only pools of images have views; leave out the crop.")
+        height, width = self.inputs.shape[2:]
+        views = None
+        if seed is not None:
+            views = crop.draw(len(self), (height, width), torch.Generator().manual_seed(seed))
+        return replace(self, crop=crop, views=views)
+
+    def asked(self, rows: slice | Sequence[int] | Tensor = slice(None)) -> Inputs:
+        """Raw inputs of `rows` as the teacher sees them, that is, through their views."""
+        part = self[rows]
+        if part.crop is None:
+            return part.inputs
+        assert isinstance(part.inputs, Tensor)
+        views = part.views if part.views is not None else part.crop.centre(len(part), tuple(part.inputs.shape[2:]))
+        return part.crop(part.inputs, views)
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """A 16-byte digest of the content of each input as asked: equal inputs, equal digests, wherever they stand."""
+        found: list[bytes] = []
+        for start in range(0, len(self), 4096):
+            inputs = self.asked(slice(start, start + 4096))
+            if isinstance(inputs, list):
+                found += [_digest(b"text", text.encode()) for text in inputs]
+            else:
+                kind = f"{str(inputs.dtype).removeprefix('torch.')}{tuple(inputs.shape[1:])}".encode()
+                array = inputs.contiguous().numpy()
+                found += [_digest(kind, row.tobytes()) for row in array]
+        return found
+
+    # -- drawing ---------------------------------------------------------------------------------------------------
+
+    def sample(self, count: int, *, seed: int, stratified: bool = False) -> Pool:
+        """`count` rows drawn without replacement by `seed`; `stratified` keeps the classes' shares to within one row.
+
+        For one seed, samples are nested: the first 100 rows of `sample(200)` are `sample(100)` (not when stratified).
+        """
+        if not 0 < count <= len(self):
+            raise UserError(f"cannot draw {count} inputs from the {len(self)} of {self.name}; ask for 1 to {len(self)}.")
+        generator = torch.Generator().manual_seed(seed)
+        if not stratified:
+            return self[torch.randperm(len(self), generator=generator)[:count]]
+        return self[self._stratified(count, generator)]
+
+    def split(self, count: int, *, seed: int, stratified: bool = False) -> tuple[Pool, Pool]:
+        """Two disjoint pools drawn by `seed`: `count` rows, and all the others."""
+        if not 0 < count < len(self):
+            raise UserError(f"cannot split {count} inputs off the {len(self)} of {self.name}; choose 1 to {len(self) - 1}.")
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
+        if stratified:
+            chosen = self._stratified(count, generator)
+            rest = torch.ones(len(self), dtype=torch.bool)
+            rest[chosen] = False
+            return self[chosen], self[order[rest[order]]]
+        return self[order[:count]], self[order[count:]]
+
+    def _stratified(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.labels is None:
+            raise UserError("a stratified draw needs labels; this pool has none.")
+        order = torch.randperm(len(self), generator=generator)
+        classes, sizes = self.labels.unique(return_counts=True)
+        exact = sizes.double() * count / len(self)
+        shares = exact.floor().long()
+        # What rounding left over goes to the largest remainders; ties fall by the seed.
+        tie = torch.rand(len(classes), generator=generator, dtype=torch.float64) * 1e-9
+        most = (exact - shares + tie).argsort(descending=True)[: count - int(shares.sum())]
+        shares[most] += 1
+        picked = [order[self.labels[order] == c][:k] for c, k in zip(classes, shares.tolist(), strict=True)]
+        rows = torch.cat(picked)
+        return rows[torch.randperm(len(rows), generator=generator)]
+
+
+def from_tensors(
+    inputs: Any,
+    labels: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    name: str = "tensors",
+) -> Pool:
+    """A pool from memory.
+
+    Args:
+        inputs: uint8 images (n, c, h, w), float vectors (n, d) (tensors or arrays), or a list of n strings.
+        labels: n class indices from 0, or None.
+        class_names: one name a class.
+        name: where the inputs come from, for people.
+
+    Raises:
+        UserError: no inputs, an unsupported shape or type, NaN, or labels that do not fit.
+    """
+    if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
+        inputs = list(inputs)
+    else:
+        inputs = torch.as_tensor(inputs)
+        if inputs.ndim == 4 and inputs.dtype != torch.uint8:
+            raise UserError(f"images are uint8 (n, c, h, w) with values 0 to 255, not {inputs.dtype}; convert them first.")
+        if inputs.ndim == 4 and min(inputs.shape[2:]) < 8:
+            raise UserError(f"images are at least 8 pixels high and wide, not {inputs.shape[2]}x{inputs.shape[3]}.")
+        if inputs.ndim == 2 and not inputs.is_floating_point():
+            raise UserError(f"vectors are floating point (n, d), not {inputs.dtype}; convert them first.")
+        if inputs.ndim not in (2, 4):
+            raise UserError(f"inputs are images (n, c, h, w) or vectors (n, d), not of shape {tuple(inputs.shape)}.")
+        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+            raise UserError("the inputs hold NaN or infinity; clean them before asking a teacher about them.")
+    if len(inputs) == 0:
+        raise UserError("the pool holds no inputs; give at least one.")
+    if labels is not None:
+        labels = torch.as_tensor(labels)
+        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}.")
+        labels = labels.long()
+        if len(labels) != len(inputs):
+            raise UserError(f"there are {len(inputs)} inputs but {len(labels)} labels; give one label an input.")
+        high = len(class_names) if class_names is not None else None
+        if int(labels.min()) < 0 or (high is not None and int(labels.max()) >= high):
+            low, top = int(labels.min()), int(labels.max())
+            bound = "up" if high is None else f"to {high - 1}"
+            raise UserError(f"labels run from {low} to {top}, but class indices run from 0 {bound}; renumber them.")
+    return Pool(inputs, labels, None if class_names is None else tuple(class_names), name)
+
+
+def _digest(kind: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES, person=hashlib.blake2b(kind, digest_size=16).digest()).digest()

@@ -1,0 +1,69 @@
+"""A transfer set: inputs with a teacher's responses, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tuition.data.pool import Inputs, Pool
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Counts of teacher calls.
+
+    Attributes:
+        paid: calls answered (also malformed or NaN) or of unknown fate; never more than the budget.
+        served: rows answered without a call: from the store, or as a repeat of an equal input.
+        failed: attempts that were refused (connection refused, 429, 5xx) and therefore not charged.
+        unknown: the part of `paid` whose answer never arrived (killed or cut off in flight).
+    """
+
+    paid: int = 0
+    served: int = 0
+    failed: int = 0
+    unknown: int = 0
+
+    def __add__(self, other: Accounts) -> Accounts:
+        return Accounts(*(a + b for a, b in zip(self.as_dict().values(), other.as_dict().values(), strict=True)))
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class TransferSet:
+    """Inputs, the teacher's responses to them and, where known, their labels.
+
+    Attributes:
+        pool: n inputs; `pool.views` are the views that were asked about.
+        responses: output name -> (n, ...) tensor, rows in the pool's order; "logits" are float32 (n, k).
+        teacher: the teacher's name.
+        fingerprint: what identified the teacher to the store.
+        accounts: the calls of the ask that made this set.
+    """
+
+    pool: Pool
+    responses: dict[str, Tensor]
+    teacher: str = "teacher"
+    fingerprint: str = ""
+    accounts: Accounts = Accounts()
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.pool.inputs
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.pool.labels
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> TransferSet:
+        """The rows named, in that order, as a transfer set of their own."""
+        index = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        return replace(self, pool=self.pool[index], responses={k: v[index] for k, v in self.responses.items()})
