@@ -1,0 +1,30 @@
+"""Students and teachers: models by name, what they are made of, their features, weights and preprocessing."""
+
+from tuition.models.features import (
+    Capture,
+    Layer,
+    classifier,
+    describe,
+    forward_with_features,
+    num_parameters,
+    stages,
+)
+from tuition.models.preprocess import Preprocess
+from tuition.models.weights import load_weights, save_weights, write_atomically
+from tuition.models.zoo import available, create
+
+__all__ = [
+    "Capture",
+    "Layer",
+    "Preprocess",
+    "available",
+    "classifier",
+    "create",
+    "describe",
+    "forward_with_features",
+    "load_weights",
+    "num_parameters",
+    "save_weights",
+    "stages",
+    "write_atomically",
+]
