@@ -1,0 +1,236 @@
+"""Figures for print and page: one column wide, vector and PNG, legible without colour.
+
+Colours are those of Okabe and Ito (2008), told apart by every common form of colour blindness; every method also has
+its own marker and its name at the end of its line. A method looks the same in every figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tuition.studies.published import label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, PAPER = "#1f2328", "#6e7781", "#ffffff"  # text; frame, grid and references; the page itself
+ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7"
+SUFFIXES = (".png", ".svg", ".pdf")
+WIDTH, HEIGHT = 3.5, 2.6  # inches: a column of a two-column page
+
+SETTINGS = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), MUTED),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width", "grid.linewidth"), 0.6),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": "tuition",  # equal results give equal files
+    "pdf.fonttype": 42,  # publishers refuse Type 3
+}
+
+
+class Style(NamedTuple):
+    """How one method is drawn."""
+
+    colour: str
+    marker: str
+
+    def marks(self) -> dict[str, Any]:
+        size = 6.0 if self.marker in "*PX" else 4.5  # thin markers need more room to weigh the same
+        edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.5}
+        return {"color": self.colour, "marker": self.marker, "markersize": size, **edge}
+
+
+STYLES = {
+    "ckd": Style(VERMILLION, "o"),
+    "kd": Style(BLUE, "s"),
+    "rkd": Style(GREEN, "^"),
+    "dist": Style(ORANGE, "v"),
+    "mixup": Style(PURPLE, "D"),
+    "crd": Style(SKY, "P"),
+    "ce": Style(MUTED, "X"),
+    "mse": Style(INK, "*"),
+}
+COLOURS = (VERMILLION, GREEN, BLUE, PURPLE, ORANGE, SKY, INK)
+SPARE = [Style(COLOURS[i % 7], "h<p>d"[i % 5]) for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A style for each method: its own if it has one, else a spare one, in the order given."""
+    spare = cycle(SPARE)
+    return {method: STYLES.get(method) or next(spare) for method in methods}
+
+
+def accuracy_curves(
+    results: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    title: str | None = None,
+    reference: Mapping[str, float] | None = None,
+    xlabel: str = "teacher calls",
+    ylabel: str = "test accuracy (%)",
+) -> list[Path]:
+    """Accuracy against teacher calls, one curve a method: mean, and one standard deviation over seeds as a band.
+
+    Args:
+        results: rows with keys `method`, `calls`, `mean` and `std` (percent; None or nan: no band), `seeds`.
+        path: with the suffix .png, .svg or .pdf that file alone is written; without one, all three.
+        reference: horizontal lines by name, such as the teacher's accuracy.
+
+    Returns:
+        The files written.
+    """
+    ends: list[tuple[float, str, Style]] = []
+    with _figure(title) as (figure, axes):
+        for method, style in styles(dict.fromkeys(row["method"] for row in results)).items():
+            rows = sorted((row for row in results if row["method"] == method), key=lambda row: row["calls"])
+            calls, mean, std = np.array([(row["calls"], row["mean"], row["std"]) for row in rows], dtype=float).T
+            front = method.startswith("ckd")
+            axes.fill_between(calls, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
+            axes.plot(calls, mean, linewidth=1.8 if front else 1.2, zorder=4 if front else 3, **style.marks())
+            ends.append((mean[-1], label(method), style))
+        for name, value in (reference or {}).items():
+            axes.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+            ends.append((value, name, Style(MUTED, "")))
+        _call_axis(axes, sorted({float(row["calls"]) for row in results}))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        _name_ends(axes, ends)
+        return _save(figure, path)
+
+
+def spectra(values: Mapping[str, np.ndarray], path: Path, *, title: str | None = None) -> list[Path]:
+    """Singular values by rank, each spectrum divided by its largest value, with its effective rank (figure 5).
+
+    Args:
+        values: for each method the singular values, descending, of one run (r,) or of several (runs, r).
+        path: as in `accuracy_curves`.
+    """
+    from tuition.studies.statistics import effective_rank
+
+    ends: list[tuple[float, str, Style]] = []
+    with _figure(title) as (figure, axes):
+        axes.set_yscale("log")
+        for method, style in styles(values).items():
+            runs = np.atleast_2d(values[method])
+            spectrum = (runs / runs[:, :1]).mean(axis=0)
+            rank = np.mean([effective_rank(run) for run in runs])
+            shown = spectrum > 1e-4  # what is left is rounding
+            ranks = np.arange(1, len(spectrum) + 1)
+            every = max(1, len(spectrum) // 8)
+            axes.plot(ranks[shown], spectrum[shown], linewidth=1.2, markevery=every, **style.marks())
+            ends.append((spectrum[shown][-1], f"{label(method)} ({rank:.0f})", style))
+        axes.set(xlabel="rank", ylabel="singular value / largest")
+        axes.set_xlim(left=0, right=max(np.atleast_2d(v).shape[1] for v in values.values()))
+        _name_ends(axes, ends)
+        return _save(figure, path)
+
+
+def accuracy_points(
+    results: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None, xlabel: str = "test accuracy (%)"
+) -> list[Path]:
+    """One line a method at one number of calls: every seed, the mean, and its 95 % interval over seeds.
+
+    Args:
+        results: rows with keys `method`, `mean`, `low`, `high` and `values` (percent; nan low and high: no interval).
+        path: as in `accuracy_curves`.
+    """
+    with _figure(title, height=0.75 + 0.26 * len(results)) as (figure, axes):
+        axes.grid(visible=False, axis="y")
+        axes.grid(axis="x")
+        looks = styles(row["method"] for row in results)
+        for y, row in enumerate(results):
+            style = looks[row["method"]]
+            axes.plot([row["low"], row["high"]], [y, y], color=style.colour, linewidth=1.4, solid_capstyle="butt")
+            axes.plot(row["values"], [y] * len(row["values"]), "|", color=style.colour, alpha=0.55, markersize=7)
+            axes.plot([row["mean"]], [y], zorder=4, **style.marks())
+        axes.set_yticks(range(len(results)), [label(row["method"]) for row in results])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(len(results) - 0.5, -0.5)
+        axes.set_xlabel(xlabel)
+        return _save(figure, path)
+
+
+@contextmanager
+def _figure(title: str | None, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure and its axes without pyplot; the settings hold until it is saved and no longer."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+        yield figure, axes
+
+
+def _call_axis(axes: Axes, calls: list[float]) -> None:
+    """Ticks where something was measured; powers of two when the counts grow by factors rather than steps."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    if len(calls) > 2 and all(b >= 1.6 * a > 0 for a, b in pairwise(calls)):
+        axes.set_xscale("log", base=2)
+    axes.set_xlim(right=calls[-1])  # the lines run up to their names
+    crowded = math.ceil(len(calls) * len(f"{calls[-1]:,.0f}") / 30)
+    axes.xaxis.set_major_locator(FixedLocator(calls[::-crowded]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, str, Style]]) -> None:
+    """Write each name right of the frame at the height where its line ends, moved apart to be legible."""
+    scale = axes.transData + axes.transAxes.inverted()
+    wanted = [(scale.transform((axes.get_xlim()[1], value))[1], name, style) for value, name, style in ends]
+    wanted.sort(key=lambda end: end[0])
+    for (height, name, style), moved in zip(wanted, spread([end[0] for end in wanted], gap=0.062), strict=True):
+        axes.plot(
+            [1, 1.05], [height, moved], transform=axes.transAxes, color=style.colour, linewidth=0.6, clip_on=False
+        )
+        if style.marker:
+            axes.plot([1.06], [moved], transform=axes.transAxes, clip_on=False, **style.marks())
+        left = 1.095 if style.marker else 1.06
+        axes.text(left, moved, name, transform=axes.transAxes, va="center_baseline", fontsize=7.5)
+    for line in axes.lines:
+        line.set_clip_on(False)
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Heights nearest to ascending `values` (least squares) that lie at least `gap` apart, in [0, 1] if they fit."""
+    blocks: list[tuple[float, int]] = []  # lowest height, how many names stacked on it
+    for value in values:
+        lowest, count = float(value), 1
+        while blocks and blocks[-1][0] + gap * blocks[-1][1] > lowest:  # they touch: one block, placed at its mean
+            below, size = blocks.pop()
+            lowest = (below * size + (lowest - gap * size) * count) / (size + count)
+            count += size
+        blocks.append((lowest, count))
+    heights = [lowest + gap * i for lowest, count in blocks for i in range(count)]
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], 1 - gap * (len(heights) - 1 - i))
+    return [max(height, gap * i) for i, height in enumerate(heights)]
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path] if path.suffix in SUFFIXES else [path.with_name(path.name + suffix) for suffix in SUFFIXES]
+    for file in files:
+        undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
+        figure.savefig(file, dpi=300, metadata=undated)
+    return files

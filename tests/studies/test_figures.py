@@ -1,0 +1,91 @@
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+
+from tuition.studies import figures
+
+RESULTS = [
+    {"method": method, "calls": calls, "mean": 90 - 400 / calls - shift, "std": 1.0, "seeds": 3}
+    for shift, method in enumerate(["ckd", "kd", "ce", "something new"])
+    for calls in (20, 40, 80, 160, 320)
+]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(path):
+    return [element.text.strip() for element in ElementTree.parse(path).iter(f"{SVG}text")]
+
+
+def test_accuracy_curves_writes_png_svg_and_pdf_that_name_every_method(tmp_path):
+    files = figures.accuracy_curves(RESULTS, tmp_path / "new" / "curve", title="Digits", reference={"teacher": 98.2})
+    assert [file.name for file in files] == ["curve.png", "curve.svg", "curve.pdf"]
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    assert files[2].read_bytes().startswith(b"%PDF")
+    words = texts(files[1])
+    assert {"CKD", "KD", "labels only", "something new", "teacher", "Digits", "teacher calls"} <= set(words)
+    assert {"20", "40", "80", "160", "320"} <= set(
+        words
+    )  # geometric counts: a tick at each, so the axis is logarithmic
+
+
+def test_a_suffix_asks_for_one_file_and_a_dotted_name_is_no_suffix(tmp_path):
+    assert figures.accuracy_curves(RESULTS, tmp_path / "a.png") == [tmp_path / "a.png"]
+    assert figures.accuracy_curves(RESULTS, tmp_path / "anchor0.1")[0].name == "anchor0.1.png"
+
+
+@pytest.mark.parametrize("std", [None, float("nan")])
+def test_one_seed_and_one_budget_still_give_a_figure_without_a_band(tmp_path, std):
+    (file,) = figures.accuracy_curves(
+        [{"method": "kd", "calls": 80, "mean": 50.0, "std": std, "seeds": 1}], tmp_path / "one.svg"
+    )
+    assert "nan" not in file.read_text().lower()
+
+
+def test_equal_results_give_equal_files_and_leave_no_global_state(tmp_path):
+    before = dict(matplotlib.rcParams)
+    one, two = (figures.accuracy_curves(RESULTS, tmp_path / name)[1:] for name in ("one", "two"))
+    assert [a.read_bytes() for a in one] == [b.read_bytes() for b in two]
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_spectra_are_relative_and_named_with_their_effective_rank(tmp_path):
+    flat, steep = np.full((2, 30), 7.0), np.array([5.0] + [0.0] * 29)
+    (file,) = figures.spectra({"ckd": flat, "kd": steep}, tmp_path / "s.svg", title="1,600 calls")
+    assert {"CKD (30)", "KD (1)"} <= set(texts(file))
+
+
+def test_accuracy_points_names_each_method_once(tmp_path):
+    rows = [
+        {"method": "fitnets+ckd", "mean": 40.0, "low": 38.0, "high": 42.0, "values": [39.0, 41.0]},
+        {"method": "vid", "mean": 30.0, "low": float("nan"), "high": float("nan"), "values": [30.0]},
+    ]
+    (file,) = figures.accuracy_points(rows, tmp_path / "p.svg")
+    assert texts(file).count("FitNets + CKD") == texts(file).count("VID") == 1
+
+
+def test_no_two_methods_look_alike():
+    looks = figures.styles([*figures.STYLES, *(f"method {i}" for i in range(30))])
+    assert len(set(looks.values())) == len(looks)
+    assert len({style.marker for style in figures.STYLES.values()}) == len(figures.STYLES)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_names_move_as_little_as_keeps_them_apart(values):
+    """Least squares under a least gap is isotonic regression of the values less their multiples of the gap."""
+    values, gap = sorted(values), 0.06
+    heights = figures.spread(values, gap)
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(heights))
+    assert min(heights) >= -1e-9
+    assert max(heights) <= 1 + 1e-9
+    steps = gap * np.arange(len(values))
+    expected = (
+        IsotonicRegression().fit_transform(steps, np.array(values) - steps) + steps if len(values) > 1 else values
+    )
+    if min(expected) >= 0 and max(expected) <= 1:
+        np.testing.assert_allclose(heights, expected, atol=1e-6)
