@@ -1,0 +1,26 @@
+"""Distil an expensive teacher into a small student, paying for as few teacher calls as possible."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["ResponseStore", "UserError", "data", "distill", "load", "losses", "models", "teachers"]
+
+if TYPE_CHECKING:
+    from tuition import data, losses, models, teachers
+    from tuition.errors import UserError
+    from tuition.store import ResponseStore
+    from tuition.training import distill, load
+
+_HOMES = {"ResponseStore": "store", "UserError": "errors", "distill": "training", "load": "training"}
+
+
+def __getattr__(name: str) -> Any:
+    # Rooms are imported when they are first used, so that `import tuition` and `tuition --help` cost nothing.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tuition.{_HOMES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"tuition.{name}")
+    raise AttributeError(f"module 'tuition' has no attribute {name!r}")

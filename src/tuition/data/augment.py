@@ -30,7 +30,9 @@ class Crop:
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the crops of images of `size`."""
         if self.size is not None and self.size > min(size) + 2 * self.padding:
-            raise UserError(f"a crop of {self.size} does not fit in images of {size[0]}x{size[1]}; choose a smaller crop.")
+            raise UserError(
+                f"a crop of {self.size} does not fit in images of {size[0]}x{size[1]}; choose a smaller crop."
+            )
         return (self.size, self.size) if self.size is not None else size
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -52,7 +54,7 @@ class Crop:
         return torch.tensor([[top, left, 0]]).expand(count, 3)
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
-        """Cut each image's view: (n, c, h, w) of any dtype and (n, 3) -> (n, c, height, width), same dtype, one gather."""
+        """Cut each image's view in one gather: (n, c, h, w) of any dtype and (n, 3) -> (n, c, height, width)."""
         n, c, h, w = images.shape
         height, width = self.output_size((h, w))
         padded = F.pad(images, [self.padding] * 4) if self.padding else images

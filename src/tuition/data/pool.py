@@ -31,6 +31,7 @@ class Pool:
         name: where the inputs come from, for people.
         crop: how a view is cut from an image; None leaves images whole.
         views: int64 (n, 3) top, left, flip of each image's view under `crop`; None is the centred view.
+        augment: the random crops and flips that students of this data are usually trained with; None is none.
     """
 
     inputs: Inputs
@@ -39,6 +40,7 @@ class Pool:
     name: str = "pool"
     crop: Crop | None = None
     views: Tensor | None = None
+    augment: Crop | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -63,7 +65,7 @@ class Pool:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes: of `class_names` if there are any, else the highest label plus one; None without labels."""
+        """How many `class_names` there are, else the highest label plus one; None without labels."""
         if self.class_names is not None:
             return len(self.class_names)
         return None if self.labels is None or len(self) == 0 else int(self.labels.max()) + 1
@@ -92,7 +94,8 @@ class Pool:
         if part.crop is None:
             return part.inputs
         assert isinstance(part.inputs, Tensor)
-        views = part.views if part.views is not None else part.crop.centre(len(part), tuple(part.inputs.shape[2:]))
+        height, width = part.inputs.shape[2:]
+        views = part.views if part.views is not None else part.crop.centre(len(part), (height, width))
         return part.crop(part.inputs, views)
 
     @cached_property
@@ -102,11 +105,12 @@ class Pool:
         for start in range(0, len(self), 4096):
             inputs = self.asked(slice(start, start + 4096))
             if isinstance(inputs, list):
-                found += [_digest(b"text", text.encode()) for text in inputs]
+                kind, contents = "text", [text.encode() for text in inputs]
             else:
-                kind = f"{str(inputs.dtype).removeprefix('torch.')}{tuple(inputs.shape[1:])}".encode()
-                array = inputs.contiguous().numpy()
-                found += [_digest(kind, row.tobytes()) for row in array]
+                kind = f"{str(inputs.dtype).removeprefix('torch.')}{tuple(inputs.shape[1:])}"
+                contents = list(inputs.cpu().contiguous().view(torch.uint8).flatten(1).numpy())
+            person = hashlib.blake2b(kind.encode(), digest_size=16).digest()
+            found += [hashlib.blake2b(it, digest_size=DIGEST_BYTES, person=person).digest() for it in contents]
         return found
 
     # -- drawing ---------------------------------------------------------------------------------------------------
@@ -117,7 +121,9 @@ class Pool:
         For one seed, samples are nested: the first 100 rows of `sample(200)` are `sample(100)` (not when stratified).
         """
         if not 0 < count <= len(self):
-            raise UserError(f"cannot draw {count} inputs from the {len(self)} of {self.name}; ask for 1 to {len(self)}.")
+            raise UserError(
+                f"cannot draw {count} inputs from the {len(self)} of {self.name}; ask for 1 to {len(self)}."
+            )
         generator = torch.Generator().manual_seed(seed)
         if not stratified:
             return self[torch.randperm(len(self), generator=generator)[:count]]
@@ -126,7 +132,9 @@ class Pool:
     def split(self, count: int, *, seed: int, stratified: bool = False) -> tuple[Pool, Pool]:
         """Two disjoint pools drawn by `seed`: `count` rows, and all the others."""
         if not 0 < count < len(self):
-            raise UserError(f"cannot split {count} inputs off the {len(self)} of {self.name}; choose 1 to {len(self) - 1}.")
+            raise UserError(
+                f"cannot split {count} inputs off the {len(self)} of {self.name}; choose 1 to {len(self) - 1}."
+            )
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator)
         if stratified:
@@ -158,48 +166,66 @@ def from_tensors(
     *,
     class_names: Sequence[str] | None = None,
     name: str = "tensors",
+    augment: Crop | None = None,
 ) -> Pool:
     """A pool from memory.
 
     Args:
         inputs: uint8 images (n, c, h, w), float vectors (n, d) (tensors or arrays), or a list of n strings.
         labels: n class indices from 0, or None.
-        class_names: one name a class.
+        class_names: one name a class; the labels' numbers by default.
         name: where the inputs come from, for people.
+        augment: how training should draw its views of images; None is no augmentation.
 
     Raises:
         UserError: no inputs, an unsupported shape or type, NaN, or labels that do not fit.
     """
-    if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
-        inputs = list(inputs)
-    else:
-        inputs = torch.as_tensor(inputs)
-        if inputs.ndim == 4 and inputs.dtype != torch.uint8:
-            raise UserError(f"images are uint8 (n, c, h, w) with values 0 to 255, not {inputs.dtype}; convert them first.")
-        if inputs.ndim == 4 and min(inputs.shape[2:]) < 8:
-            raise UserError(f"images are at least 8 pixels high and wide, not {inputs.shape[2]}x{inputs.shape[3]}.")
-        if inputs.ndim == 2 and not inputs.is_floating_point():
-            raise UserError(f"vectors are floating point (n, d), not {inputs.dtype}; convert them first.")
-        if inputs.ndim not in (2, 4):
-            raise UserError(f"inputs are images (n, c, h, w) or vectors (n, d), not of shape {tuple(inputs.shape)}.")
-        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-            raise UserError("the inputs hold NaN or infinity; clean them before asking a teacher about them.")
+    inputs = _checked_inputs(inputs)
+    if labels is not None:
+        labels = _checked_labels(labels, len(inputs), class_names)
+        class_names = class_names if class_names is not None else [str(c) for c in range(int(labels.max()) + 1)]
+    return Pool(inputs, labels, None if class_names is None else tuple(class_names), name, augment=augment)
+
+
+def _checked_inputs(inputs: Any) -> Inputs:
     if len(inputs) == 0:
         raise UserError("the pool holds no inputs; give at least one.")
-    if labels is not None:
-        labels = torch.as_tensor(labels)
-        if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-            raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}.")
-        labels = labels.long()
-        if len(labels) != len(inputs):
-            raise UserError(f"there are {len(inputs)} inputs but {len(labels)} labels; give one label an input.")
-        high = len(class_names) if class_names is not None else None
-        if int(labels.min()) < 0 or (high is not None and int(labels.max()) >= high):
-            low, top = int(labels.min()), int(labels.max())
-            bound = "up" if high is None else f"to {high - 1}"
-            raise UserError(f"labels run from {low} to {top}, but class indices run from 0 {bound}; renumber them.")
-    return Pool(inputs, labels, None if class_names is None else tuple(class_names), name)
+    if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
+        return list(inputs)
+    try:
+        inputs = torch.as_tensor(inputs)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"inputs are images, vectors or strings, all of one shape ({error}); convert them first."
+        ) from error
+    shape = tuple(inputs.shape)
+    if inputs.ndim == 4:
+        if inputs.dtype != torch.uint8:
+            raise UserError(
+                f"images are uint8 (n, c, h, w) with values 0 to 255, not {inputs.dtype}; convert them first."
+            )
+        if min(shape[2:]) < 8 and shape[3] <= 4 <= min(shape[1:3]):
+            raise UserError(f"images are (n, c, h, w), but {shape} looks like (n, h, w, c); move the channels first.")
+        if min(shape[2:]) < 8:
+            raise UserError(f"images are at least 8 pixels high and wide, not {shape[2]}x{shape[3]}; enlarge them.")
+    elif inputs.ndim == 2:
+        if not inputs.is_floating_point():
+            raise UserError(f"vectors are floating point (n, d), not {inputs.dtype}; convert them first.")
+        if not bool(torch.isfinite(inputs).all()):
+            raise UserError("the inputs hold NaN or infinity; clean them before asking a teacher about them.")
+    else:
+        raise UserError(f"inputs are images (n, c, h, w) or vectors (n, d), not of shape {shape}; reshape them.")
+    return inputs
 
 
-def _digest(kind: bytes, content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES, person=hashlib.blake2b(kind, digest_size=16).digest()).digest()
+def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None) -> Tensor:
+    labels = torch.as_tensor(labels)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}; convert them.")
+    if len(labels) != count:
+        raise UserError(f"there are {count} inputs but {len(labels)} labels; give one label an input.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (class_names is not None and high >= len(class_names)):
+        bound = "up" if class_names is None else f"to {len(class_names) - 1}"
+        raise UserError(f"labels run from {low} to {high}, but class indices run from 0 {bound}; renumber them.")
+    return labels.long()

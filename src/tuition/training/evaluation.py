@@ -1,0 +1,66 @@
+"""What a student is worth: top-1, top-5, calibration error, agreement; a confusion matrix on request."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on one labelled pool, in percent.
+
+    Attributes:
+        accuracy: top-1.
+        top5: the label is among the five highest logits (all classes, where there are fewer).
+        calibration_error: expected calibration error of softmax, 15 bins of equal width, weighted by count
+            (Guo et al., 2017).
+        count: number of inputs.
+    """
+
+    accuracy: float
+    top5: float
+    calibration_error: float
+    count: int
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
+    """Compare logits (n, k) with class indices (n,)."""
+    if len(logits) == 0 or len(logits) != len(labels):
+        raise ValueError(f"{len(logits)} rows of logits do not match {len(labels)} labels.")
+    labels = labels.to(logits.device)
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = top == labels[:, None]
+    return Evaluation(
+        accuracy=percent(hits[:, 0]),
+        top5=percent(hits.any(dim=1)),
+        calibration_error=calibration_error(logits, labels),
+        count=len(labels),
+    )
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error in percent: mean |confidence - accuracy| over bins of confidence, by their share."""
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    gap = confidence - (predicted == labels).double()
+    which = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    sums = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, which, gap)
+    return 100.0 * float(sums.abs().sum()) / len(labels)
+
+
+def percent(hits: Tensor) -> float:
+    """Share of true entries, in percent."""
+    return 100.0 * float(hits.double().mean())
+
+
+def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts (k, k): row = label, column = prediction."""
+    index = labels.cpu() * num_classes + predicted.cpu()
+    return torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)

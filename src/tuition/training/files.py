@@ -1,0 +1,118 @@
+"""The files of a run: written whole or not at all, and never over another run."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuition.errors import UserError
+
+RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file atomically: after a kill it holds the old content or the new, never a part.
+
+    Raises:
+        UserError: the disk is full or read-only.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write {path}: {why}; free some space or choose another folder.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file with the columns of the first row."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, text.getvalue().encode())
+
+
+def open_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Begin a run in `directory`, or continue the one there; returns what run.json holds.
+
+    Raises:
+        UserError: the folder holds another run or other files, or cannot be written.
+    """
+    path = directory / RUN
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        there = read_run(directory)
+        for name in {**there["settings"], **settings}:
+            old, new = there["settings"].get(name), settings.get(name)
+            if old != new:
+                raise UserError(
+                    f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
+                    "choose another folder."
+                )
+        return there
+    if directory.exists() and (not directory.is_dir() or any(not f.name.startswith(".") for f in directory.iterdir())):
+        raise UserError(f"{directory} exists and is not a run; choose another folder.")
+    begun = {"settings": settings, "status": "running"}
+    write_json(path, begun)
+    return begun
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """What run.json in `directory` holds.
+
+    Raises:
+        UserError: there is no run, or its record is damaged.
+    """
+    path = directory / RUN
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory} is not a run folder (it has no {RUN}); give the folder of a finished run."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); the run has to be made again elsewhere.") from None
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Tensors and plain values, behind the digest that `load_checkpoint` compares."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write(path, hashlib.sha256(content).digest() + content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that was saved.
+
+    Raises:
+        UserError: the file is not whole.
+    """
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise UserError(f"the checkpoint {path} is damaged; delete it to train this run from its start.")
+    return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")

@@ -1,0 +1,92 @@
+"""What a student is trained on: named, weighted loss terms, each naming the student output that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a transfer set on the device.
+
+    Attributes:
+        inputs: raw (augmented) inputs (b, ...).
+        rows: int64 (b,) rows of the transfer set.
+        responses: output name -> (b, ...) of the teacher.
+        targets: (b, k) label probabilities, one-hot unless mixed; None without labels.
+        groups: (p, q) when the batch is m groups of p rows (first m * p rows) against m of q rows; else None.
+    """
+
+    inputs: Tensor
+    rows: Tensor
+    responses: Mapping[str, Tensor]
+    targets: Tensor | None = None
+    groups: tuple[int, int] | None = None
+
+    def group_indices(self) -> tuple[Tensor, Tensor]:
+        """Row indices (m, p) and (m, q) of the two sides of every group."""
+        assert self.groups is not None
+        p, q = self.groups
+        m = len(self.rows) // (p + q)
+        index = torch.arange(len(self.rows), device=self.rows.device)
+        return index[: m * p].view(m, p), index[m * p :].view(m, q)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss term: `weight * loss(student_output, batch)`.
+
+    Attributes:
+        name: how it is logged.
+        loss: called with the student's output (b, ...) and the batch; returns a scalar.
+        weight: factor in the objective.
+        reads: the student output: "logits", or a module path ("stage2", "classifier:input").
+    """
+
+    name: str
+    loss: Callable[[Tensor, Batch], Tensor]
+    weight: float = 1.0
+    reads: str = "logits"
+
+
+class Objective(nn.Module):
+    """A sum of terms.
+
+    Args:
+        terms: at least one, names distinct.
+        modules: the state that terms train or keep (projectors, memories); trained and saved with the run.
+        mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
+        groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
+        groups_drawn: number of groups drawn once and reused; 0 draws anew for every epoch.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        *,
+        modules: Sequence[nn.Module] = (),
+        mix: Callable[[Batch, torch.Generator], Batch] | None = None,
+        groups: tuple[int, int] | None = None,
+        groups_drawn: int = 0,
+    ) -> None:
+        super().__init__()
+        if not terms or len({term.name for term in terms}) != len(terms):
+            raise ValueError(f"an objective needs terms of distinct names, not {[term.name for term in terms]}.")
+        self.terms = tuple(terms)
+        self.state = nn.ModuleList(modules)
+        self.mix = mix
+        self.groups = groups
+        self.groups_drawn = groups_drawn
+
+    @property
+    def reads(self) -> list[str]:
+        """Module paths of the student that the terms read, beside its logits."""
+        return sorted({term.reads for term in self.terms} - {"logits"})
+
+    def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms by name, each a scalar; their sum is the loss."""
+        return {term.name: term.weight * term.loss(outputs[term.reads], batch) for term in self.terms}

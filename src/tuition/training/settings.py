@@ -1,0 +1,80 @@
+"""The settings of one training, validated: a typo is answered with the nearest name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tuition.errors import UserError
+
+
+class Settings(BaseModel):
+    """Settings that refuse what they do not know, with one sentence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Validate `values`.
+
+        Raises:
+            UserError: the first unknown or invalid setting, and the nearest known name.
+        """
+        known = list(cls.model_fields)
+        for key in values:
+            if key not in known:
+                near = get_close_matches(str(key), known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known settings are {', '.join(sorted(known))}."
+                raise UserError(f"there is no setting {key!r}; {hint}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            what = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"the setting {name} cannot be {first['input']!r}: {what[0].lower() + what[1:]}.") from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """The mapping in a YAML file; its values are validated by `of`."""
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f" near line {where.line + 1}" if where is not None else ""
+            raise UserError(f"{path} is not valid YAML{line}; mend it and try again.") from None
+        if values is None:
+            return {}
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold 'setting: value' lines, not a {type(values).__name__}.")
+        return values
+
+
+class TrainSettings(Settings):
+    """How a student is trained; the defaults are a fixed cosine schedule with the paper's optimizer."""
+
+    schedule: Literal["cosine", "stages"] = Field(
+        "cosine", description="cosine of fixed length, or the paper's three stages with patience"
+    )
+    epochs: int = Field(120, ge=1, description="epochs of the cosine schedule, at most so many of the stages")
+    learning_rate: float = Field(0.05, gt=0)
+    patience: int = Field(50, ge=1, description="epochs without a better validation that end a stage")
+    batch_size: int = Field(64, ge=2)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    augment: bool = Field(True, description="the data's usual random crops and flips")
+    accounting: Literal["published", "matched"] = Field(
+        "published",
+        description="a step of groups forwards batch_size groups, as published, or batch_size images, matched",
+    )
+    teacher_labels: bool = Field(False, description="without labels, use the teacher's hard answer in their place")
+    aligned: bool = Field(True, description="apply the student's crop and flip to the teacher's feature maps")
+    device: str = Field("auto", description="auto, cpu, cuda, mps")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two checkpoints")

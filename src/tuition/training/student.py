@@ -1,0 +1,180 @@
+"""A finished student: a model with its preprocessing, view and class names, from raw inputs to answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuition import models
+from tuition.data import Crop, Pool
+from tuition.errors import UserError
+from tuition.training import evaluation, files
+
+EVALUATION_BATCH = 256
+PROGRAM = "student.pt2"
+
+
+class Student(nn.Module):
+    """A model that takes raw inputs.
+
+    Args:
+        model: from preprocessed inputs to logits (n, k).
+        preprocess: from raw inputs to the model's.
+        input_shape: shape of one raw input as the model sees it, after `crop`.
+        class_names: one name a class.
+        crop: images of another size are cut to its centred view; None takes them whole.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: nn.Module,
+        *,
+        input_shape: tuple[int, ...],
+        class_names: tuple[str, ...] | None = None,
+        crop: Crop | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.preprocess = model, preprocess
+        self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
+        self.channels_last = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Raw inputs (n, *input_shape), uint8 images or float vectors -> logits (n, k)."""
+        inputs = self.preprocess(inputs)
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return self.model(inputs)
+
+    @torch.inference_mode()
+    def logits(self, inputs: Pool | Tensor) -> Tensor:
+        """Logits (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
+        batches = self._prepare(inputs)
+        device = next(self.parameters()).device
+        training = self.training
+        self.eval()
+        try:
+            found = [self(batch.to(device)).float().cpu() for batch in batches.split(EVALUATION_BATCH)]
+        finally:
+            self.train(training)
+        return torch.cat(found)
+
+    def probabilities(self, inputs: Pool | Tensor) -> Tensor:
+        """Class probabilities (n, k)."""
+        return self.logits(inputs).softmax(dim=1)
+
+    def predict(self, inputs: Pool | Tensor) -> Tensor:
+        """Class indices (n,) of raw inputs; `class_names` names them."""
+        return self.logits(inputs).argmax(dim=1)
+
+    def evaluate(self, pool: Pool) -> evaluation.Evaluation:
+        """Accuracy, top-5 and calibration error on a labelled pool."""
+        if pool.labels is None:
+            raise UserError("evaluation needs labels; this pool has none.")
+        return evaluation.evaluate(self.logits(pool), pool.labels)
+
+    def export(self, path: str | Path) -> Path:
+        """Write an ONNX model from raw inputs (any batch size) to "logits" (needs `pip install 'tuition[onnx]'`).
+
+        Preprocessing is inside; class names and input shape stand in the metadata.
+        """
+        try:
+            import onnx
+            import onnxscript  # noqa: F401  (torch.onnx needs it)
+        except ImportError:
+            raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
+        path = Path(path)
+        training = self.training
+        self.eval()
+        try:
+            program = torch.onnx.export(
+                self.cpu(),
+                (self._example(),),
+                input_names=["inputs"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            self.train(training)
+        assert program is not None
+        proto = program.model_proto
+        onnx.helper.set_model_props(
+            proto, {"class_names": json.dumps(self.class_names), "input_shape": json.dumps(self.input_shape)}
+        )
+        files.write(path, proto.SerializeToString())
+        return path
+
+    def _example(self) -> Tensor:
+        dtype = torch.uint8 if len(self.input_shape) == 3 else torch.float32
+        return torch.zeros(2, *self.input_shape, dtype=dtype)
+
+    def _prepare(self, inputs: Pool | Tensor) -> Tensor:
+        if isinstance(inputs, Pool):
+            inputs = inputs.asked() if inputs.crop is not None else inputs.inputs
+        inputs = torch.as_tensor(inputs)
+        if inputs.ndim == len(self.input_shape):
+            inputs = inputs[None]
+        if self.crop is not None and tuple(inputs.shape[1:]) != self.input_shape:
+            size = (inputs.shape[-2], inputs.shape[-1])
+            inputs = self.crop(inputs, self.crop.centre(len(inputs), size))
+        if tuple(inputs.shape[1:]) != self.input_shape:
+            raise UserError(f"this student takes inputs of shape {self.input_shape}, not {tuple(inputs.shape[1:])}.")
+        return inputs
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def card(self) -> dict[str, Any]:
+        """What is needed to build the same student again, for run.json."""
+        return {
+            "model": getattr(self.model, "recipe", None),
+            "input_shape": list(self.input_shape),
+            "class_names": self.class_names,
+            "crop": None if self.crop is None else vars(self.crop),
+        }
+
+    def save(self, directory: Path, name: str) -> None:
+        """Weights and preprocessing to `name` (safetensors); a model of no known recipe also as a torch.export program."""
+        from safetensors.torch import save
+
+        weights = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
+        files.write(directory / name, save(weights))
+
+
+def load(run: str | Path, *, model: nn.Module | None = None) -> Student:
+    """The student (or teacher) that a run folder holds, on the CPU, in evaluation mode.
+
+    Args:
+        run: the folder of a finished run.
+        model: the architecture, for a student that was not made by `models.create`.
+
+    Raises:
+        UserError: not a finished run, or its files are damaged.
+    """
+    directory = Path(run)
+    record = files.read_run(directory)
+    if record["status"] != "done":
+        raise UserError(f"the run in {directory} is not finished; give its command again to finish it.")
+    card = record["student"]
+    if model is None:
+        if card["model"] is None:
+            raise UserError(
+                "this student's model was not made by models.create, so its code is not known; "
+                "pass it: load(run, model=my_module)."
+            )
+        model = models.create(**card["model"])
+    shape = tuple(card["input_shape"])
+    student = Student(
+        model,
+        models.Preprocess([0.0] * shape[0], [1.0] * shape[0]),
+        input_shape=shape,
+        class_names=None if card["class_names"] is None else tuple(card["class_names"]),
+        crop=None if card["crop"] is None else Crop(**card["crop"]),
+    )
+    models.load_weights(student, directory / card["weights"])
+    return student.eval()
