@@ -2,6 +2,7 @@
 
 from tuition.data.augment import Crop
 from tuition.data.pool import Pool, from_tensors
+from tuition.data.sources import load
 from tuition.data.transfer import Accounts, TransferSet
 
-__all__ = ["Accounts", "Crop", "Pool", "TransferSet", "from_tensors"]
+__all__ = ["Accounts", "Crop", "Pool", "TransferSet", "from_tensors", "load"]

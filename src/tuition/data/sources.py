@@ -1,0 +1,135 @@
+"""Where pools come from: scikit-learn's digits, folders of parquet files or of images, and the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tuition.data import folders, parquet
+from tuition.data.augment import Crop
+from tuition.data.cache import cached
+from tuition.data.images import EncodedImages, decode
+from tuition.data.pool import Pool, from_tensors
+from tuition.errors import UserError
+
+SHORT_NAMES = {"cifar100": "uoft-cs/cifar100", "stanford_cars": "tanganke/stanford_cars"}
+
+CARS_FIRST_CLASS = "AM General Hummer SUV 2000"
+DIGITS_TEST = 500
+DIGITS_SEED = 0
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    split: str = "train",
+    size: int | None = None,
+    image_column: str = "auto",
+    label_column: str | None = "auto",
+    config: str | None = None,
+) -> Pool:
+    """One split of a data set as a pool, with its usual view (`crop`) and training augmentation (`augment`).
+
+    Args:
+        name: one of
+
+            * "digits": scikit-learn's 1,797 images of 8x8, split by a fixed seed into 1,297 for train and 500 for test;
+            * a folder of parquet files in the hub's layout: `train-00000-of-00003.parquet`, also in `data/` or in a
+              folder named after the `config`; class names come from the metadata of the hub's files;
+            * a folder of images: `train/<class>/*.png` (also jpg, webp, ...), classes in sorted order; without folders
+              for splits all is "train", without folders for classes there are no labels;
+            * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short.
+        split: "train", "test" or "validation" (a source's "val" or "valid" too).
+        size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
+        image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
+        label_column: of parquet; "auto" takes `fine_label`, `label` or `labels`, None leaves labels out.
+        config: the configuration of a data set that has several.
+
+    Decoded images are kept in a cache (see `tuition.data.cache`), from which they are mapped into memory the next time.
+
+    Raises:
+        UserError: nothing of that name, no such split, no images, or images or labels that cannot be used.
+    """
+    if size is not None and size < 8:
+        raise UserError(f"images are at least 8 pixels high and wide; a size of {size} is too small.")
+    name = os.fspath(name)
+    if name == "digits":
+        return _digits(split)
+    options = {"split": split, "size": size, "image": image_column, "label": label_column, "config": config}
+    columns = {"image_column": image_column, "label_column": label_column}
+    folder = Path(name).expanduser()
+    if folder.is_dir() and name not in SHORT_NAMES:
+        folder = folder.resolve()
+        name = folder.name
+        key = str(folder)
+        identity, read = _local(folder, split, config, columns)
+    else:
+        raise UserError(f"there is no data set or folder {name!r}; give digits or a folder of parquet files or images.")
+
+    def build() -> Pool:
+        found = read()
+        if found.count == 0:
+            raise UserError(f"{name} holds no images in its {split} split; give at least one.")
+        images = decode(found.batches, found.count, size=size)
+        return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
+
+    return _usual_views(cached(key, options, identity, build))
+
+
+def _digits(split: str) -> Pool:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    pool = from_tensors(images, digits.target, class_names="0123456789", name=f"digits {split}")
+    test, train = pool.split(DIGITS_TEST, seed=DIGITS_SEED, stratified=True)
+    return _usual_views({"train": train, "test": test}[_choose(split, ("train", "test"), "digits")])
+
+
+def _local(
+    folder: Path, split: str, config: str | None, columns: dict[str, Any]
+) -> tuple[list[object], Callable[[], EncodedImages]]:
+    """What identifies the state of a folder's files, and how to read them."""
+    if config is not None:
+        folder = folder / config
+    place = parquet.find(folder)
+    if place is None:
+        images, labels, names = folders.find(folder, _choose(split, folders.splits(folder), folder.name))
+        return _state(images, folder), partial(folders.read, images, labels, names)
+    shards = parquet.splits(place)
+    files = shards[_choose(split, shards, folder.name)]
+    return _state(files, place), partial(parquet.read, files, **columns)
+
+
+def _state(files: Iterable[Path], folder: Path) -> list[object]:
+    return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _choose(split: str, splits: Collection[str], name: str) -> str:
+    """The name that a source gives to `split`."""
+    alike = {"validation": ("validation", "valid", "val")}.get(split, (split,))
+    for candidate in alike:
+        if candidate in splits:
+            return candidate
+    raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
+
+
+def _usual_views(pool: Pool) -> Pool:
+    """The pool with the view it is usually asked about, and the augmentation it is usually trained with.
+
+    Shifts by an eighth of the side (4 of 32) and flips, but no flips of grey images: they may be characters. Stanford
+    Cars at 64 pixels, known by its classes wherever its files lie, is cropped to 56 (Xu et al., WACV 2025).
+    """
+    assert isinstance(pool.inputs, Tensor)
+    channels, height, width = pool.inputs.shape[1:]
+    if (height, width) == (64, 64) and pool.class_names is not None and pool.class_names[0] == CARS_FIRST_CLASS:
+        crop = Crop(padding=0, size=56)
+        return replace(pool, crop=crop, augment=crop)
+    return replace(pool, augment=Crop(padding=min(height, width) // 8, flip=channels > 1))
