@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,17 +64,17 @@ class Batches:
     def epoch(self) -> Iterator[Batch]:
         """The batches of one epoch. All draws are made when the first is asked for."""
         rows = self._draw()
-        parts: list[Tensor | None] = [None] * self.steps
+        parts: Sequence[Tensor | None] = [None] * self.steps
         if self.augment is not None:
             views = self.augment.draw(rows.numel(), (self.inputs.shape[2], self.inputs.shape[3]), self.generator)
             parts = [v.flatten(0, 1) for v in views.to(self.device).view(len(rows), -1, 3).tensor_split(self.steps)]
-        for index, views in zip(rows.to(self.device).tensor_split(self.steps), parts, strict=True):
+        for index, part in zip(rows.to(self.device).tensor_split(self.steps), parts, strict=True):
             if self.groups is not None:  # (m, p + q): the p columns are one side, the q columns the other
                 p = self.groups[0]
                 index = torch.cat([index[:, :p].flatten(), index[:, p:].flatten()])
             inputs = self.inputs[index]
-            if self.augment is not None and views is not None:
-                inputs = self.augment(inputs, views)
+            if self.augment is not None and part is not None:
+                inputs = self.augment(inputs, part)
             responses = {name: value[index] for name, value in self.responses.items()}
             targets = None if self.labels is None else F.one_hot(self.labels[index], self.num_classes).float()
             yield Batch(inputs, index, responses, targets, self.groups)

@@ -86,28 +86,28 @@ def train(
         best = {name: value.to(device) for name, value in saved["best"].items()}
     saved_at = time.monotonic()
 
-    total = settings.epochs * len(batches)
+    steps = settings.epochs * len(batches)
     while state.epoch < settings.epochs and not stages.finished:
         begun = time.perf_counter()
         student.train()
         sums: dict[str, Tensor] = {}
         rate = settings.learning_rate
         for batch in batches.epoch():
-            factor = cosine(state.steps, total) if settings.schedule == "cosine" else stages.factor
+            factor = cosine(state.steps, steps) if settings.schedule == "cosine" else stages.factor
             rate = optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
             for name, value in step(student, objective, optimizer, batch, batches.generator).items():
                 sums[name] = sums[name] + value if name in sums else value
             state.steps += 1
             state.images += len(batch.rows)
         state.epoch += 1
-        terms = {name: float(value) / len(batches) for name, value in sums.items()}
-        for name, value in terms.items():
-            if not abs(value) < float("inf"):
+        terms = {name: float(total) / len(batches) for name, total in sums.items()}
+        for name, mean in terms.items():
+            if not abs(mean) < float("inf"):
                 raise UserError(
-                    f"the loss term {name} became {value} in epoch {state.epoch} at learning rate {rate:.3g}; "
+                    f"the loss term {name} became {mean} in epoch {state.epoch} at learning rate {rate:.3g}; "
                     "lower the learning rate."
                 )
-        row = {"epoch": state.epoch, "learning_rate": rate, "loss": sum(terms.values()), **terms}
+        row: dict[str, float] = {"epoch": state.epoch, "learning_rate": rate, "loss": sum(terms.values()), **terms}
         if validate is not None:
             row["validation"] = validate(student)
             improved = state.best is None or row["validation"] > state.best
@@ -162,7 +162,7 @@ def step(
 
 
 def forward(student: Student, batch: Batch, reads: list[str]) -> dict[str, Tensor]:
-    """The student's logits and the module outputs in `reads`; the sides of groups apart, as batch norm is to see them."""
+    """The student's logits and the outputs in `reads`; the sides of groups apart, as batch norm is to see them."""
     if batch.groups is None:
         return _outputs(student, batch.inputs, reads)
     p, q = batch.groups

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import tuition
 from tuition import models
 from tuition.data import Accounts, Pool, TransferSet
+from tuition.data.pool import Inputs
 from tuition.errors import UserError
 from tuition.training import evaluation, files, methods
 from tuition.training.batches import Batches
@@ -26,6 +27,19 @@ from tuition.training.settings import TrainSettings
 from tuition.training.student import EVALUATION_BATCH, Student, load
 
 WEIGHTS = "student.safetensors"
+RESULTS = (
+    "accuracy",
+    "accuracy_last",
+    "validation",
+    "top5",
+    "calibration_error",
+    "agreement",
+    "best_epoch",
+    "epochs",
+    "steps",
+    "images_seen",
+    "seconds",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +77,7 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """The figures alone."""
-        names = "accuracy accuracy_last validation top5 calibration_error agreement best_epoch epochs steps images_seen seconds"
-        return {name: getattr(self, name) for name in names.split()}
+        return {name: getattr(self, name) for name in RESULTS}
 
 
 def distill(
@@ -85,10 +98,12 @@ def distill(
     """Train a student on a transfer set.
 
     Args:
-        student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name for `models.create`.
+        student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
+            `models.create` knows.
         transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`).
         objective: the name of a method, or an `Objective`.
-        validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with its responses.
+        validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
+            its responses.
         test: labelled inputs, evaluated twice: after the last epoch and at the best validation.
         seed: of the order of batches, augmentation and, for a name, the initial weights.
         out: folder for the run's files; a finished run there is returned, an unfinished one continued, another refused.
@@ -107,9 +122,7 @@ def distill(
     num_classes = _num_classes(transfer, validation, test)
     pool = transfer.pool
     augment = pool.augment if chosen.augment else None
-    sample = pool[:2].asked()
-    if not isinstance(sample, Tensor):
-        raise UserError("this student needs images or vectors; encode the texts first.")
+    sample = _tensor(pool[:2].asked())
     module = (
         models.create(student, num_classes=num_classes, in_channels=sample.shape[1], seed=seed)
         if isinstance(student, str)
@@ -117,7 +130,7 @@ def distill(
     )
     whole = Student(
         module,
-        preprocess if preprocess is not None else models.Preprocess.fit(pool.inputs),
+        preprocess if preprocess is not None else models.Preprocess.fit(_tensor(pool.inputs)),
         input_shape=tuple(sample.shape[1:]),
         class_names=pool.class_names,
         crop=pool.crop,
@@ -165,9 +178,8 @@ def distill(
         generator=generator,
         matched=chosen.accounting == "matched",
     )
-    whole.channels_last = sample.ndim == 4
-    if whole.channels_last:
-        whole.to(memory_format=torch.channels_last)
+    if sample.ndim == 4:
+        whole.use_channels_last()
     state, best = train(
         whole,
         objective,
@@ -208,7 +220,7 @@ def _write(run: Run, directory: Path, record: dict[str, Any]) -> None:
     """The run's files; run.json last, for it says that the others are whole."""
     from tuition.training.curves import draw
 
-    run.student.save(directory / WEIGHTS)
+    run.student.save(directory, WEIGHTS)
     files.write_rows(directory / files.METRICS, run.history)
     draw(run.history, directory / files.CURVES)
     files.write_json(
@@ -288,6 +300,12 @@ def _num_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> i
     return highest
 
 
+def _tensor(inputs: Inputs) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise UserError("this student needs images or vectors; encode the texts first.")
+    return inputs
+
+
 def _probe(student: Student, sample: Tensor) -> int:
     """Width of the student's logits, from a forward pass of two inputs."""
     student.eval()
@@ -309,9 +327,7 @@ def _validator(validation: Pool | TransferSet | None, device: torch.device) -> C
     wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
     if wanted is None:
         raise UserError("validation needs labels, or a transfer set with the teacher's answers.")
-    inputs = pool.asked()
-    assert isinstance(inputs, Tensor)
-    inputs, wanted = inputs.to(device), wanted.to(device)
+    inputs, wanted = _tensor(pool.asked()).to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
         student.eval()

@@ -15,7 +15,6 @@ from tuition.errors import UserError
 from tuition.training import evaluation, files
 
 EVALUATION_BATCH = 256
-PROGRAM = "student.pt2"
 
 
 class Student(nn.Module):
@@ -42,6 +41,11 @@ class Student(nn.Module):
         self.model, self.preprocess = model, preprocess
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
         self.channels_last = False
+
+    def use_channels_last(self) -> None:
+        """Run convolutions in the memory format that is fastest on CPUs and GPUs alike."""
+        self.channels_last = True
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw inputs (n, *input_shape), uint8 images or float vectors -> logits (n, k)."""
@@ -115,9 +119,7 @@ class Student(nn.Module):
         return torch.zeros(2, *self.input_shape, dtype=dtype)
 
     def _prepare(self, inputs: Pool | Tensor) -> Tensor:
-        if isinstance(inputs, Pool):
-            inputs = inputs.asked() if inputs.crop is not None else inputs.inputs
-        inputs = torch.as_tensor(inputs)
+        inputs = torch.as_tensor(inputs.asked() if isinstance(inputs, Pool) else inputs)
         if inputs.ndim == len(self.input_shape):
             inputs = inputs[None]
         if self.crop is not None and tuple(inputs.shape[1:]) != self.input_shape:
@@ -139,7 +141,7 @@ class Student(nn.Module):
         }
 
     def save(self, directory: Path, name: str) -> None:
-        """Weights and preprocessing to `name` (safetensors); a model of no known recipe also as a torch.export program."""
+        """Weights and preprocessing to the safetensors file `name`."""
         from safetensors.torch import save
 
         weights = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
