@@ -107,7 +107,7 @@ def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) ->
 def calls_to_reach(curve: Curve, target: float, resamples: int = 2000) -> Estimate:
     """Calls one method needs for a target accuracy, with a bootstrap interval over seeds (table 1)."""
     weights = seed_weights([curve], resamples)
-    return _estimate(_crossings(curve, target, weights))
+    return _estimate(_crossings(curve, target, weights), len(weights))
 
 
 def saving(curve: Curve, baselines: Sequence[Curve], target: float, resamples: int = 2000) -> Estimate:
@@ -115,7 +115,7 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float, resamples: i
     weights = seed_weights([curve, *baselines], resamples)
     best = np.min([_crossings(baseline, target, weights) for baseline in baselines], axis=0)
     with np.errstate(invalid="ignore"):
-        return _estimate(best - _crossings(curve, target, weights))
+        return _estimate(best - _crossings(curve, target, weights), len(weights))
 
 
 def seed_weights(curves: Sequence[Curve], resamples: int) -> dict[int, np.ndarray]:
@@ -141,19 +141,26 @@ def _crossings(curve: Curve, target: float, weights: Mapping[int, np.ndarray]) -
     return np.where(np.isnan(means).any(axis=1), math.nan, interpolate_calls(calls, means, target))
 
 
-def _estimate(samples: np.ndarray) -> Estimate:
-    """Row 0 is the value; the others give the interval, in which infinite samples count as what they are."""
+def _estimate(samples: np.ndarray, seeds: int) -> Estimate:
+    """Row 0 is the value; the others give the interval, in which infinite samples count as what they are.
+
+    Resampling a handful of seeds gives too narrow an interval, so the percentiles are widened as the t interval is
+    against the normal one (expanded percentile interval, Hesterberg 2015).
+    """
+    from scipy.stats import norm, t
+
     value, rest = samples[0], samples[1:]
     rest = rest[~np.isnan(rest)]
     if not np.isfinite(value) or rest.size < 2 or rest.min() == rest.max():
         return Estimate(float(value) if np.isfinite(value) else math.nan)
-    low, high = np.quantile(rest, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2], method="inverted_cdf")
+    tail = float(norm.cdf(-math.sqrt(seeds / (seeds - 1)) * t.ppf((1 + INTERVAL) / 2, seeds - 1)))
+    low, high = np.quantile(rest, [tail, 1 - tail], method="inverted_cdf")
     return Estimate(float(value), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """accuracy = a - b calls^-c. Row 0 of a, b and c (resamples + 1,) is the fit, the others are resamples of the seeds.
+    """accuracy = a - b calls^-c. Row 0 of a, b and c (resamples + 1,) is the fit, the others refit resampled seeds.
 
     Predictions come with a plain word when they must not be trusted: fewer than MIN_COUNTS counts (three parameters),
     accuracy that does not rise, a fit that explains less than MIN_R2 of the variance, a target above the limit a, more
@@ -172,7 +179,7 @@ class LearningCurve:
         """Calls for a target accuracy, and why not to believe them ("" if nothing speaks against it)."""
         with np.errstate(all="ignore"):
             calls = (self.b / (self.a - target)) ** (1 / self.c)
-            estimate = _estimate(np.where((self.a > target) & (self.b > 0), calls, math.inf))
+            estimate = _estimate(np.where((self.a > target) & (self.b > 0), calls, math.inf), self.seeds)
         if self.counts < MIN_COUNTS:
             return estimate, f"too few counts: {self.counts} points for 3 parameters"
         if self.b[0] <= 0:
