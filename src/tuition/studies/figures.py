@@ -26,7 +26,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#e69f00", "#56b4e9", "#009e73", 
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDTH, HEIGHT = 3.5, 2.6  # inches: a column of a two-column page
 
-SETTINGS = {
+SETTINGS: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), MUTED),
     **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width", "grid.linewidth"), 0.6),

@@ -34,7 +34,8 @@ TEACHER_ACCURACY = {"vgg13": 74.64, "wrn_40_2": 75.61, "resnet110": 74.31}  # CI
 STUDENT_ACCURACY = {"vgg8": 70.36, "wrn_16_2": 73.26, "resnet32": 71.14}  # on all labels, without a teacher
 
 TABLE1_TARGETS = (55, 50, 45, 40, 35, 30)  # test accuracy on CIFAR-100, percent
-TABLE1 = {  # (teacher, student) -> method -> thousands of teacher calls for each target; None: out of range
+# (teacher, student) -> method -> thousands of teacher calls for each target; None: out of range
+TABLE1: dict[tuple[str, str], dict[str, tuple[float | None, ...]]] = {
     ("wrn_40_2", "wrn_16_2"): {
         "kd": (None, 4.37, 3.45, 2.80, 2.29, 1.72),
         "rkd": (5.98, 4.63, 3.83, 3.13, 2.46, 2.02),
@@ -62,7 +63,8 @@ TABLE1 = {  # (teacher, student) -> method -> thousands of teacher calls for eac
 }
 
 TABLE2_CALLS = (3200, 2400, 1600)
-TABLE2 = {  # (teacher, student) -> method -> (mean, std) of test accuracy on CIFAR-100 for each number of calls
+# (teacher, student) -> method -> (mean, std) of test accuracy on CIFAR-100 for each number of calls
+TABLE2: dict[tuple[str, str], dict[str, tuple[tuple[float, float], ...]]] = {
     ("wrn_40_2", "wrn_16_2"): {
         "fitnets": ((39.44, 4.50), (30.90, 3.67), (24.08, 0.74)),
         "fitnets+crd": ((41.59, 1.18), (32.62, 2.55), (21.20, 1.59)),

@@ -1,0 +1,148 @@
+import csv
+import math
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import asdict, fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuition.errors import UserError
+from tuition.studies import records
+from tuition.studies.records import Record
+
+RUN = Record(
+    key="a1",
+    dataset="digits",
+    teacher="net",
+    student="net_small",
+    method="ckd",
+    calls=80,
+    seed=0,
+    learning_rate=0.05,
+    schedule="cosine",
+    epochs=40,
+    accounting="matched",
+    purpose="result",
+    accuracy=94.8,
+    versions={"torch": "2.13.0"},
+    settings={"objective": {"ckd": 1.0}, "note": 'commas, "quotes"  and ünïcode'},
+    curve=[[1.0, 2.5, 30.0], [2.0, 1.5, 60.0]],
+)
+
+
+def same(a, b):
+    """Equal, where nan equals nan."""
+    return repr(asdict(a)) == repr(asdict(b))
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    records.append(tmp_path / "new", RUN)
+    (back,) = records.read(tmp_path / "new")
+    assert same(back, RUN)
+    with open(tmp_path / "new" / "runs.csv", newline="") as file:
+        header, row = csv.reader(file)  # readable by anything
+    assert header == [column.name for column in fields(Record)]
+    assert dict(zip(header, row, strict=True))["learning_rate"] == "0.05"
+
+
+@settings(max_examples=40, deadline=None)  # each syncs to the disk
+@given(st.text(), st.floats(), st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.none()))
+def test_any_text_and_number_survive(tmp_path_factory, text, number, chosen):
+    directory = tmp_path_factory.mktemp("any")
+    run = replace(RUN, dataset=" ".join(text.split()), accuracy=number, settings=chosen)
+    records.append(directory, run)
+    records.append(directory, replace(RUN, key="next"))
+    back, after = records.read(directory)
+    assert same(back, run)
+    assert after.key == "next"
+
+
+def test_an_error_stays_on_one_line(tmp_path):
+    records.append(tmp_path, replace(RUN, status="failed", error="Traceback:\n  out of\r\n memory"))
+    assert records.read(tmp_path)[0].error == "Traceback: out of memory"
+    assert len((tmp_path / "runs.csv").read_bytes().splitlines()) == 2
+
+
+def test_merging_keeps_each_key_once_and_prefers_a_run_that_is_done(tmp_path):
+    failed, done = replace(RUN, status="failed", error="killed"), replace(RUN, accuracy=50.0)
+    a, b = tmp_path / "a", tmp_path / "b"
+    records.append(a, failed)
+    records.append(a, replace(RUN, key="other"))
+    assert [run.status for run in records.read(a)] == ["failed", "done"]
+    records.append(b, done)
+    records.append(b, failed)
+    assert [(run.key, run.status) for run in records.read(a, b)] == [("a1", "done"), ("other", "done")]
+    assert [run.accuracy for run in records.read(b, a)] == [50.0, RUN.accuracy]
+
+
+def test_a_torn_line_is_neither_read_nor_kept(tmp_path):
+    records.append(tmp_path, RUN)
+    whole = (tmp_path / "runs.csv").read_bytes()
+    row = whole.splitlines(keepends=True)[1]
+    for cut in (1, len(row) // 2, len(row) - 1):
+        (tmp_path / "runs.csv").write_bytes(whole + row[:cut])
+        assert len(records.read(tmp_path)) == 1
+        records.append(tmp_path, replace(RUN, key="b2"))
+        assert [run.key for run in records.read(tmp_path)] == ["a1", "b2"]
+    (tmp_path / "runs.csv").write_bytes(whole[:10])  # killed within the header
+    assert records.read(tmp_path) == []
+    records.append(tmp_path, RUN)
+    assert (tmp_path / "runs.csv").read_bytes() == whole
+
+
+def write_many(directory, worker, count):
+    for i in range(count):
+        records.append(directory, replace(RUN, key=f"{worker}-{i}"))
+
+
+def test_several_processes_append_to_one_file_and_a_kill_harms_none_of_it(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=write_many, args=(tmp_path, w, 40)) for w in range(3)]
+    victim = context.Process(target=write_many, args=(tmp_path, "victim", 10**6))
+    for process in [*workers, victim]:
+        process.start()
+    while len(records.read(tmp_path) if (tmp_path / "runs.csv").is_file() else []) < 40:
+        time.sleep(0.01)
+    os.kill(victim.pid, signal.SIGKILL)
+    for process in [*workers, victim]:
+        process.join()
+    found = {run.key for run in records.read(tmp_path)}
+    assert {f"{w}-{i}" for w in range(3) for i in range(40)} <= found
+    assert len((tmp_path / "runs.csv").read_bytes().splitlines()) >= len(found) + 1
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no runs\.csv in .*nowhere"):
+        records.read(tmp_path / "nowhere")
+    records.append(tmp_path, RUN)
+    good = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(good.replace(",80,0,", ",eighty,0,"))
+    with pytest.raises(UserError, match=r"runs\.csv, line 2: .*eighty"):
+        records.read(tmp_path)
+    (tmp_path / "runs.csv").write_text(good.replace("learning_rate", "lr"))
+    with pytest.raises(UserError, match="lacks the column 'learning_rate'"):
+        records.read(tmp_path)
+    with pytest.raises(UserError, match="other columns"):
+        records.append(tmp_path, RUN)
+
+
+def test_spectra_stand_beside_the_runs(tmp_path):
+    assert records.read_spectra(tmp_path) == {}
+    records.append_spectrum(tmp_path, "a1", [3.0, 2.0, 1 / 3])
+    assert records.read_spectra(tmp_path) == {"a1": [3.0, 2.0, 0.333333]}
+
+
+@given(st.integers(0, 300), st.integers(2, 60))
+def test_a_thinned_curve_keeps_its_ends_and_order(length, points):
+    curve = [[epoch, math.exp(-epoch), 100 / 3] for epoch in range(length)]
+    thinned = records.thin(curve, points)
+    assert len(thinned) == min(length, points)
+    epochs = [row[0] for row in thinned]
+    assert epochs == sorted(set(epochs))
+    if length:
+        assert (epochs[0], epochs[-1]) == (0, length - 1 if length > 1 else 0)
+        assert thinned[0] == [0, 1.0, 33.33]
