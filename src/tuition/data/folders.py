@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from tuition.data.images import SUFFIXES, EncodedImages
-
-SPLITS = ("train", "validation", "valid", "val", "test")
+from tuition.data.splits import NAMES
 
 
 def splits(folder: Path) -> dict[str, Path]:
     """The folder of each split; a folder without folders for splits is all "train"."""
-    return {path.name: path for path in _subfolders(folder) if path.name in SPLITS} or {"train": folder}
+    return {path.name: path for path in _subfolders(folder) if path.name in NAMES} or {"train": folder}
 
 
 def find(folder: Path, split: str) -> tuple[list[Path], list[int] | None, list[str] | None]:

@@ -182,7 +182,7 @@ def from_tensors(
     """
     inputs = _checked_inputs(inputs)
     if labels is not None:
-        labels = _checked_labels(labels, len(inputs), class_names)
+        labels = _checked_labels(labels, len(inputs), class_names, name)
         class_names = class_names if class_names is not None else [str(c) for c in range(int(labels.max()) + 1)]
     return Pool(inputs, labels, None if class_names is None else tuple(class_names), name, augment=augment)
 
@@ -218,7 +218,7 @@ def _checked_inputs(inputs: Any) -> Inputs:
     return inputs
 
 
-def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None) -> Tensor:
+def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None, name: str) -> Tensor:
     labels = torch.as_tensor(labels)
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}; convert them.")
@@ -227,5 +227,7 @@ def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None) 
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (class_names is not None and high >= len(class_names)):
         bound = "up" if class_names is None else f"to {len(class_names) - 1}"
-        raise UserError(f"labels run from {low} to {high}, but class indices run from 0 {bound}; renumber them.")
+        raise UserError(
+            f"the labels of {name} run from {low} to {high}, but class indices run from 0 {bound}; renumber them."
+        )
     return labels.long()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tuition.data import folders, parquet
+from tuition.data import folders, hub, parquet
 from tuition.data.augment import Crop
 from tuition.data.cache import cached
 from tuition.data.images import EncodedImages, decode
 from tuition.data.pool import Pool, from_tensors
+from tuition.data.splits import choose
 from tuition.errors import UserError
 
 SHORT_NAMES = {"cifar100": "uoft-cs/cifar100", "stanford_cars": "tanganke/stanford_cars"}
@@ -62,16 +65,22 @@ def load(
     name = os.fspath(name)
     if name == "digits":
         return _digits(split)
-    options = {"split": split, "size": size, "image": image_column, "label": label_column, "config": config}
-    columns = {"image_column": image_column, "label_column": label_column}
-    folder = Path(name).expanduser()
-    if folder.is_dir() and name not in SHORT_NAMES:
-        folder = folder.resolve()
-        name = folder.name
-        key = str(folder)
-        identity, read = _local(folder, split, config, columns)
+    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    path = Path(name).expanduser().resolve()
+    read: Callable[[], EncodedImages]
+    if name in SHORT_NAMES or (not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        key, identity = SHORT_NAMES.get(name, name), None  # what the hub holds is fetched once
+        read = partial(hub.read, key, split, config, **columns)
+        size = 64 if size is None and name == "stanford_cars" else size
+    elif path.is_dir():
+        key, name = str(path), path.name
+        identity, read = _local(path, split, config, columns)
     else:
-        raise UserError(f"there is no data set or folder {name!r}; give digits or a folder of parquet files or images.")
+        near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
+        raise UserError(
+            f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
+            "cifar100, stanford_cars, owner/name on the Hugging Face hub, or a folder of parquet files or of images."
+        )
 
     def build() -> Pool:
         found = read()
@@ -80,7 +89,7 @@ def load(
         images = decode(found.batches, found.count, size=size)
         return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
 
-    return _usual_views(cached(key, options, identity, build))
+    return _usual_views(cached(key, {"split": split, "size": size, "config": config, **columns}, identity, build))
 
 
 def _digits(split: str) -> Pool:
@@ -90,7 +99,7 @@ def _digits(split: str) -> Pool:
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     pool = from_tensors(images, digits.target, class_names="0123456789", name=f"digits {split}")
     test, train = pool.split(DIGITS_TEST, seed=DIGITS_SEED, stratified=True)
-    return _usual_views({"train": train, "test": test}[_choose(split, ("train", "test"), "digits")])
+    return _usual_views({"train": train, "test": test}[choose(split, ("train", "test"), "digits")])
 
 
 def _local(
@@ -99,26 +108,23 @@ def _local(
     """What identifies the state of a folder's files, and how to read them."""
     if config is not None:
         folder = folder / config
+    if not folder.is_dir():
+        raise UserError(f"there is no configuration {config!r} in {folder.parent}; name one of its folders, or none.")
     place = parquet.find(folder)
     if place is None:
-        images, labels, names = folders.find(folder, _choose(split, folders.splits(folder), folder.name))
+        images, labels, names = folders.find(folder, choose(split, folders.splits(folder), folder.name))
         return _state(images, folder), partial(folders.read, images, labels, names)
     shards = parquet.splits(place)
-    files = shards[_choose(split, shards, folder.name)]
+    files = shards[choose(split, shards, folder.name)]
     return _state(files, place), partial(parquet.read, files, **columns)
 
 
 def _state(files: Iterable[Path], folder: Path) -> list[object]:
-    return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-
-
-def _choose(split: str, splits: Collection[str], name: str) -> str:
-    """The name that a source gives to `split`."""
-    alike = {"validation": ("validation", "valid", "val")}.get(split, (split,))
-    for candidate in alike:
-        if candidate in splits:
-            return candidate
-    raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
+    try:
+        stats = [(path, path.stat()) for path in files]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}); mend it or remove it.") from error
+    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 
 def _usual_views(pool: Pool) -> Pool:
