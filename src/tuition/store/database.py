@@ -1,0 +1,271 @@
+"""The database under a store: tables, transactions, versions, who is alive, and errors as sentences."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, make_url
+
+from tuition.errors import UserError
+
+VERSION = 1
+BUSY_SECONDS = 60.0  # how long a writer waits for another one
+
+_meta = sa.MetaData()
+version_table = sa.Table("tuition_version", _meta, sa.Column("version", sa.Integer, nullable=False))
+# A teacher is a fingerprint, with its accounts. Names are bound to one teacher each.
+teachers = sa.Table(
+    "tuition_teachers",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
+    *(sa.Column(count, sa.BigInteger, nullable=False, default=0) for count in ("paid", "served", "failed", "unknown")),
+)
+names = sa.Table(
+    "tuition_names",
+    _meta,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("teacher_id", sa.Integer, nullable=False),
+)
+# Which outputs the blobs of a teacher hold: see payload.layout.
+layouts = sa.Table(
+    "tuition_layouts",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("teacher_id", sa.Integer, nullable=False),
+    sa.Column("outputs", sa.Text, nullable=False),
+)
+blobs = sa.Table(
+    "tuition_blobs",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("layout_id", sa.Integer, nullable=False),
+    sa.Column("checksum", sa.LargeBinary, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+responses = sa.Table(
+    "tuition_responses",
+    _meta,
+    sa.Column("teacher_id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("blob_id", sa.Integer, nullable=False),
+    sa.Column("row", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,  # half the size
+)
+# An ask under way, and what it means to send (digests, joined); gone when the ask ends.
+asks = sa.Table(
+    "tuition_asks",
+    _meta,
+    sa.Column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("teacher_id", sa.Integer, nullable=False),
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+)
+# A request reserved and not yet settled: it counts against the budget, and nobody else sends these inputs.
+flights = sa.Table(
+    "tuition_flights",
+    _meta,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("owner", sa.BigInteger, nullable=False),
+    sa.Column("teacher_id", sa.Integer, nullable=False),
+    sa.Column("calls", sa.Integer, nullable=False),
+    sa.Column("digests", sa.LargeBinary, nullable=False),
+)
+
+MIGRATIONS: dict[int, list[str]] = {}
+
+
+class Database:
+    """A store's database, at the current version.
+
+    Raises:
+        UserError: it cannot be opened, is no store, or was written by a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _normalise(url)
+        self.shown = self.url.render_as_string(hide_password=True)
+        self.path = Path(os.path.realpath(self.url.database or "")) if self.is_sqlite else None
+        # Connections are not kept: a store that nobody uses is one complete file, and a fork inherits nothing.
+        arguments: dict[str, Any] = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"options": _POSTGRESQL}
+        with self._sentences():
+            self.engine = sa.create_engine(self.url, poolclass=sa.NullPool, connect_args=arguments)
+        if self.is_sqlite:
+            sa.event.listen(self.engine, "connect", _configure_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        self._migrate()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with self._sentences(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection inside one consistent, reading transaction."""
+        with self.connect() as connection:
+            level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            with connection.execution_options(reading=True, **level).begin():
+                yield connection
+
+    @contextmanager
+    def write(self, connection: Connection) -> Iterator[None]:
+        """A transaction that alone may write: all of it is durable at the end, or nothing."""
+        with connection.begin():
+            connection.execute(sa.select(version_table.c.version).with_for_update()).all()
+            yield
+
+    # -- who is alive -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def owner(self, connection: Connection) -> Iterator[int]:
+        """A number of one's own that others can tell to be alive for as long as this process and connection are.
+
+        The proof is a lock that the operating system, or the server, lets go when the process dies, however it dies.
+        """
+        number = secrets.randbits(62)
+        if self.is_sqlite:
+            lock = sqlite3.connect(self._lock_path(number), isolation_level=None, check_same_thread=False)
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+                yield number
+            finally:
+                lock.close()
+                self._lock_path(number).unlink(missing_ok=True)
+        else:
+            with connection.begin():
+                connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
+            yield number  # let go with the connection
+
+    def is_dead(self, connection: Connection, number: int) -> bool:
+        """Whether the asker of this number is gone. Not for one's own number."""
+        if not self.is_sqlite:
+            free = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number)))
+            if free:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+            return bool(free)
+        path = self._lock_path(number)
+        if not path.exists():
+            return True
+        lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                return False
+            raise
+        finally:
+            lock.close()
+        path.unlink(missing_ok=True)
+        return True
+
+    def _lock_path(self, number: int) -> Path:
+        assert self.path is not None
+        return self.path.with_name(f"{self.path.name}-ask-{number:016x}")
+
+    # -- versions -----------------------------------------------------------------------------------------------------
+
+    def _migrate(self) -> None:
+        with self.connect() as connection, connection.execution_options(reading=True).begin():
+            tables = set(sa.inspect(connection).get_table_names())
+            if version_table.name in tables:
+                found = connection.scalar(sa.select(version_table.c.version))
+                if found == VERSION:
+                    return
+                if found is None or found > VERSION:
+                    raise UserError(
+                        f"the store {self.shown} has version {found}, which this tuition cannot read; upgrade tuition."
+                    )
+            elif tables and self.is_sqlite:
+                raise UserError(f"{self.shown} is a database of something else, not a store; choose another path.")
+        with self.connect() as connection, connection.begin():
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x7475_6974)))
+            _meta.create_all(connection)
+            found = connection.scalar(sa.select(version_table.c.version))
+            if found is None:
+                connection.execute(version_table.insert().values(version=VERSION))
+            for version in range(found or VERSION, VERSION):
+                for statement in MIGRATIONS[version]:
+                    connection.execute(sa.text(statement))
+            connection.execute(version_table.update().values(version=VERSION))
+
+    # -- errors -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            if isinstance(error, sa.exc.IntegrityError):
+                raise
+            what = str(cause).strip().splitlines()[0].rstrip(".")
+            advice = next((advice for word, advice in _ADVICE if word in what), "check its path or URL and its server")
+            raise UserError(f"the store {self.shown} cannot be used ({what}); {advice}.") from error
+        except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+            raise UserError(f"the store {self.shown} needs a driver ({error}); install tuition[postgresql].") from error
+
+
+_ADVICE = [
+    ("malformed", "the file is damaged: restore a copy of it, or export what `tuition store verify` finds whole"),
+    ("not a database", "the file is no store, or damaged: restore a copy of it, or choose another path"),
+    ("is full", "free some space and run again, nothing that was stored is lost"),
+    ("disk I/O", "check the disk and its free space and run again, nothing that was stored is lost"),
+    ("readonly", "make the file and its folder writable"),
+    ("unable to open", "check that its folder exists and is writable"),
+    ("locked", f"another process has held it for {BUSY_SECONDS:.0f} seconds: wait for it, or stop it"),
+]
+
+# A client whose machine vanished is given up after a minute, so that its reservations can be settled.
+_POSTGRESQL = (
+    "-c synchronous_commit=on -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+)
+
+
+def _normalise(url: str) -> URL:
+    if "://" not in url:
+        url = f"sqlite:///{url}"
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise UserError("the store's address is not a URL; write sqlite:///responses.db or postgresql://...") from error
+    backend = parsed.get_backend_name()
+    if backend in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise UserError(f"stores are SQLite files or PostgreSQL databases, not {backend}; use one of these.")
+    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        raise UserError("paid answers are kept in a file; give its plain path, as in sqlite:///responses.db.")
+    return parsed
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite
+    deadline = time.monotonic() + BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = wal")
+        except sqlite3.OperationalError as error:  # SQLite does not wait here by itself
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    connection.execute("PRAGMA synchronous = full")  # a commit is on the disk before it returns
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA wal_autocheckpoint = 8192")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

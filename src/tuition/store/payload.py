@@ -1,0 +1,60 @@
+"""Responses as bytes: one safetensors blob a commit, which also names the inputs it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tuition.data.pool import DIGEST_BYTES
+
+INPUTS = "input_digests"  # the blob's own entry, uint8 (b, 16): an index that points to a wrong row is found out
+
+
+def shrink(outputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Outputs as they are stored: vectors in `dtype`, feature maps (b, c, ...) in bfloat16.
+
+    What would overflow stays float32, so that nothing finite becomes infinite.
+    """
+    stored = {}
+    for name, value in outputs.items():
+        small = value.to(torch.bfloat16 if value.ndim > 2 else dtype)
+        stored[name] = (small if bool(torch.isfinite(small).all()) else value.float()).contiguous()
+    return stored
+
+
+def layout(outputs: Mapping[str, Tensor]) -> str:
+    """Names, types and row shapes of outputs, as canonical JSON: {"logits": ["float32", [10]]}."""
+    parts = {name: [str(value.dtype).removeprefix("torch."), list(value.shape[1:])] for name, value in outputs.items()}
+    return json.dumps(parts, sort_keys=True)
+
+
+def read_layout(text: str) -> dict[str, tuple[str, list[int]]]:
+    """The inverse of `layout`: name -> (type, shape of a row)."""
+    return {name: (dtype, shape) for name, (dtype, shape) in json.loads(text).items()}
+
+
+def encode(digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> bytes:
+    """A blob of b rows: the inputs' digests and the outputs."""
+    names = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, DIGEST_BYTES)
+    return save({INPUTS: names, **outputs})
+
+
+def decode(payload: bytes) -> tuple[list[bytes], dict[str, Tensor]]:
+    """Digests and outputs of a blob whose checksum is right."""
+    outputs = load(payload)
+    return split_digests(outputs.pop(INPUTS).numpy().tobytes()), outputs
+
+
+def split_digests(joined: bytes) -> list[bytes]:
+    """Digests that were joined to one string of bytes."""
+    return [joined[i : i + DIGEST_BYTES] for i in range(0, len(joined), DIGEST_BYTES)]
+
+
+def checksum(fingerprint: str, payload: bytes) -> bytes:
+    """Digest of a blob and of the teacher it belongs to."""
+    return hashlib.blake2b(fingerprint.encode() + payload, digest_size=DIGEST_BYTES).digest()

@@ -1,0 +1,132 @@
+"""The store as people use it. SQLAlchemy is imported when a store is opened, so that importing this costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from tuition.data.pool import Pool
+from tuition.data.transfer import Accounts, TransferSet
+from tuition.errors import UserError
+from tuition.teachers.protocol import Teacher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an ask would do and cost.
+
+    Attributes:
+        new: calls it would pay for.
+        served: rows it would serve from the store, or as repeats of equal inputs.
+        paid: calls paid for this teacher in this store so far; the budget must be at least paid + new.
+        cost: price of the new calls, where the price of one was given.
+    """
+
+    new: int
+    served: int
+    paid: int
+    cost: float | None = None
+
+
+class ResponseStore:
+    """Durable answers of teachers, and the exact accounts of what they cost.
+
+    Args:
+        url: a file ("responses.db" or "sqlite:///responses.db") or "postgresql://user@host/database".
+        budget: the most calls that may be paid in this store, ever, for all its teachers; None for no such limit.
+        dtype: how vectors (logits, embeddings) are stored: "float32" loses nothing, "float16" takes half the space and
+            rounds to 11 bits. Feature maps are stored as bfloat16. Vectors are always read as float32.
+
+    Raises:
+        UserError: the store cannot be opened, is damaged, or was written by a newer version.
+    """
+
+    def __init__(
+        self, url: str = "sqlite:///responses.db", *, budget: int | None = None, dtype: str = "float32"
+    ) -> None:
+        from tuition.store.database import Database
+
+        if dtype not in ("float32", "float16"):
+            raise UserError(f"vectors are stored as float32 or float16, not {dtype}; choose one of these.")
+        self.dtype = torch.float32 if dtype == "float32" else torch.float16
+        self.budget = budget
+        self.database = Database(str(url))
+
+    def __repr__(self) -> str:
+        return f"ResponseStore({self.database.shown!r})"
+
+    def ask(
+        self,
+        teacher: Teacher,
+        pool: Pool,
+        *,
+        budget: int,
+        batch_size: int = 64,
+        concurrency: int = 1,
+        retries: int = 5,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> TransferSet:
+        """Answers for every input of a pool, paying only for those that are not stored.
+
+        Args:
+            teacher: who is asked; see `tuition.teachers`.
+            pool: n inputs. Equal inputs are one call and several rows.
+            budget: the most calls that may be paid for this teacher in this store, ever.
+            batch_size: inputs a request, and responses a commit.
+            concurrency: requests in flight at a time; above one, the teacher is called from several threads.
+            retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
+            progress: called with (new calls settled, new calls in all) after each request.
+
+        Returns:
+            The transfer set, rows in the pool's order, with the accounts of this ask: paid + served = n.
+
+        Raises:
+            BudgetError: what is new does not fit in the budget; nothing was asked.
+            TeacherError: the teacher refused for good, answered badly (that is paid, not stored) or failed in flight
+                (that counts as paid). What was answered well before and beside it is stored.
+            UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
+        """
+        from tuition.store.asking import ask
+
+        for value, least, what in (
+            (budget, 0, "budget"),
+            (batch_size, 1, "batch size"),
+            (concurrency, 1, "concurrency"),
+        ):
+            if value < least:
+                raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
+        return ask(
+            self.database,
+            teacher,
+            pool,
+            budget=budget,
+            store_budget=self.budget,
+            dtype=self.dtype,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            retries=retries,
+            progress=progress,
+        )
+
+    def plan(self, teacher: Teacher, pool: Pool, *, cost_per_call: float | None = None) -> Plan:
+        """What `ask` would do, without asking or writing anything.
+
+        Raises:
+            UserError: as `ask` would, but for the budget.
+        """
+        from tuition.store.asking import new_inputs
+
+        new, paid = new_inputs(self.database, teacher, pool)
+        return Plan(new, len(pool) - new, paid, None if cost_per_call is None else new * cost_per_call)
+
+    def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
+        """All calls ever made in this store: for one teacher (or the name of one), or for all.
+
+        Raises:
+            UserError: no teacher of this name.
+        """
+        from tuition.store.asking import accounts
+
+        return accounts(self.database, teacher)

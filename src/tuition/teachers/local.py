@@ -1,0 +1,127 @@
+"""A PyTorch model on this machine as a teacher."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuition.errors import UserError
+from tuition.teachers.fingerprint import short, structure_digest, weights_digest
+from tuition.teachers.protocol import NotCharged
+
+
+@dataclass(frozen=True, eq=False)
+class TorchTeacher:
+    """A model as a teacher; made by `from_torch`."""
+
+    model: nn.Module
+    given_name: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    layers: tuple[str, ...]
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Class, structure, weights and preprocessing, read anew each time: further training makes another teacher."""
+        cls = type(self.model)
+        return "; ".join(
+            [
+                f"torch {cls.__module__}.{cls.__qualname__}",
+                f"structure {structure_digest(self.model)}",
+                f"weights {weights_digest(self.model)}",
+                "scale 1/255" if self.mean is None else f"scale 1/255 mean {self.mean} std {self.std}",
+            ]
+        )
+
+    @property
+    def name(self) -> str:
+        return self.given_name or f"{type(self.model).__name__}-{short(self.fingerprint)}"
+
+    def __call__(self, inputs: Any) -> dict[str, Tensor]:
+        if not isinstance(inputs, Tensor):
+            raise NotCharged("a PyTorch teacher takes images or vectors, not text; use from_callable", retry=False)
+        # One call at a time: hooks and the evaluation mode belong to the model, not to a thread.
+        with self._lock, _evaluating(self.model), ExitStack() as hooks, torch.inference_mode():
+            maps: dict[str, Tensor] = {}
+            for path in self.layers:
+                hooks.callback(self.model.get_submodule(path).register_forward_hook(_keep(maps, path)).remove)
+            try:
+                answer = self.model(self._prepare(inputs))
+            except Exception as error:  # known fate: no answer, and nothing to pay for
+                raise NotCharged(f"the model failed with {type(error).__name__}: {error}", retry=False) from error
+        outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
+        found = {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
+        return found | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
+
+    def _prepare(self, inputs: Tensor) -> Tensor:
+        anchor = next(self.model.parameters(), None)
+        inputs = inputs.to("cpu" if anchor is None else anchor.device)
+        inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        if self.mean is not None and self.std is not None:
+            shape = (1, -1) + (1,) * (inputs.ndim - 2)
+            inputs = (inputs - inputs.new_tensor(self.mean).view(shape)) / inputs.new_tensor(self.std).view(shape)
+        return inputs if anchor is None else inputs.to(anchor.dtype)
+
+
+def from_torch(
+    model: nn.Module,
+    *,
+    name: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    layers: Sequence[str] = (),
+) -> TorchTeacher:
+    """A teacher from a PyTorch model, asked in evaluation mode, without gradients, on the device where it lies.
+
+    uint8 images become floats in [0, 1], floats are taken as they are; then (x - mean) / std if these are given. A
+    model that returns one tensor answers {"logits": float32 (b, k)}, one that returns a mapping with its tensors.
+
+    Its fingerprint is a digest of class, structure, weights and preprocessing; not of `layers`, whose logits are equal.
+
+    Args:
+        model: any module; its training mode is put back after each call.
+        name: what people call it; by default the class's name and eight digits of the fingerprint.
+        mean, std: one value a channel, for inputs in [0, 1].
+        layers: module paths whose outputs (b, ...) are returned by the same call, as bfloat16 feature maps.
+
+    Raises:
+        UserError: only one of mean and std, or a layer that the model does not have.
+    """
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it and renames its weights
+    if (mean is None) != (std is None):
+        raise UserError("normalisation needs both mean and std; give both or neither.")
+    paths = {path for path, _ in model.named_modules() if path}
+    for path in layers:
+        if path not in paths:
+            raise UserError(f"the teacher has no layer {path!r}; it has {', '.join(sorted(paths))}.")
+        if path == "logits":
+            raise UserError("a layer called 'logits' would hide the teacher's logits; rename that module.")
+    numbers = [None if v is None else tuple(float(x) for x in v) for v in (mean, std)]
+    return TorchTeacher(model, name, numbers[0], numbers[1], tuple(layers))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _keep(maps: dict[str, Tensor], path: str) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise UserError(f"layer {path!r} does not return one tensor; choose a layer inside it.")
+        maps[path] = output
+
+    return hook

@@ -1,0 +1,49 @@
+"""What the store needs of a teacher: a name, a fingerprint, and answers to a batch of raw inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Teacher(Protocol):
+    """Answers batches of raw inputs.
+
+    `__call__` takes one batch of a pool's inputs as asked (uint8 images (b, c, h, w), floats (b, d), or b strings) and
+    returns named outputs, rows in the order of the inputs: "logits" (b, k) or "embedding" (b, d), and, where the
+    teacher gives them, feature maps (b, ...) under their module path. One batch is one request. With `concurrency`
+    above one, it is called from several threads at once.
+
+    It raises `NotCharged` where it is certain that the request was not answered and costs nothing. After any other
+    exception the store counts the batch as paid, its fate being unknown.
+
+    A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
+    then not enough.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people call it. A store binds a name to one fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What makes its answers what they are: weights, or endpoint, model and settings. Parts are joined by "; "."""
+
+    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]: ...
+
+
+class NotCharged(Exception):  # noqa: N818 - the name is what it says, and public
+    """The request was refused before it was answered (connection refused, 429, 5xx), and costs nothing.
+
+    Args:
+        message: why, in words fit for a sentence.
+        retry_after: seconds to wait before the next request, where the teacher said so.
+        retry: whether the same request may succeed later; False for a request that can only fail again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, retry: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.retry = retry
