@@ -1,6 +1,7 @@
 """What the families share. No ReLU works in place, so that features captured anywhere stay what they were."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
@@ -15,8 +16,13 @@ def conv_bn_relu(in_channels: int, out_channels: int, stride: int = 1, bias: boo
     return nn.Sequential(conv3x3(in_channels, out_channels, stride, bias), nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
+def halve(maps: Tensor) -> Tensor:
+    """2x2 max pooling. Rounding up keeps the border of odd sizes, and one pixel stays one pixel."""
+    return max_pool2d(maps, 2, ceil_mode=True)
+
+
 def initialise(model: nn.Module) -> None:
-    """He et al. 2015 (normal, fan-out) for convolutions; every bias of a convolution or linear layer starts at 0."""
+    """He et al. 2015 (arXiv 1502.01852; normal, fan-out) for convolutions; all biases of these and linear layers 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -2,25 +2,25 @@
 
 from torch import Tensor, nn
 
-from tuition.models.blocks import conv_bn_relu, initialise
+from tuition.models.blocks import conv_bn_relu, halve, initialise
 
 
 class CNN(nn.Module):
-    """Three 3x3 convolutions with batch norm of `width`, 2 `width` and 4 `width` channels, the last two of stride 2.
+    """Three 3x3 convolutions with batch norm, of `width`, 2 `width` and 4 `width` channels, with 2x2 pooling between.
 
-    (n, in_channels, h, w) -> (n, num_classes). For a handful of pixels up to about 64.
+    (n, in_channels, h, w) -> (n, num_classes). Stage outputs are taken before the pooling.
     """
 
     def __init__(self, width: int, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.stage1 = conv_bn_relu(in_channels, width)
-        self.stage2 = conv_bn_relu(width, 2 * width, stride=2)
-        self.stage3 = conv_bn_relu(2 * width, 4 * width, stride=2)
+        self.stage2 = conv_bn_relu(width, 2 * width)
+        self.stage3 = conv_bn_relu(2 * width, 4 * width)
         self.classifier = nn.Linear(4 * width, num_classes)
         initialise(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        maps: Tensor = self.stage3(self.stage2(self.stage1(inputs)))
+        maps: Tensor = self.stage3(halve(self.stage2(halve(self.stage1(inputs)))))
         return self.classifier(maps.mean((2, 3)))
 
 

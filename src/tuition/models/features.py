@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tuition.errors import UserError
-from tuition.models.zoo import create
+from tuition.models.zoo import create, nearest
 
 
 class Capture(dict[str, Tensor]):
@@ -70,9 +69,9 @@ def forward_with_features(model: nn.Module, inputs: Tensor, paths: Iterable[str]
 def stages(model: nn.Module | str) -> list[str]:
     """Paths of the successive stages, `stage1`, `stage2`, ...: the usual layers for losses on feature maps.
 
-    A name stands for the zoo's model of this name.
-    Models of one family pair stage by stage. In the numbering of Tian et al. 2020, whose layer 0 is the stem, layer 2
-    of a residual net is `stage2`; VGG has no stem, so layer 2 is `stage3`.
+    A name stands for the zoo's model of this name. Models of one family pair stage by stage. In the numbering of
+    Tian et al. 2020, whose layer 0 is the stem, layer 2 of a residual net is `stage2`; VGG has no stem there, so its
+    layer 2 is `stage3`.
 
     Raises:
         UserError: a model from elsewhere that has no modules of these names.
@@ -136,11 +135,9 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{type(model).__name__} does not take inputs of shape {tuple(input_shape)}: {reason}."
-        ) from error
+    except Exception as error:  # whatever the model's own code raises
+        shape = tuple(input_shape)
+        raise UserError(f"{type(model).__name__} does not take inputs of shape {shape}: {error!r}.") from error
     finally:
         for module in training:
             module.training = True
@@ -158,9 +155,6 @@ def _is_input(path: str) -> bool:
 def _module(model: nn.Module, path: str) -> nn.Module:
     modules = dict(model.named_modules(remove_duplicate=False))
     if path not in modules:
-        near = get_close_matches(path, modules, n=3)
-        nearest = f" (nearest: {', '.join(near)})" if near else ""
-        raise UserError(
-            f"{type(model).__name__} has no module {path!r}{nearest}; `tuition models` lists a model's paths."
-        )
+        near = nearest(path, modules)
+        raise UserError(f"{type(model).__name__} has no module {path!r}{near}; `tuition models` lists a model's paths.")
     return modules[path]

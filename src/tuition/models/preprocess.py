@@ -15,7 +15,8 @@ class Preprocess(nn.Module):
     uint8 inputs are divided by 255, float inputs taken as they are. The output is float32 or the inputs' wider type.
 
     Raises:
-        UserError: `mean` and `std` differ in length, a std is not positive, or inputs of another channel count.
+        UserError: `mean` and `std` differ in length or a std is not positive; inputs of another channel count, or of
+            an integer type other than uint8, whose scale is not known.
     """
 
     mean: Tensor
@@ -25,17 +26,23 @@ class Preprocess(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).clone())
-        if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not (self.std > 0).all():
+        if (
+            self.mean.ndim != 1
+            or self.mean.shape != self.std.shape
+            or not ((self.std > 0) & self.mean.isfinite()).all()
+        ):
             raise UserError(f"Preprocessing needs one mean and one positive std a channel, not {mean} and {std}.")
 
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.ndim < 2 or inputs.shape[1] != len(self.mean):
-            raise UserError(
-                f"The model reads {len(self.mean)} channels: inputs of shape {tuple(inputs.shape)} do not fit."
-            )
-        shape = (-1,) + (1,) * (inputs.ndim - 2)
-        scaled = inputs / 255 if inputs.dtype == torch.uint8 else inputs
-        return (scaled - self.mean.view(shape)) / self.std.view(shape)
+            shape = tuple(inputs.shape)
+            raise UserError(f"The model reads inputs of {len(self.mean)} channels: those of shape {shape} do not fit.")
+        if inputs.dtype == torch.uint8:
+            inputs = inputs / 255
+        elif not inputs.is_floating_point():
+            raise UserError(f"Inputs are uint8 (0 to 255) or floats, not {inputs.dtype}: convert them first.")
+        per_channel = (-1,) + (1,) * (inputs.ndim - 2)
+        return (inputs - self.mean.view(per_channel)) / self.std.view(per_channel)
 
     @classmethod
     def fit(cls, inputs: Tensor) -> Self:

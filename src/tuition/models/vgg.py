@@ -5,9 +5,8 @@ last two stages share one resolution at 32 pixels.
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
-from tuition.models.blocks import conv_bn_relu, initialise
+from tuition.models.blocks import conv_bn_relu, halve, initialise
 
 
 class VGG(nn.Module):
@@ -28,13 +27,10 @@ class VGG(nn.Module):
         initialise(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # Rounding up keeps the border of odd sizes, and one pixel stays one pixel.
-        maps = max_pool2d(self.stage1(inputs), 2, ceil_mode=True)
-        maps = max_pool2d(self.stage2(maps), 2, ceil_mode=True)
-        maps = max_pool2d(self.stage3(maps), 2, ceil_mode=True)
+        maps = halve(self.stage3(halve(self.stage2(halve(self.stage1(inputs))))))
         maps = self.stage4(maps)
         if min(maps.shape[-2:]) >= 8:
-            maps = max_pool2d(maps, 2, ceil_mode=True)
+            maps = halve(maps)
         return self.classifier(self.stage5(maps).mean((2, 3)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tuition.errors import UserError
@@ -23,8 +24,6 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from safetensors.torch import save
-
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     write_atomically(path, save(tensors, metadata={"format": "pt"}))
@@ -88,8 +87,6 @@ def _other_shape(model: nn.Module, key: str, path: str | Path, found: Tensor, ow
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     try:
         with open(path, "rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # after the length of its JSON header
@@ -101,6 +98,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} {_UNREADABLE}.")
-    return content
+    if isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return content
+    raise UserError(f"{path} {_UNREADABLE}.")

@@ -26,18 +26,7 @@ _VGGS = {
 _RESNETS = {f"resnet{depth}": (depth, _NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
     f"resnet{depth}x4": (depth, _WIDE) for depth in (8, 32)
 }
-_EXAMPLES = [
-    "cnn_8",
-    "cnn_32",
-    "mlp_64",
-    "wrn_16_1",
-    "wrn_16_2",
-    "wrn_40_1",
-    "wrn_40_2",
-    "wrn_28_10",
-    *_VGGS,
-    *_RESNETS,
-]
+_EXAMPLES = ["cnn_8", "cnn_32", "mlp_64", "wrn_16_1", "wrn_16_2", "wrn_40_2", "wrn_28_10", *_VGGS, *_RESNETS]
 
 
 def available() -> dict[str, str]:
@@ -77,7 +66,7 @@ def create(
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
         if name.startswith("timm:"):
             model = _from_timm(name, num_classes, in_channels, pretrained)
-        elif ":" in name:
+        elif re.fullmatch(r"\w+(\.\w+)*:\w+", name):
             model = _from_factory(name, num_classes, in_channels)
         else:
             model = _from_zoo(name, num_classes, in_channels)
@@ -100,7 +89,7 @@ def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
         if depth < 10 or depth % 6 != 4:
             raise UserError(f"{name}: the depth must be 6 n + 4, such as 10, 16, 22, 28 or 40, not {depth}.")
         return WideResNet(depth, width, num_classes, in_channels)
-    raise UserError(f"There is no model {name!r}{_nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
+    raise UserError(f"There is no model {name!r}{nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
 
 
 def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
@@ -110,9 +99,12 @@ def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) 
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision built for another torch
         raise UserError(f"{name} needs timm (pip install 'tuition[timm]'), which does not import: {error}.") from error
     if not timm.is_model(architecture):
-        nearest = _nearest(architecture, timm.list_models())
-        raise UserError(f"timm has no model {architecture!r}{nearest}; timm.list_models() has them all.")
-    return timm.create_model(architecture, num_classes=num_classes, in_chans=in_channels, pretrained=pretrained)
+        near = nearest(architecture, timm.list_models())
+        raise UserError(f"timm has no model {architecture!r}{near}; timm.list_models() has them all.")
+    try:
+        return timm.create_model(architecture, num_classes=num_classes, in_chans=in_channels, pretrained=pretrained)
+    except Exception as error:  # a tag without weights, no network, channels that a model cannot take, ...
+        raise UserError(f"timm cannot make {architecture!r}: {error!r}; name another model of timm.") from error
 
 
 def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
@@ -123,16 +115,14 @@ def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
         raise UserError(f"{name}: {module_name} cannot be imported ({error}); is it on PYTHONPATH?") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
-        raise UserError(
-            f"{module_name} has no function or class {factory_name!r}{_nearest(factory_name, dir(module))}."
-        )
-    parameters = inspect.signature(factory).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        raise UserError(f"{module_name} has no function or class {factory_name!r}{nearest(factory_name, dir(module))}.")
     offered = {"num_classes": num_classes, "in_channels": in_channels}
-    accepted = {key: value for key, value in offered.items() if takes_all or key in parameters}
     try:
-        inspect.signature(factory).bind(**accepted)
-    except TypeError as error:
+        signature = inspect.signature(factory)
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+        accepted = {key: value for key, value in offered.items() if takes_all or key in signature.parameters}
+        signature.bind(**accepted)
+    except (TypeError, ValueError) as error:
         raise UserError(f"{name} needs more than num_classes and in_channels: {error}; give it defaults.") from error
     model = factory(**accepted)
     if not isinstance(model, nn.Module):
@@ -140,7 +130,8 @@ def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
     return model
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """ " (nearest: a, b, c)", empty where nothing is near."""
-    near = get_close_matches(name.lower(), list(names), n=3)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ " (nearest: a, b, c)" for a sentence about an unknown name, whatever the case; empty where nothing is near."""
+    spelt = {known.lower(): known for known in names}
+    near = [spelt[known] for known in get_close_matches(name.lower(), spelt)]
     return f" (nearest: {', '.join(near)})" if near else ""
