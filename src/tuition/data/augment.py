@@ -27,6 +27,10 @@ class Crop:
     size: int | None = None
     flip: bool = True
 
+    def __post_init__(self) -> None:
+        if self.padding < 0 or (self.size is not None and self.size < 1):
+            raise UserError(f"a crop has padding 0 or more and size 1 or more, not {self.padding} and {self.size}.")
+
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the crops of images of `size`."""
         if self.size is not None and self.size > min(size) + 2 * self.padding:

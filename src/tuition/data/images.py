@@ -38,10 +38,11 @@ class EncodedImages:
     class_names: Sequence[str] | None
 
 
-def decode(batches: Iterable[Sequence[Encoded]], count: int, *, size: int | None = None) -> Tensor:
+def decode(name: str, batches: Iterable[Sequence[Encoded]], count: int, *, size: int | None = None) -> Tensor:
     """All images as uint8 (count, c, h, w): c = 1 if every one is grey, else 3 (palettes and transparency become RGB).
 
     Args:
+        name: what the progress bar on stderr says is decoded.
         batches: the images in their order.
         count: how many there are.
         size: squash every picture, whole, to size x size (bilinear, antialiased); None takes them as they are.
@@ -49,24 +50,31 @@ def decode(batches: Iterable[Sequence[Encoded]], count: int, *, size: int | None
     Raises:
         UserError: an image that cannot be read (it is named), or images of differing sizes without `size`.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     images = np.empty((0, 0, 0, 0), np.uint8)
     row = 0
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(f"decoding {name}", total=count)
+    with progress, ThreadPoolExecutor(os.cpu_count()) as threads:
         for batch in batches:
             # Small images are dominated by Python, which threads cannot share: hand them over by the dozen.
             parts = [(batch[start : start + 64], size) for start in range(0, len(batch), 64)]
-            for name, image in (pair for part in threads.map(_decode_part, parts) for pair in part):
+            for called, image in (pair for part in threads.map(_decode_part, parts) for pair in part):
                 if row == 0:
                     images = np.empty((count, *image.shape), np.uint8)
                 if image.shape[1:] != images.shape[2:]:
                     here, first = ("x".join(map(str, shape)) for shape in (image.shape[1:], images.shape[2:]))
                     raise UserError(
-                        f"the images differ in size ({first}, but {name} is {here}); pass a size, such as 64."
+                        f"the images differ in size ({first}, but {called} is {here}); pass a size, such as 64."
                     )
                 if image.shape[0] > images.shape[1]:
                     images = images.repeat(3, axis=1)
                 images[row] = image
                 row += 1
+            progress.update(task, completed=row)
     return torch.from_numpy(images)
 
 
@@ -83,7 +91,8 @@ def _decode_one(name: str, content: bytes | Path, size: int | None) -> np.ndarra
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
             if size is not None:  # a large JPEG is read at a fraction of its size, never below twice what is needed
                 image.draft(None, (2 * size, 2 * size))
-            picture = _eight_bits(name, ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = _eight_bits(name, image)
     except UserError:
         raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
@@ -100,4 +109,6 @@ def _eight_bits(name: str, image: Image) -> Image:
         return image
     if image.mode.startswith(("I", "F")):
         raise UserError(f"the image {name} has more than 8 bits a pixel; convert it to 8 bits grey or RGB.")
+    if image.mode == "P" and "transparency" in image.info:  # Pillow warns on the direct way
+        image = image.convert("RGBA")
     return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")

@@ -53,7 +53,7 @@ class Pool:
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Pool:
         """The rows named, in that order (a boolean mask works too), as a pool of their own."""
-        index = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        index = row_index(len(self), rows)
         if index.ndim != 1:
             raise UserError("a pool is indexed by a slice or a list of rows; write pool[i : i + 1] for a single input.")
         return replace(
@@ -185,6 +185,14 @@ def from_tensors(
         labels = _checked_labels(labels, len(inputs), class_names, name)
         class_names = class_names if class_names is not None else [str(c) for c in range(int(labels.max()) + 1)]
     return Pool(inputs, labels, None if class_names is None else tuple(class_names), name, augment=augment)
+
+
+def row_index(count: int, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Tensor:
+    """Rows named by a slice, a list or a boolean mask, as indices."""
+    if not isinstance(rows, slice):
+        rows = torch.as_tensor(rows)
+        rows = rows.long() if rows.numel() == 0 else rows  # an empty list would be floating point
+    return torch.arange(count)[rows]
 
 
 def _checked_inputs(inputs: Any) -> Inputs:

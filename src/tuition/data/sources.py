@@ -1,4 +1,4 @@
-"""Where pools come from: scikit-learn's digits, folders of parquet files or of images, and the Hugging Face hub."""
+"""Where pools come from: scikit-learn's digits, folders of parquet files, images or arrays, the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tuition.data import folders, hub, parquet
+from tuition.data import arrays, folders, hub, parquet
 from tuition.data.augment import Crop
 from tuition.data.cache import cached
 from tuition.data.images import EncodedImages, decode
@@ -48,6 +48,7 @@ def load(
               folder named after the `config`; class names come from the metadata of the hub's files;
             * a folder of images: `train/<class>/*.png` (also jpg, webp, ...), classes in sorted order; without folders
               for splits all is "train", without folders for classes there are no labels;
+            * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`;
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short.
         split: "train", "test" or "validation" (a source's "val" or "valid" too).
         size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
@@ -74,19 +75,21 @@ def load(
         size = 64 if size is None and name == "stanford_cars" else size
     elif path.is_dir():
         key, name = str(path), path.name
+        if files := arrays.splits(path):
+            return _usual_views(arrays.read(files[choose(split, files, name)], f"{name} {split}"))
         identity, read = _local(path, split, config, columns)
     else:
         near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
         raise UserError(
             f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
-            "cifar100, stanford_cars, owner/name on the Hugging Face hub, or a folder of parquet files or of images."
+            "cifar100, stanford_cars, owner/name on the hub, or a folder of parquet files, images or arrays."
         )
 
     def build() -> Pool:
         found = read()
         if found.count == 0:
             raise UserError(f"{name} holds no images in its {split} split; give at least one.")
-        images = decode(found.batches, found.count, size=size)
+        images = decode(name, found.batches, found.count, size=size)
         return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
 
     return _usual_views(cached(key, {"split": split, "size": size, "config": config, **columns}, identity, build))
@@ -133,7 +136,8 @@ def _usual_views(pool: Pool) -> Pool:
     Shifts by an eighth of the side (4 of 32) and flips, but no flips of grey images: they may be characters. Stanford
     Cars at 64 pixels, known by its classes wherever its files lie, is cropped to 56 (Xu et al., WACV 2025).
     """
-    assert isinstance(pool.inputs, Tensor)
+    if not isinstance(pool.inputs, Tensor) or pool.inputs.ndim != 4:
+        return pool
     channels, height, width = pool.inputs.shape[1:]
     if (height, width) == (64, 64) and pool.class_names is not None and pool.class_names[0] == CARS_FIRST_CLASS:
         crop = Crop(padding=0, size=56)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor
 
-from tuition.data.pool import Inputs, Pool
+from tuition.data.pool import Inputs, Pool, row_index
 
 
 @dataclass(frozen=True)
@@ -65,5 +64,5 @@ class TransferSet:
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> TransferSet:
         """The rows named, in that order, as a transfer set of their own."""
-        index = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        index = row_index(len(self), rows)
         return replace(self, pool=self.pool[index], responses={k: v[index] for k, v in self.responses.items()})
