@@ -13,6 +13,7 @@ from torch import nn
 
 from tuition import models
 from tuition.errors import UserError
+from tuition.models.weights import write_atomically
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_full_disk_leaves_the_old_file(model, tmp_path):
 def test_killed_while_writing(tmp_path):
     path = tmp_path / "file"
     contents = [bytes([i]) * 3_000_000 for i in range(2)]
-    models.write_atomically(path, contents[0])
+    write_atomically(path, contents[0])
     unfinished = 0
     for attempt in range(12):
         child = os.fork()
@@ -184,7 +185,7 @@ def test_killed_while_writing(tmp_path):
             try:
                 while True:
                     for content in contents:
-                        models.write_atomically(path, content)
+                        write_atomically(path, content)
             finally:
                 os._exit(1)
         time.sleep(0.01 + 0.003 * attempt)

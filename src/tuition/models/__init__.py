@@ -10,7 +10,7 @@ from tuition.models.features import (
     stages,
 )
 from tuition.models.preprocess import Preprocess
-from tuition.models.weights import load_weights, save_weights, write_atomically
+from tuition.models.weights import load_weights, save_weights
 from tuition.models.zoo import available, create
 
 __all__ = [
@@ -26,5 +26,4 @@ __all__ = [
     "num_parameters",
     "save_weights",
     "stages",
-    "write_atomically",
 ]

@@ -104,7 +104,9 @@ def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) 
     try:
         return timm.create_model(architecture, num_classes=num_classes, in_chans=in_channels, pretrained=pretrained)
     except Exception as error:  # a tag without weights, no network, channels that a model cannot take, ...
-        raise UserError(f"timm cannot make {architecture!r}: {error!r}; name another model of timm.") from error
+        raise UserError(
+            f"timm cannot make {architecture!r} ({error!r}); check the name, the channels and the network."
+        ) from error
 
 
 def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
