@@ -1,8 +1,8 @@
 """One run: objective, loop, schedule, checkpoint, evaluation, and the finished student."""
 
 from tuition.training.objective import Batch, Objective, Term
-from tuition.training.run import Run, distill
+from tuition.training.run import Run, check, distill, teach
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student, load
 
-__all__ = ["Batch", "Objective", "Run", "Student", "Term", "TrainSettings", "distill", "load"]
+__all__ = ["Batch", "Objective", "Run", "Student", "Term", "TrainSettings", "check", "distill", "load", "teach"]

@@ -60,6 +60,25 @@ def percent(hits: Tensor) -> float:
     return 100.0 * float(hits.double().mean())
 
 
+@dataclass(frozen=True)
+class ClassRow:
+    """Results on one class, in percent; None where there is nothing to divide by."""
+
+    index: int
+    count: int
+    recall: float | None
+    precision: float | None
+
+
+def per_class(counts: Tensor) -> list[ClassRow]:
+    """Recall and precision of each class, from a confusion matrix (k, k)."""
+    hits, labelled, predicted = (v.tolist() for v in (counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)))
+    return [
+        ClassRow(i, n, 100.0 * hit / n if n else None, 100.0 * hit / p if p else None)
+        for i, (hit, n, p) in enumerate(zip(hits, labelled, predicted, strict=True))
+    ]
+
+
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Counts (k, k): row = label, column = prediction."""
     index = labels.cpu() * num_classes + predicted.cpu()

@@ -62,12 +62,23 @@ def open_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: the folder holds another run or other files, or cannot be written.
     """
-    path = directory / RUN
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
+    there = find_run(directory, settings)
+    if there is None:
+        there = {"settings": settings, "status": "running"}
+        write_json(directory / RUN, there)
+    return there
+
+
+def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What run.json of a run with these `settings` (it may have more) in `directory` holds; None where nothing is.
+
+    Raises:
+        UserError: the folder holds another run or other files.
+    """
+    if (directory / RUN).exists():
         there = read_run(directory)
-        for name in {**there["settings"], **settings}:
-            old, new = there["settings"].get(name), settings.get(name)
+        for name, new in json.loads(json.dumps(settings)).items():
+            old = there["settings"].get(name)
             if old != new:
                 raise UserError(
                     f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
@@ -76,9 +87,7 @@ def open_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return there
     if directory.exists() and (not directory.is_dir() or any(not f.name.startswith(".") for f in directory.iterdir())):
         raise UserError(f"{directory} exists and is not a run; choose another folder.")
-    begun = {"settings": settings, "status": "running"}
-    write_json(path, begun)
-    return begun
+    return None
 
 
 def read_run(directory: Path) -> dict[str, Any]:

@@ -125,6 +125,12 @@ def settings_of(name: str) -> dict[str, Any]:
     return {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
+def summary(name: str) -> str:
+    """The first line of a method's documentation."""
+    method = _find(name)
+    return inspect.getdoc(method.func if isinstance(method, partial) else method).splitlines()[0]  # type: ignore[union-attr]
+
+
 def create(name: str, task: Task, options: dict[str, Any] | None = None) -> Objective:
     """The objective of the method `name`.
 

@@ -26,7 +26,7 @@ from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import EVALUATION_BATCH, Student, load
 
-WEIGHTS = "student.safetensors"
+STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "README.md"
 RESULTS = (
     "accuracy",
     "accuracy_last",
@@ -93,6 +93,7 @@ def distill(
     preprocess: nn.Module | None = None,
     progress: Progress | None = None,
     described: dict[str, Any] | None = None,
+    weights: str = STUDENT,
     **settings: Any,
 ) -> Run:
     """Train a student on a transfer set.
@@ -111,6 +112,7 @@ def distill(
         preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
         progress: called after every epoch with (epochs done, epochs, figures).
         described: further settings to record with the run and compare on resume, such as where the data came from.
+        weights: name of the file of weights in `out`.
         **settings: see `TrainSettings`.
 
     Raises:
@@ -118,33 +120,10 @@ def distill(
     """
     chosen = TrainSettings.of(settings)
     transfer = _labelled(transfer, chosen.teacher_labels)
-    device = pick_device(chosen.device)
     num_classes = _num_classes(transfer, validation, test)
-    pool = transfer.pool
-    augment = pool.augment if chosen.augment else None
-    sample = _tensor(pool[:2].asked())
-    module = (
-        models.create(student, num_classes=num_classes, in_channels=sample.shape[1], seed=seed)
-        if isinstance(student, str)
-        else copy.deepcopy(student)
-    )
-    whole = Student(
-        module,
-        preprocess if preprocess is not None else models.Preprocess.fit(_tensor(pool.inputs)),
-        input_shape=tuple(sample.shape[1:]),
-        class_names=pool.class_names,
-        crop=pool.crop,
-    ).to(device)
-    width = _probe(whole, sample.to(device))
-    if transfer.labels is not None and width < num_classes:
-        raise UserError(f"the student answers with {width} classes, but the data has {num_classes}; build it for them.")
-    if isinstance(objective, str):
-        name = objective
-        task = methods.Task(transfer.labels, transfer.responses, width, seed)
-        objective = methods.create(name, task, options)
-    else:
-        name = type(objective).__name__
-        objective = copy.deepcopy(objective)
+    whole = _student(student, transfer.pool, num_classes, preprocess, seed)
+    device = pick_device(chosen.device)
+    objective, name = _objective(objective, whole, transfer, num_classes, options, seed)
 
     directory = None if out is None else Path(out)
     record: dict[str, Any] = {}
@@ -154,7 +133,7 @@ def distill(
             {
                 "method": name,
                 "options": options or {},
-                "student": getattr(module, "recipe", None) or type(module).__name__,
+                "student": getattr(whole.model, "recipe", None) or type(whole.model).__name__,
                 "seed": seed,
                 **chosen.model_dump(exclude={"device", "checkpoint_seconds"}),
                 **(described or {}),
@@ -164,21 +143,20 @@ def distill(
             },
         )
         if record["status"] == "done":
-            return _reopen(directory, record, module)
+            return _reopen(directory, record, whole.model)
 
-    generator = torch.Generator().manual_seed(seed)
-    objective = objective.to(device)
+    whole, objective = whole.to(device), objective.to(device)
     batches = Batches(
         transfer,
         objective,
         batch_size=chosen.batch_size,
-        augment=augment,
-        num_classes=width,
+        augment=transfer.pool.augment if chosen.augment else None,
+        num_classes=num_classes,
         device=device,
-        generator=generator,
+        generator=torch.Generator().manual_seed(seed),
         matched=chosen.accounting == "matched",
     )
-    if sample.ndim == 4:
+    if len(whole.input_shape) == 3:
         whole.use_channels_last()
     state, best = train(
         whole,
@@ -212,15 +190,57 @@ def distill(
         directory=directory,
     )
     if directory is not None:
-        _write(run, directory, record)
+        _write(run, directory, record, weights)
     return run
 
 
-def _write(run: Run, directory: Path, record: dict[str, Any]) -> None:
+def teach(
+    model: nn.Module | str,
+    pool: Pool,
+    *,
+    validation: Pool,
+    test: Pool | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    **others: Any,
+) -> Run:
+    """Train a teacher on labels by plain cross-entropy, which keeps the scale of logits that students match.
+
+    Arguments are those of `distill`. In `out`, a card (README.md) says how the teacher was made.
+    """
+    run = distill(
+        model,
+        TransferSet(pool, {}),
+        "ce",
+        validation=validation,
+        test=test,
+        seed=seed,
+        out=out,
+        weights=TEACHER,
+        **others,
+    )
+    if run.directory is not None:
+        record = files.read_run(run.directory)
+        files.write(run.directory / CARD, _card(record, len(pool)).encode())
+    return run
+
+
+def _card(record: dict[str, Any], examples: int) -> str:
+    settings, results = record["settings"], record["results"]
+    model = settings["student"]["name"] if isinstance(settings["student"], dict) else settings["student"]
+    lines = [f"# Teacher {model}", "", f"Trained on {examples} labelled examples by plain cross-entropy.", ""]
+    rows = {k: v for k, v in results.items() if v is not None} | {k: v for k, v in settings.items() if v is not None}
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    lines += ["", f"Made with {', '.join(f'{k} {v}' for k, v in record['versions'].items())}.", ""]
+    lines += [f"Weights and preprocessing: `{TEACHER}`; `tuition.load(folder)` gives the model back.", ""]
+    return "\n".join(lines)
+
+
+def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> None:
     """The run's files; run.json last, for it says that the others are whole."""
     from tuition.training.curves import draw
 
-    run.student.save(directory, WEIGHTS)
+    run.student.save(directory, weights)
     files.write_rows(directory / files.METRICS, run.history)
     draw(run.history, directory / files.CURVES)
     files.write_json(
@@ -230,7 +250,7 @@ def _write(run: Run, directory: Path, record: dict[str, Any]) -> None:
             "status": "done",
             "results": run.results(),
             "accounts": run.accounts.as_dict(),
-            "student": run.student.card() | {"weights": WEIGHTS},
+            "student": run.student.card() | {"weights": weights},
             "versions": versions(),
         },
     )
@@ -286,18 +306,24 @@ def _labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
 def _num_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
     """Classes of the task: as many as the teacher's logits have, else as the labels name."""
     pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
+    named = {len(p.class_names) for p in pools if p.class_names is not None}
     highest = max((p.num_classes or 0 for p in pools), default=0)
+    if len(named) > 1 or (named and highest > min(named)):
+        raise UserError(
+            f"the pools name different numbers of classes ({sorted({*named, highest})}); use splits of one data set."
+        )
     logits = transfer.responses.get("logits")
-    if logits is not None:
-        if logits.shape[1] < highest:
-            raise UserError(
-                f"the teacher answers with {logits.shape[1]} classes, but the labels name {highest}; "
-                "use the teacher of this data."
-            )
-        return logits.shape[1]
-    if highest == 0:
-        raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
-    return highest
+    if logits is None:
+        if highest == 0:
+            raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
+        return highest
+    # Where classes are not named, the highest label seen may be short of the last class.
+    if logits.shape[1] < highest or (named and logits.shape[1] != highest):
+        raise UserError(
+            f"the teacher answers with {logits.shape[1]} classes, but the data has {highest}; "
+            "use a teacher of this data."
+        )
+    return logits.shape[1]
 
 
 def _tensor(inputs: Inputs) -> Tensor:
@@ -306,18 +332,71 @@ def _tensor(inputs: Inputs) -> Tensor:
     return inputs
 
 
-def _probe(student: Student, sample: Tensor) -> int:
-    """Width of the student's logits, from a forward pass of two inputs."""
+def check(
+    student: nn.Module | str,
+    pool: Pool,
+    objective: str | Objective,
+    *,
+    teacher_classes: int | None,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Find out whether a student and a method fit a pool and a teacher, before the teacher is asked.
+
+    Args:
+        teacher_classes: width of the teacher's logits; None if it cannot be known before a call is paid.
+
+    Raises:
+        UserError: what `distill` would say.
+    """
+    classes = teacher_classes or pool.num_classes or 2
+    transfer = TransferSet(pool[: min(len(pool), 4)], {"logits": torch.zeros(min(len(pool), 4), classes)})
+    classes = _num_classes(transfer, pool)
+    _objective(objective, _student(student, transfer.pool, classes, None, 0), transfer, classes, options, 0)
+
+
+def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int) -> Student:
+    """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes."""
+    sample = _tensor(pool[:2].asked())
+    if isinstance(model, str):
+        model = models.create(model, num_classes=num_classes, in_channels=sample.shape[1], seed=seed)
+    student = Student(
+        copy.deepcopy(model),
+        preprocess if preprocess is not None else models.Preprocess.fit(_tensor(pool.inputs)),
+        input_shape=tuple(sample.shape[1:]),
+        class_names=pool.class_names,
+        crop=pool.crop,
+    )
     student.eval()
     try:
         with torch.no_grad():
-            logits = student(sample)
+            logits = student(sample.to(next(student.parameters()).device))
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"the student cannot read inputs of shape {tuple(sample.shape[1:])}: {first}") from None
+        raise UserError(f"the student cannot read inputs of shape {student.input_shape}: {first}.") from None
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError("the student must return logits of shape (n, classes).")
-    return logits.shape[1]
+    if logits.shape[1] != num_classes:
+        raise UserError(
+            f"the student answers with {logits.shape[1]} classes, but the task has {num_classes}; build it for them."
+        )
+    return student
+
+
+def _objective(
+    objective: str | Objective,
+    student: Student,
+    transfer: TransferSet,
+    num_classes: int,
+    options: dict[str, Any] | None,
+    seed: int,
+) -> tuple[Objective, str]:
+    """The objective and its name."""
+    if isinstance(objective, str):
+        task = methods.Task(transfer.labels, transfer.responses, num_classes, seed)
+        return methods.create(objective, task, options), objective
+    if options:
+        raise UserError("options are settings of a method given by name; an Objective has its own.")
+    return copy.deepcopy(objective), type(objective).__name__
 
 
 def _validator(validation: Pool | TransferSet | None, device: torch.device) -> Callable[[Student], float] | None:

@@ -1,0 +1,114 @@
+"""The demo: a small net for handwritten digits from few answers of a larger one, five methods at five budgets."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuition import data, teachers
+from tuition.data import Pool
+from tuition.errors import UserError
+from tuition.store import ResponseStore
+from tuition.studies import figures
+from tuition.studies.executor import run_parallel
+from tuition.training import distill, files, load, teach
+
+TEACHER, STUDENT = "cnn_32", "cnn_8"
+CALLS = (20, 40, 80, 160, 320)
+METHODS = ("ce", "kd", "mse", "ckd_published", "ckd")
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One student."""
+
+    out: Path
+    method: str
+    calls: int
+    seed: int
+
+
+def run(out: Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Train the teacher, ask it, train all students in parallel; write `accuracy.png` and `summary.json` to `out`.
+
+    Returns:
+        The summary. Accuracies are in percent, of test data at the best validation.
+    """
+    begun = time.monotonic()
+    parts = [part(seed) for seed in range(SEEDS)]
+    validation, train = data.load("digits").split(200, seed=0, stratified=True)
+    taught = teach(
+        TEACHER, train, validation=validation, test=data.load("digits", split="test"), out=out / "teacher", epochs=20
+    )
+    teacher = teachers.from_torch(taught.student, name="teacher")
+    store = ResponseStore(str(out / "responses.db"))
+    for pool, calls in product(parts, CALLS):  # each ask pays only for what the one before it did not
+        store.ask(teacher, pool[:calls], budget=SEEDS * max(CALLS))
+
+    # The largest first, so that no core waits for a late one.
+    jobs = [Job(out, *rest) for rest in product(METHODS, CALLS, range(SEEDS))]
+    jobs.sort(key=lambda job: -job.calls)
+    accuracies: dict[tuple[str, int], list[float]] = {(m, c): [] for m, c in product(METHODS, CALLS)}
+    for done, outcome in enumerate(run_parallel(train_student, jobs, workers=workers), start=1):
+        job = jobs[outcome.index]
+        if outcome.result is None:
+            raise UserError(f"the student {job.method}, {job.calls} calls, seed {job.seed} failed: {outcome.error}")
+        accuracies[job.method, job.calls].append(outcome.result)
+        if progress is not None:
+            progress(done, len(jobs))
+
+    results = [
+        {"method": m, "calls": c, "mean": statistics.mean(a), "std": statistics.stdev(a), "seeds": len(a)}
+        for (m, c), a in accuracies.items()
+    ]
+    assert taught.accuracy is not None
+    figures.accuracy_curves(
+        results,
+        out / "accuracy.png",
+        title="Handwritten digits",
+        reference={"teacher": taught.accuracy},
+    )
+    summary = {
+        "results": results,
+        "teacher_accuracy": taught.accuracy,
+        "seconds": round(time.monotonic() - begun, 1),
+        "accounts": store.accounts("teacher").as_dict(),
+    }
+    files.write_json(out / "summary.json", summary)
+    return summary
+
+
+def part(seed: int) -> Pool:
+    """A third of the pool for each seed, so that seeds share no input and are independent replicates."""
+    pool = data.load("digits")
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))
+    return pool[order.tensor_split(SEEDS)[seed]]
+
+
+def train_student(job: Job) -> float:
+    """Test accuracy of one student, in percent.
+
+    A fourth as many labelled inputs as calls choose its best epoch. All methods see equally many images.
+    """
+    pool = part(job.seed)
+    transfer = ResponseStore(str(job.out / "responses.db")).ask(_teacher(job.out), pool[: job.calls], budget=0)
+    validation, test = pool[len(pool) - job.calls // 4 :], data.load("digits", split="test")
+    accuracy = distill(
+        STUDENT, transfer, job.method, validation=validation, test=test, seed=job.seed, accounting="matched"
+    ).accuracy
+    assert accuracy is not None
+    return accuracy
+
+
+@lru_cache(maxsize=1)
+def _teacher(out: Path) -> teachers.Teacher:
+    return teachers.from_torch(load(out / "teacher"), name="teacher")

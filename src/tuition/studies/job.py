@@ -1,0 +1,308 @@
+"""One run from settings alone: load the data, ask the teacher, train the student."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tuition import data, teachers
+from tuition.data import Pool, TransferSet
+from tuition.errors import UserError
+from tuition.store import Plan, ResponseStore
+from tuition.teachers import Teacher
+from tuition.teachers.local import TorchTeacher
+from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
+from tuition.training.files import find_run
+from tuition.training.loop import Progress
+
+
+class TeachSettings(TrainSettings):
+    """What `tuition teach` needs: a model trained on labels by plain cross-entropy."""
+
+    data: str = Field("digits", description="digits, a folder, or a name on the hub")
+    model: str = Field("cnn_32", description="the teacher's architecture (see `tuition models`)")
+    examples: int | None = Field(None, ge=20, description="train on so many examples only")
+    seed: int = 0
+
+
+class AskSettings(TrainSettings):
+    """What is asked: which inputs, of which teacher, answered into which store, for how much."""
+
+    data: str = Field("digits", description="digits, a folder, or a name on the hub")
+    teacher: str | None = Field(None, description="folder made by `tuition teach`, or package.module:factory")
+    calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
+    budget: int | None = Field(
+        None, ge=0, description="most calls ever paid for this teacher in this store; by default those paid and these"
+    )
+    store: str = Field("responses.db", description="SQLite file or database URL")
+    seed: int = Field(0, description="of the draw of inputs, the initial weights and the order of training")
+    select: Literal["random", "stratified", "k-centre", "medoids"] = "random"
+    view: Literal["clean", "random"] = Field(
+        "clean", description="ask about the image as it is, or about one random crop of it, as the authors do"
+    )
+    labels: bool = Field(True, description="use the data's labels where it has them")
+    ask_batch: int = Field(64, ge=1, description="inputs a request")
+    concurrency: int = Field(1, ge=1, description="requests in flight at once")
+    cost_per_call: float | None = Field(None, ge=0, description="price of one call, in any currency")
+    seconds_per_call: float | None = Field(None, ge=0, description="time of one call, to estimate by")
+
+
+class DistillSettings(AskSettings):
+    """What `tuition distill` needs; a study is many of these."""
+
+    student: str = Field("cnn_8", description="the student's architecture (see `tuition models`)")
+    method: str = Field("ckd", description="what it is trained by (see `tuition methods`)")
+    options: dict[str, Any] = Field({}, description="settings of the method")
+
+
+@lru_cache(maxsize=4)
+def load_data(name: str, split: str) -> Pool:
+    return data.load(name, split=split)
+
+
+def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
+    """Rows to ask about, and a fourth as many for validation, disjoint (the paper's 80 and 20 %).
+
+    Both are nested when drawn at random: of one seed, a draw of more calls holds every smaller one.
+    """
+    held_out = math.ceil(settings.calls / 4)
+    if settings.calls + held_out > len(pool):
+        raise UserError(
+            f"{settings.calls} calls and {held_out} inputs for validation do not fit in the {len(pool)} of "
+            f"{pool.name}; choose at most {len(pool) * 4 // 5} calls."
+        )
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(settings.seed))
+    validation = order[len(pool) - held_out :]
+    if settings.select == "random":
+        return order[: settings.calls], validation
+    rest = order[: len(pool) - held_out]
+    return rest[data.select(pool[rest], settings.calls, method=settings.select, seed=settings.seed)], validation
+
+
+def find_teacher(name: str) -> Teacher:
+    """A teacher by the folder that `tuition teach` made, or by `package.module:factory`.
+
+    Raises:
+        UserError: nothing of that name, or the factory returned no teacher.
+    """
+    if ":" in name and not Path(name).exists():
+        module_name, _, attribute = name.partition(":")
+        try:
+            made = getattr(importlib.import_module(module_name), attribute)()
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"the teacher {name} cannot be imported ({error}); is it on PYTHONPATH?") from None
+        if isinstance(made, nn.Module):
+            return teachers.from_torch(made)
+        if not hasattr(made, "fingerprint"):
+            raise UserError(
+                f"{name} returned {type(made).__name__}, not a teacher; return teachers.from_callable(...)."
+            )
+        return made
+    return _taught(str(Path(name).resolve()))
+
+
+@lru_cache(maxsize=4)
+def _taught(folder: str) -> Teacher:
+    return teachers.from_torch(load(folder), name=Path(folder).name)
+
+
+def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
+    """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
+    pool = load_data(settings.data, "train")
+    if settings.examples is not None:
+        pool = pool.sample(settings.examples, seed=settings.seed, stratified=True)
+    validation, train = pool.split(max(10, len(pool) // 10), seed=settings.seed, stratified=True)
+    return teach(
+        settings.model,
+        train,
+        validation=validation,
+        test=load_data(settings.data, "test"),
+        seed=settings.seed,
+        out=out,
+        described=settings.model_dump(include={"data", "examples"}),
+        progress=progress,
+        **settings.model_dump(include=set(TrainSettings.model_fields)),
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be asked, before it is: `inputs` are the transfer set's, then those to validate on without labels."""
+
+    inputs: Pool
+    calls: int
+    validation: Pool | None
+
+
+def question(settings: AskSettings) -> Question:
+    """The inputs that these settings ask about."""
+    pool = load_data(settings.data, "train")
+    rows, held_out = draw(pool, settings)
+    labelled = settings.labels and pool.labels is not None
+    if not labelled:
+        # Validation measures agreement with the teacher, which takes further answers.
+        rows = torch.cat([rows, held_out])
+    inputs = pool[rows] if labelled else pool[rows].without_labels
+    if settings.view == "random":
+        inputs = inputs.view(pool.augment, seed=settings.seed)
+    return Question(inputs, settings.calls, pool[held_out] if labelled else None)
+
+
+def ask(
+    settings: AskSettings, teacher: Teacher, progress: Callable[[int, int], None] | None = None
+) -> tuple[TransferSet, Pool | TransferSet]:
+    """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
+    asked = question(settings)
+    store = ResponseStore(settings.store)
+    budget = settings.budget
+    if budget is None:
+        plan = store.plan(teacher, asked.inputs)
+        budget = plan.paid + plan.new
+    answered = store.ask(
+        teacher,
+        asked.inputs,
+        budget=budget,
+        batch_size=settings.ask_batch,
+        concurrency=settings.concurrency,
+        progress=progress,
+    )
+    if asked.validation is not None:
+        return answered, asked.validation
+    return answered[: asked.calls], answered[asked.calls :]
+
+
+def train_student(
+    settings: DistillSettings,
+    transfer: TransferSet,
+    validation: Pool | TransferSet,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train on what was answered, and evaluate on the data's test split."""
+    return distill(
+        settings.student,
+        transfer,
+        settings.method,
+        options=settings.options,
+        validation=validation,
+        test=load_data(settings.data, "test"),
+        seed=settings.seed,
+        out=out,
+        described={"data": settings.data, "teacher": transfer.teacher, "calls": settings.calls},
+        progress=progress,
+        **settings.model_dump(include=set(TrainSettings.model_fields)),
+    )
+
+
+def run(settings: DistillSettings, out: Path | None = None, progress: Progress | None = None) -> Run:
+    """Check, ask, train."""
+    teacher = preflight(settings, out)
+    return train_student(settings, *ask(settings, teacher), out, progress)
+
+
+def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
+    """The teacher, once everything is known to fit that can be known before a call is paid."""
+    pool = question(settings).inputs
+    if out is not None:
+        find_run(out, settings.model_dump(include={"method", "options", "seed", "data", "calls", "epochs"}))
+    teacher = the_teacher(settings)
+    check(settings.student, pool, settings.method, teacher_classes=_classes(teacher, pool), options=settings.options)
+    return teacher
+
+
+def the_teacher(settings: AskSettings) -> Teacher:
+    if settings.teacher is None:
+        raise UserError("name a teacher: a folder made by `tuition teach`, or package.module:factory.")
+    return find_teacher(settings.teacher)
+
+
+def _classes(teacher: Teacher, pool: Pool) -> int | None:
+    """Width of a local teacher's logits, from a blank input; a remote teacher would be paid for it."""
+    if not isinstance(teacher, TorchTeacher):
+        return None
+    return teacher(_blank(pool, 1))["logits"].shape[1]
+
+
+def _blank(pool: Pool, count: int) -> Tensor:
+    sample = pool[:1].asked()
+    if not isinstance(sample, Tensor):
+        raise UserError("this teacher takes images or vectors, and the pool holds text.")
+    return torch.zeros_like(sample).expand(count, *sample.shape[1:])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an ask would take: calls, money and time, as far as they are known."""
+
+    plan: Plan
+    seconds: float | None
+
+    def rows(self) -> list[tuple[str, str]]:
+        cost = "give --cost-per-call" if self.plan.cost is None else f"{self.plan.cost:,.2f}"
+        seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
+        return [
+            ("new calls", f"{self.plan.new:,}"),
+            ("served from the store", f"{self.plan.served:,}"),
+            ("paid so far", f"{self.plan.paid:,}"),
+            ("cost of the new calls", cost),
+            ("time", seconds),
+        ]
+
+
+def plan(settings: AskSettings) -> Estimate:
+    """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
+    asked, teacher = question(settings).inputs, the_teacher(settings)
+    found = ResponseStore(settings.store).plan(teacher, asked, cost_per_call=settings.cost_per_call)
+    seconds = None
+    if settings.seconds_per_call is not None:
+        seconds = found.new * settings.seconds_per_call / settings.concurrency
+    elif isinstance(teacher, TorchTeacher):
+        blank = _blank(asked, settings.ask_batch)
+        teacher(blank)
+        begun = time.perf_counter()
+        teacher(blank)
+        seconds = found.new * (time.perf_counter() - begun) / settings.ask_batch
+    return Estimate(found, seconds)
+
+
+# -- a stand-in where no teacher is named ------------------------------------------------------------------------------
+
+STAND_IN, STAND_IN_EPOCHS = "resnet14", 4
+
+
+def stand_in_folder(settings: AskSettings) -> Path:
+    return Path("teachers") / f"{Path(settings.data).name}-{STAND_IN}"
+
+
+def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -> DistillSettings:
+    """The same settings, with a small teacher that is trained now, unless it was trained before."""
+    folder = stand_in_folder(settings)
+    quick = TeachSettings(
+        data=settings.data, model=STAND_IN, epochs=STAND_IN_EPOCHS, learning_rate=0.1, device=settings.device
+    )
+    train_teacher(quick, folder, progress)
+    return settings.model_copy(update={"teacher": str(folder)})
+
+
+# -- inputs to predict -------------------------------------------------------------------------------------------------
+
+
+def inputs_of(name: str, split: str, student: Student) -> tuple[list[str], Pool]:
+    """Names and inputs of an image file, a folder of images, or a split of a data set."""
+    path = Path(name)
+    if path.is_file():
+        from tuition.data.images import read_images
+
+        return [name], read_images([path])
+    pool = load_data(name, split)
+    return [f"{pool.name} {i}" for i in range(len(pool))], pool
