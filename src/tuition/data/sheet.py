@@ -53,8 +53,8 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
         axes.set_title(name, y=-0.03, va="top", fontsize=6.5, color="0.25", linespacing=1.1, pad=0)
     try:
         figure.savefig(path)
-    except OSError as error:
-        raise UserError(f"cannot write the contact sheet {path} ({error.strerror}); choose another place.") from error
+    except (OSError, ValueError) as error:  # no such place, or no such format
+        raise UserError(f"cannot write the contact sheet {path} ({error}); choose another place or suffix.") from error
     return Path(path)
 
 

@@ -1,0 +1,156 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tuition.data import load
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Three images in two classes."""
+    for number, name in enumerate(["ant", "ant", "bee"]):
+        (tmp_path / "source" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 10 * number, np.uint8)).save(tmp_path / "source" / name / f"{number}.png")
+    return tmp_path / "source"
+
+
+def levels(pool):
+    return pool.inputs[:, 0, 0, 0].tolist()
+
+
+def same(left, right):
+    return (
+        torch.equal(left.inputs, right.inputs)
+        and torch.equal(left.labels, right.labels)
+        and (left.class_names, left.name, left.augment) == (right.class_names, right.name, right.augment)
+    )
+
+
+def the_file(folder):
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_the_second_time_nothing_is_decoded(source, cache_folder):
+    first = load(source)
+    image = source / "ant" / "0.png"
+    times = image.stat()
+    image.write_bytes(b"x" * times.st_size)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert same(load(source), first)
+    the_file(cache_folder).unlink()
+    with pytest.raises(ValueError, match="cannot read the image"):
+        load(source)
+
+
+def test_a_changed_source_takes_the_place_of_the_old(source, cache_folder):
+    load(source)
+    before = the_file(cache_folder)
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(source / "bee" / "2.png")
+    assert levels(load(source)) == [0, 10, 77]
+    assert the_file(cache_folder) == before
+    (source / "ant" / "1.png").unlink()
+    assert levels(load(source)) == [0, 77]
+    (source / "ant" / "0.png").rename(source / "bee" / "0.png")
+    assert load(source).labels.tolist() == [1, 1]
+
+
+def test_options_and_folders_do_not_mix(source, cache_folder, tmp_path):
+    assert load(source).inputs.shape[2] == 8
+    assert load(source, size=16).inputs.shape[2] == 16
+    assert load(source).inputs.shape[2] == 8
+    other = tmp_path / "elsewhere" / "source"
+    (other / "wasp").mkdir(parents=True)
+    Image.fromarray(np.full((8, 8), 5, np.uint8)).save(other / "wasp" / "0.png")
+    assert levels(load(other)) == [5]
+    assert levels(load(source)) == [0, 10, 20]
+    assert len(list(cache_folder.iterdir())) == 3
+
+
+def test_a_damaged_file_is_made_anew(source, cache_folder, caplog):
+    expected = load(source)
+    file = the_file(cache_folder)
+    whole = file.read_bytes()
+    body = 8 + int.from_bytes(whole[:8], "little")  # where safetensors' header ends
+    damages = [(at, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]) for at in range(0, len(whole), 3)]
+    damages += [(body, damage) for damage in (whole[:-1], b"", whole + b"\0", os.urandom(len(whole)))]
+    for at, damage in damages:
+        caplog.clear()
+        file.write_bytes(damage)
+        assert same(load(source), expected), at
+        # A header whose damage lies in the state of the source reads as that of an older state.
+        assert "is made anew" in caplog.text or at < body, at
+        assert all("\n" not in record.getMessage() for record in caplog.records)
+    caplog.clear()
+    load(source)
+    assert not caplog.records
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(source, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TUITION_CACHE", str(tmp_path / "file" / "cache"))
+    assert levels(load(source)) == [0, 10, 20]
+    assert "cannot cache" in caplog.text
+    assert "set TUITION_CACHE" in caplog.text
+
+
+def test_a_full_disk_leaves_nothing_behind(source, cache_folder, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # files cannot grow beyond 100 bytes
+    try:
+        pool = load(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert levels(pool) == [0, 10, 20]
+    assert "cannot cache" in caplog.text
+    assert not list(cache_folder.iterdir())
+
+
+def test_where_it_lies(source, tmp_path, monkeypatch):
+    monkeypatch.delenv("TUITION_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    load(source)
+    assert len(list((tmp_path / "xdg" / "tuition").iterdir())) == 1
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    load(source)
+    assert len(list((tmp_path / "home" / ".cache" / "tuition").iterdir())) == 1
+
+
+def test_it_is_mapped_and_what_is_done_to_a_pool_stays_with_it(source, cache_folder):
+    load(source)
+    pool = load(source)
+    if Path("/proc/self/maps").exists():
+        assert str(the_file(cache_folder)) in Path("/proc/self/maps").read_text()
+    pool.inputs.zero_()
+    assert levels(load(source)) == [0, 10, 20]
+
+
+@pytest.mark.slow
+def test_processes_that_load_at_once_all_get_the_whole(source, cache_folder):
+    program = (
+        "import sys, torch, tuition.data as data\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for _ in range(30):\n"
+        "    for file in data.cache.folder().glob('*'): file.unlink(missing_ok=True)\n"
+        "    assert data.load(sys.argv[1]).inputs[:, 0, 0, 0].tolist() == [0, 10, 20]\n"
+    )
+    command = [sys.executable, "-c", program, str(source)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert levels(load(source)) == [0, 10, 20]
