@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tuition.data import Crop, load
+from tuition.data.images import read_images
 from tuition.errors import UserError
 
 
@@ -348,6 +349,18 @@ class TestDecoding:
     def test_images_too_small(self, tmp_path):
         with pytest.raises(UserError, match="at least 8 pixels high and wide, not 8x7"):
             self.one(tmp_path, picture(0, 7, 8))
+
+
+def test_image_files_by_name(tmp_path):
+    write_images(tmp_path, a=[picture(0), picture(1)])
+    pool = read_images([tmp_path / "a" / "1.png", str(tmp_path / "a" / "0.png")])
+    np.testing.assert_array_equal(pixels(pool)[0], np.asarray(picture(1)))
+    assert pool.labels is None
+    assert read_images([tmp_path / "a" / "0.png"], size=20).inputs.shape == (1, 3, 20, 20)
+    with pytest.raises(UserError, match=r"cannot read the image .*gone\.png"):
+        read_images([tmp_path / "gone.png"])
+    with pytest.raises(UserError, match="no inputs"):
+        read_images([])
 
 
 class TestArrays:

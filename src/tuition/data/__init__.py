@@ -2,8 +2,9 @@
 
 from tuition.data.augment import Crop
 from tuition.data.pool import Pool, from_tensors
+from tuition.data.select import select
 from tuition.data.sheet import contact_sheet
 from tuition.data.sources import load
 from tuition.data.transfer import Accounts, TransferSet
 
-__all__ = ["Accounts", "Crop", "Pool", "TransferSet", "contact_sheet", "from_tensors", "load"]
+__all__ = ["Accounts", "Crop", "Pool", "TransferSet", "contact_sheet", "from_tensors", "load", "select"]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition.data.pool import Pool, from_tensors
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ class EncodedImages:
     count: int
     labels: np.ndarray | None
     class_names: Sequence[str] | None
+
+
+def read_images(paths: Sequence[str | os.PathLike[str]], *, size: int | None = None) -> Pool:
+    """Image files as a pool without labels; see `decode` for `size` and what it raises."""
+    encoded = [(str(path), Path(path)) for path in paths]
+    return from_tensors(decode("images", [encoded], len(encoded), size=size), name="images")
 
 
 def decode(name: str, batches: Iterable[Sequence[Encoded]], count: int, *, size: int | None = None) -> Tensor:
