@@ -4,9 +4,40 @@ All of them: teacher tensors are constants (no gradient reaches them); float16 a
 float64 stays; the result is a scalar; shapes are checked at the door with a ValueError; no global random state.
 """
 
+from tuition.losses.cc import cc
 from tuition.losses.ckd import ckd, ckd_groups
+from tuition.losses.crd import CRD
 from tuition.losses.cross_entropy import cross_entropy
+from tuition.losses.dist import dist
+from tuition.losses.hint import Projector, Regressor, hint
 from tuition.losses.kd import kd
+from tuition.losses.mix import cutmix, cutmix_pick, mixup
 from tuition.losses.mse import mse
+from tuition.losses.rkd import rkd, rkd_angle, rkd_distance
+from tuition.losses.rkd_projected import orthonormal_projection, rkd_projected
+from tuition.losses.tf_fd import tf_fd
+from tuition.losses.vid import VID
 
-__all__ = ["ckd", "ckd_groups", "cross_entropy", "kd", "mse"]
+__all__ = [
+    "CRD",
+    "VID",
+    "Projector",
+    "Regressor",
+    "cc",
+    "ckd",
+    "ckd_groups",
+    "cross_entropy",
+    "cutmix",
+    "cutmix_pick",
+    "dist",
+    "hint",
+    "kd",
+    "mixup",
+    "mse",
+    "orthonormal_projection",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
+    "rkd_projected",
+    "tf_fd",
+]

@@ -1,0 +1,138 @@
+"""CRD: contrastive representation distillation (Tian, Krishnan and Isola 2020)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tuition.losses._seeded import seeded
+
+
+class CRD(nn.Module):
+    """Noise-contrastive estimation: a sample's student and teacher embeddings belong together, others' do not.
+
+    Both sides are embedded linearly in `dim` dimensions and scaled to norm 1. Memories hold the last embedding of each
+    of the N samples (with momentum). Against the other side's memory m, an embedding x scores g_j = exp(x m_j / T) / Z;
+    with K negatives and c = K / N the loss of a side is the batch mean of
+
+        -log(g_i / (g_i + c + 1e-7)) - sum over negatives j of log(c / (g_j + c + 1e-7))
+
+    and the two sides add up. Z is N times the mean of exp(x m_j / T) over positives and negatives of the first batch,
+    kept from then on. Memories and Z change in training mode only.
+
+    K negatives are drawn with replacement from far fewer allowed rows, so each counts many times over. Given
+    `contrast_idx`, each is weighted by how often it was drawn: the published loss exactly, for one (batch x N) product
+    instead of gathering K rows per sample. Without, by its expectation K / |allowed|: the mean of that loss, nothing
+    drawn (the default). Allowed are the rows of other classes, or without labels all other rows.
+
+    Args:
+        student_dim: columns of the student's output; further dimensions are flattened.
+        teacher_dim: columns of the teacher's.
+        num_samples: N, rows of the transfer set.
+        dim: of the embeddings.
+        negatives: K.
+        temperature: T.
+        momentum: of the memories.
+        labels: (N,) class indices of the transfer set's rows, or None.
+        seed: of the initial weights and memories.
+
+    Raises:
+        ValueError: there is no row to contrast with, or not a label for every row.
+
+    Source: Contrastive Representation Distillation, arXiv 1910.10699, equations 9 to 19, and RepDistiller, which
+    fixes what the paper leaves open (Z, the 1e-7, the sum over negatives).
+    """
+
+    memory_student: Tensor
+    memory_teacher: Tensor
+    z_student: Tensor
+    z_teacher: Tensor
+    labels: Tensor | None
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        num_samples: int,
+        *,
+        dim: int = 128,
+        negatives: int = 16384,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        labels: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if labels is not None and labels.shape != (num_samples,):
+            raise ValueError(f"labels must be ({num_samples},), one a sample, but have shape {tuple(labels.shape)}")
+        if num_samples < 2 or (labels is not None and (labels == labels[0]).all()):
+            raise ValueError("contrast needs negatives: at least 2 samples, and of 2 classes where there are labels")
+        self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
+        with seeded(seed):
+            self.embed_student = nn.Linear(student_dim, dim)
+            self.embed_teacher = nn.Linear(teacher_dim, dim)
+            bound = math.sqrt(3 / dim)  # so that a row's expected norm is 1
+            for side in ("student", "teacher"):
+                self.register_buffer(f"memory_{side}", torch.empty(num_samples, dim).uniform_(-bound, bound))
+                self.register_buffer(f"z_{side}", torch.tensor(0.0))  # 0: not known yet
+        self.register_buffer("labels", labels, persistent=False)
+
+    def forward(self, student: Tensor, teacher: Tensor, ids: Tensor, contrast_idx: Tensor | None = None) -> Tensor:
+        """Scalar in the module's dtype.
+
+        Args:
+            student: (b, student_dim).
+            teacher: (b, teacher_dim), a constant (its embedding is learned).
+            ids: (b,) rows of the transfer set.
+            contrast_idx: (b, 1 + K) rows: the sample's own first, then K drawn negatives; or None.
+
+        Raises:
+            ValueError: the numbers of rows differ.
+        """
+        if not len(student) == len(teacher) == len(ids):
+            raise ValueError(
+                f"student, teacher and ids must have as many rows, but have {len(student)}, {len(teacher)}, {len(ids)}"
+            )
+        dtype = self.embed_student.weight.dtype
+        weights = self._weights(ids, contrast_idx).to(dtype)
+        with torch.autocast(student.device.type, enabled=False):
+            s = F.normalize(self.embed_student(student.flatten(1).to(dtype)))
+            t = F.normalize(self.embed_teacher(teacher.detach().flatten(1).to(dtype)))
+            loss = self._side(s, self.memory_teacher, self.z_student, ids, weights)
+            loss = loss + self._side(t, self.memory_student, self.z_teacher, ids, weights)
+        if self.training:
+            self._remember(self.memory_student, ids, s.detach())
+            self._remember(self.memory_teacher, ids, t.detach())
+        return loss
+
+    def _weights(self, ids: Tensor, contrast_idx: Tensor | None) -> Tensor:
+        """(b, N): how often each row is, or is expected to be, drawn as a negative."""
+        rows = torch.arange(len(self.memory_student), device=ids.device)
+        if contrast_idx is not None:
+            drawn = contrast_idx[:, 1:]
+            return torch.zeros(len(ids), len(rows), device=ids.device).scatter_add_(
+                1, drawn, torch.ones_like(drawn, dtype=torch.float32)
+            )
+        allowed = ids[:, None] != rows if self.labels is None else self.labels[ids][:, None] != self.labels
+        return allowed * (self.negatives / allowed.sum(dim=1, keepdim=True))
+
+    def _side(self, x: Tensor, memory: Tensor, z: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        # The copy, as backward needs this memory after it has been updated.
+        scores = (x @ memory.clone().T / self.temperature).exp()
+        count = weights.sum(dim=1)
+        own = scores.gather(1, ids[:, None]).squeeze(1)
+        with torch.no_grad():
+            mean = ((own + (weights * scores).sum(dim=1)) / (1 + count)).mean()
+            first = torch.where(z > 0, z, mean * len(memory))
+            if self.training:
+                z.copy_(first)
+        noise = (count / len(memory))[:, None]
+        own, scores = own[:, None] / first, scores / first
+        positive = (own / (own + noise + 1e-7)).log().squeeze(1)
+        negative = (weights * (noise / (scores + noise + 1e-7)).log()).sum(dim=1)
+        return -(positive + negative).mean()
+
+    @torch.no_grad()
+    def _remember(self, memory: Tensor, ids: Tensor, x: Tensor) -> None:
+        memory.index_copy_(0, ids, F.normalize(self.momentum * memory[ids] + (1 - self.momentum) * x))
