@@ -401,6 +401,13 @@ def test_unknown_names(name, says, tmp_path, monkeypatch):
         load(name)
 
 
+def test_a_folder_here_comes_before_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cifar100", "owner/name"):
+        write_parquet(tmp_path / name / "train.parquet", [encode(picture())], [0])
+        assert len(load(name)) == 1
+
+
 def test_a_file_is_no_folder(tmp_path):
     write_parquet(tmp_path / "train.parquet", [encode(picture())], [0])
     with pytest.raises(UserError, match="no folder"):

@@ -49,7 +49,8 @@ def load(
             * a folder of images: `train/<class>/*.png` (also jpg, webp, ...), classes in sorted order; without folders
               for splits all is "train", without folders for classes there are no labels;
             * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`;
-            * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short.
+            * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
+              unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
         split: "train", "test" or "validation" (a source's "val" or "valid" too).
         size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
         image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
@@ -69,7 +70,7 @@ def load(
     columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
     path = Path(name).expanduser().resolve()
     read: Callable[[], EncodedImages]
-    if name in SHORT_NAMES or (not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+    if not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
         key, identity = SHORT_NAMES.get(name, name), None  # what the hub holds is fetched once
         read = partial(hub.read, key, split, config, **columns)
         size = 64 if size is None and name == "stanford_cars" else size
@@ -88,7 +89,7 @@ def load(
     def build() -> Pool:
         found = read()
         if found.count == 0:
-            raise UserError(f"{name} holds no images in its {split} split; give at least one.")
+            raise UserError(f"{key} holds no images in its {split} split; give at least one.")
         images = decode(name, found.batches, found.count, size=size)
         return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
 
@@ -96,13 +97,19 @@ def load(
 
 
 def _digits(split: str) -> Pool:
-    from sklearn.datasets import load_digits
+    choose(split, ("train", "test"), "digits")
 
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    pool = from_tensors(images, digits.target, class_names="0123456789", name=f"digits {split}")
-    test, train = pool.split(DIGITS_TEST, seed=DIGITS_SEED, stratified=True)
-    return _usual_views({"train": train, "test": test}[choose(split, ("train", "test"), "digits")])
+    def build() -> Pool:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+        pool = from_tensors(images, digits.target, class_names="0123456789", name=f"digits {split}")
+        test, train = pool.split(DIGITS_TEST, seed=DIGITS_SEED, stratified=True)
+        return train if split == "train" else test
+
+    # Importing scikit-learn takes seconds, which many short runs would notice.
+    return _usual_views(cached("digits", {"split": split}, [DIGITS_TEST, DIGITS_SEED], build))
 
 
 def _local(
