@@ -195,7 +195,7 @@ def test_power_law_on_the_published_table_predicts_the_point_held_out():
         (synthetic(lambda n: 50 - n / 200, COUNTS, 5, 0.1, np.random.default_rng(0)), 60, "does not rise"),
         (synthetic(lambda n: n / 200 + 4 * (n // 400 % 2), COUNTS, 5, 0.1, np.random.default_rng(0)), 60, "poor fit"),
         (synthetic(lambda n: power_law(n, 60, 90_000, 1), COUNTS, 5, 0.1, np.random.default_rng(0)), 65, "above"),
-        (synthetic(power_law, COUNTS, 5, 0.01, np.random.default_rng(0)), 57, "times beyond"),
+        (synthetic(power_law, COUNTS, 5, 0.01, np.random.default_rng(0)), 57, "times the most"),
         (synthetic(power_law, COUNTS, 1, 0.01, np.random.default_rng(0)), 40, "one seed"),
         (synthetic(power_law, COUNTS, 2, 0.8, np.random.default_rng(9)), 45, "interval too wide"),
         (synthetic(power_law, COUNTS, 5, 0.1, np.random.default_rng(0)), 40, ""),

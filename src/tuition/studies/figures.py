@@ -48,15 +48,18 @@ class Style(NamedTuple):
 
     colour: str
     marker: str
+    dashes: str = "-"
 
     def marks(self) -> dict[str, Any]:
         size = 6.0 if self.marker in "*PX" else 4.5  # thin markers need more room to weigh the same
         edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.5}
-        return {"color": self.colour, "marker": self.marker, "markersize": size, **edge}
+        return {"color": self.colour, "linestyle": self.dashes, "marker": self.marker, "markersize": size, **edge}
 
 
 STYLES = {
     "ckd": Style(VERMILLION, "o"),
+    "ckd_exact": Style(VERMILLION, "d", "--"),
+    "ckd_published": Style(VERMILLION, "h", ":"),
     "kd": Style(BLUE, "s"),
     "rkd": Style(GREEN, "^"),
     "dist": Style(ORANGE, "v"),
@@ -66,7 +69,7 @@ STYLES = {
     "mse": Style(INK, "*"),
 }
 COLOURS = (VERMILLION, GREEN, BLUE, PURPLE, ORANGE, SKY, INK)
-SPARE = [Style(COLOURS[i % 7], "h<p>d"[i % 5]) for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
+SPARE = [Style(COLOURS[i % 7], "<p>H8"[i % 5], "-.") for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:

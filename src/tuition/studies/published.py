@@ -5,8 +5,10 @@ from __future__ import annotations
 LABELS = {
     **{name: name.upper() for name in ("kd", "rkd", "crd", "ckd", "dist", "mse", "vid")},
     "ce": "labels only",
-    "ckd_published": "CKD, published form",
-    "ckd_pairs": "CKD, sampled pairs",
+    "ckd_exact": "CKD, no anchor",
+    "ckd_published": "CKD, published",
+    "ckd_2_1": "CKD, 2 against 1",
+    "ckd_2_2": "CKD, 2 against 2",
     "mixup": "Mixup",
     "cutmix": "CutMix",
     "cutmixpick": "CutMixPick",
@@ -14,20 +16,30 @@ LABELS = {
     "tf_fd": "Tf-FD",
     "cifar100": "CIFAR-100",
     "stanford_cars": "Stanford Cars",
-    "digits": "digits",
 }
 
 
 def label(name: str) -> str:
-    """A method, model or data set as papers print it: "kd" is KD, "fitnets+ckd" FitNets + CKD, "wrn_16_2" WRN-16-2."""
-    if name in LABELS:
-        return LABELS[name]
-    if "+" in name:
-        return " + ".join(label(part) for part in name.split("+"))
+    """A method, model or data set as papers print it: KD, FitNets + CKD, RKD (10 dims), WRN-16-2."""
     base, bracket, variant = name.partition(" [")
-    if bracket:
-        return f"{label(base)} [{variant}"
-    return name.upper().replace("_", "-") if name.startswith(("wrn_", "vgg")) else name
+    parts = plus(base).split("+")
+    if len(parts) > 1:
+        printed = " + ".join(map(label, parts))
+    elif base.startswith("rkd_") and base[4:].isdigit():
+        printed = f"RKD ({base[4:]} dims)"
+    elif base.startswith(("wrn_", "vgg")):
+        printed = base.upper().replace("_", "-")
+    elif base.startswith("resnet"):
+        printed = f"ResNet{base[6:]}"
+    else:
+        printed = LABELS.get(base, base)
+    return printed + bracket + variant
+
+
+def plus(method: str) -> str:
+    """White-box methods by their parts: "fitnets_ckd" is "fitnets+ckd"."""
+    first, _, rest = method.partition("_")
+    return f"{first}+{rest}" if first in ("fitnets", "vid") and rest else method
 
 
 TEACHER_ACCURACY = {"vgg13": 74.64, "wrn_40_2": 75.61, "resnet110": 74.31}  # CIFAR-100 test, percent

@@ -12,12 +12,16 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypeVar
 
 from tuition.errors import UserError
+from tuition.studies.published import label
 
 RUNS, SPECTRA = "runs.csv", "spectra.csv"
 CURVE_POINTS = 60
@@ -82,19 +86,22 @@ def append_spectrum(directory: Path, key: str, singular_values: Iterable[float])
 
 
 def read(*directories: Path) -> list[Record]:
-    """The runs of several folders, each key once: a run that is done replaces one that failed, a later row an earlier.
+    """The runs of several folders, each once: a run that is done replaces one that failed, a later row an earlier.
+
+    One run may serve several ends (selection and result, both accountings), with a row and the same key for each.
 
     Raises:
         UserError: a folder without runs.csv, a column missing, or a value that does not parse.
     """
-    merged: dict[str, Record] = {}
+    merged: dict[tuple[str, str, str], Record] = {}
     for directory in directories:
         path = Path(directory) / RUNS
         if not path.is_file():
             raise UserError(f"there is no {RUNS} in {directory}; name a folder that `tuition study --out` has written.")
         for record in _rows(path, _parse):
-            if record.status == "done" or record.key not in merged or merged[record.key].status == "failed":
-                merged[record.key] = record
+            end = record.key, record.purpose, record.accounting
+            if record.status == "done" or end not in merged or merged[end].status == "failed":
+                merged[end] = record
     return list(merged.values())
 
 
@@ -143,3 +150,99 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         file.write((b"" if file.seek(0, os.SEEK_END) else header) + text.getvalue().encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class Section:
+    """Runs that may be averaged over seeds and compared: equal data, pair, schedule and accounting."""
+
+    dataset: str
+    teacher: str
+    student: str
+    schedule: str
+    accounting: str
+    runs: list[Record]  # results that are done
+    selection: list[Record]
+
+    @property
+    def title(self) -> str:
+        return f"{label(self.dataset)}, {label(self.teacher)} → {label(self.student)}"
+
+    @property
+    def conditions(self) -> str:
+        epochs = sorted({run.epochs for run in self.runs + self.selection})
+        span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+        return f"{self.schedule} schedule, {span} epochs, {self.accounting} accounting"
+
+    @property
+    def slug(self) -> str:
+        words = "-".join((self.dataset, self.teacher, self.student, self.schedule, self.accounting))
+        return "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
+
+    @property
+    def calls(self) -> list[int]:
+        return sorted({run.calls for run in self.runs})
+
+    @cached_property
+    def curves(self) -> dict[str, dict[int, dict[int, float]]]:
+        """method -> calls -> seed -> accuracy, the best method first."""
+        found: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        for run in self.runs:
+            found[run.method][run.calls][run.seed] = run.accuracy
+
+        def rank(item: tuple[str, dict[int, dict[int, float]]]) -> tuple[int, float]:
+            most = max(item[1])
+            return most, fmean(item[1][most].values())
+
+        return dict(sorted(found.items(), key=rank, reverse=True))
+
+    @property
+    def focus(self) -> str:
+        """The method that others are compared with: ckd, or without it the best."""
+        return "ckd" if "ckd" in self.curves else next(iter(self.curves))
+
+
+def sections(runs: Iterable[Record]) -> list[Section]:
+    """Group the runs that are done. Methods run with several values of a setting become several methods."""
+    groups: dict[tuple[str, str, str, str, str], list[Record]] = defaultdict(list)
+    for run in runs:
+        if run.status == "done":
+            groups[run.dataset, run.teacher, run.student, run.schedule, run.accounting].append(run)
+    return [
+        Section(
+            dataset,
+            teacher,
+            student,
+            schedule,
+            accounting,
+            split_variants([run for run in group if run.purpose == "result" and not math.isnan(run.accuracy)]),
+            [run for run in group if run.purpose == "selection"],
+        )
+        for (dataset, teacher, student, schedule, accounting), group in groups.items()
+    ]
+
+
+def split_variants(runs: Sequence[Record]) -> list[Record]:
+    """Rename methods where two runs share method, calls and seed: "ckd [anchor=0.1]" beside "ckd [anchor=1.0]"."""
+    twins: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        twins[run.method, run.calls, run.seed].append(flatten(run.settings))
+    differing: dict[str, set[str]] = defaultdict(set)
+    for (method, *_), found in twins.items():
+        names = {name for settings in found for name in settings}
+        differing[method] |= {name for name in names if len({repr(settings.get(name)) for settings in found}) > 1}
+
+    def renamed(run: Record) -> Record:
+        settings = flatten(run.settings)
+        values = [f"{name.rpartition('.')[2]}={settings.get(name)}" for name in sorted(differing[run.method])]
+        return replace(run, method=f"{run.method} [{', '.join(values)}]") if values else run
+
+    return [renamed(run) for run in runs]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

@@ -189,7 +189,7 @@ class LearningCurve:
         if target >= self.a[0]:
             return estimate, f"target above the fitted limit of {self.a[0]:.1f} %"
         if estimate.value > MAX_STRETCH * self.largest:
-            return estimate, f"{estimate.value / self.largest:.0f} times beyond the measured range"
+            return estimate, f"{estimate.value / self.largest:.1f} times the most calls measured"
         if self.seeds < 2:
             return estimate, "no interval: one seed"
         if not estimate.high <= MAX_RATIO * estimate.low:

@@ -1,0 +1,379 @@
+"""The tables of a study, as Markdown, LaTeX and CSV; published values stand under the measured ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tuition.studies import published, statistics
+from tuition.studies.published import label
+from tuition.studies.records import Record, Section
+from tuition.studies.statistics import Curve, Estimate
+
+ALPHA = 0.05
+PUBLISHED = "published"
+STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # between target accuracies, in points
+
+
+class Cell(NamedTuple):
+    """`text`, then `detail` in small print; `value` is what a column is sorted by."""
+
+    text: str
+    detail: str = ""
+    value: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells for people, and `data`, one measured quantity a row, for CSV."""
+
+    name: str
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    data: Sequence[Mapping[str, Any]] = ()
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def all_tables(section: Section) -> list[Table]:
+    """Every table that the section's runs can fill."""
+    made = [selection(section)] if section.selection else []
+    if section.runs:
+        made = [accuracy(section), calls_to_accuracy(section), paired(section), learning(section), quality(section),
+                cost(section), *made]  # fmt: skip
+    return [replace(table, name=f"{table.name}-{section.slug}") for table in made if table.rows]
+
+
+def accuracy(section: Section) -> Table:
+    """Mean and standard deviation over seeds, by method and calls; the published white-box values (table 2) below."""
+    curves, data = section.curves, []
+    means = {(m, n): statistics.summarise(list(v.values())) for m, curve in curves.items() for n, v in curve.items()}
+    best = {n: max(s.mean for (_, count), s in means.items() if count == n) for n in section.calls}
+    seeds = {s.n for s in means.values()}
+    printed = published.table2(section.dataset, section.teacher, section.student)
+    rows = []
+    for method in curves:
+        row = [Cell(label(method))]
+        for n in section.calls:
+            if (s := means.get((method, n))) is None:
+                row.append(Cell("-"))
+                continue
+            number = f" [{s.n}]" if len(seeds) > 1 else ""
+            detail = number.strip() if math.isnan(s.std) else f"({s.std:.2f}){number}"
+            row.append(Cell(f"{s.mean:.2f}", detail, s.mean, s.mean == best[n]))
+            data.append({"method": method, "calls": n, "source": "measured", "mean": s.mean, "std": s.std,
+                         "low": s.low, "high": s.high, "seeds": s.n})  # fmt: skip
+        rows.append(row)
+        if values := printed.get(published.plus(method)):
+            known = {n: values[n] for n in section.calls if n in values}
+            cells = (Cell(f"{known[n][0]:.2f}", f"({known[n][1]:.2f})", known[n][0]) if n in known else Cell("-")
+                     for n in section.calls)  # fmt: skip
+            rows.append([Cell(label(method), PUBLISHED), *cells])
+            data += [{"method": method, "calls": n, "source": "published", "mean": mean, "std": std}
+                     for n, (mean, std) in known.items()]  # fmt: skip
+    count = f"{seeds.pop()} seeds" if len(seeds) == 1 else "number of seeds in brackets"
+    note = f"Test accuracy in percent at the best validation: mean (sample standard deviation), {count}."
+    return Table("accuracy", "Accuracy by teacher calls", note, ["method", *_calls(section.calls)], rows, data)
+
+
+def calls_to_accuracy(section: Section) -> Table:
+    """Table 1: calls for each target accuracy, with the saving of the section's focus against the best baseline."""
+    curves, data = section.curves, []
+    printed = published.table1(section.dataset, section.teacher, section.student)
+    goals = targets(curves)
+    if printed and max(goals, default=0) <= max(published.TABLE1_TARGETS):
+        goals = sorted({*goals, *published.TABLE1_TARGETS}, reverse=True)
+    rows = []
+    for method, curve in curves.items():
+        found = {goal: statistics.calls_to_reach(curve, goal) for goal in goals} if len(curve) > 1 else {}
+        if found:
+            rows.append([Cell(label(method)), *(_count(found[goal]) for goal in goals)])
+            data += [{"method": method, "target": goal, "source": "measured", "calls": e.value, "low": e.low,
+                      "high": e.high} for goal, e in found.items()]  # fmt: skip
+        if values := printed.get(method):
+            rows.append([Cell(label(method), PUBLISHED), *(_count(Estimate(values.get(g, math.nan))) for g in goals)])
+            data += [{"method": method, "target": goal, "source": "published", "calls": calls}
+                     for goal, calls in values.items()]  # fmt: skip
+    baselines = [method for method, curve in curves.items() if "ckd" not in method and len(curve) > 1]
+    if section.focus not in baselines and baselines and len(curves[section.focus]) > 1:
+        saved = {g: statistics.saving(curves[section.focus], [curves[m] for m in baselines], g) for g in goals}
+        rows.append([Cell(f"saved by {label(section.focus)}"), *(_count(saved[goal]) for goal in goals)])
+        data += [{"method": f"saved by {section.focus}", "target": goal, "source": "measured", "calls": e.value,
+                  "low": e.low, "high": e.high} for goal, e in saved.items()]  # fmt: skip
+    if section.focus == "ckd" and printed:
+        row = [Cell("saved by CKD", PUBLISHED)]
+        for goal in goals:
+            others = [values[goal] for method, values in printed.items() if method != "ckd" and goal in values]
+            ours = printed["ckd"].get(goal)
+            row.append(_count(Estimate(min(others) - ours if others and ours else math.nan)))
+        rows.append(row)
+    note = (
+        "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve, with a 95 % bootstrap "
+        "interval over seeds; - where the target lies outside the measured range. Saved: against the baseline that "
+        "needs fewest calls, among all methods without CKD."
+    )
+    return Table("calls", "Calls needed for an accuracy", note, ["method", *(f"{g:g} %" for g in goals)], rows, data)
+
+
+def paired(section: Section) -> Table:
+    """Differences of the focus to every other method on equal seeds, with Holm's correction over the whole table."""
+    curves, focus = section.curves, section.focus
+    cells = [(m, n) for m in curves if m != focus for n in section.calls if n in curves[m] and n in curves[focus]]
+    found = {(m, n): statistics.paired(curves[focus][n], curves[m][n]) for m, n in cells}
+    corrected = dict(zip(found, statistics.holm([pair.p for pair in found.values()]), strict=True))
+    rows = []
+    for method in dict.fromkeys(m for m, _ in cells):
+        row = [Cell(label(method))]
+        for n in section.calls:
+            pair = found.get((method, n))
+            if pair is None or pair.n == 0:
+                row.append(Cell("-"))
+                continue
+            mark = "*" if corrected[method, n] <= ALPHA else ""
+            detail = f"[{pair.low:+.2f}, {pair.high:+.2f}]" if pair.n > 1 else "one seed"
+            row.append(Cell(f"{pair.difference:+.2f}{mark}", detail, pair.difference))
+        rows.append(row)
+    data = [{"method": focus, "other": m, "calls": n, "seeds": d.n, "difference": d.difference, "low": d.low,
+             "high": d.high, "p": d.p, "p_holm": corrected[m, n]} for (m, n), d in found.items()]  # fmt: skip
+    tested = sum(not math.isnan(p) for p in corrected.values())
+    note = (
+        f"Accuracy of {label(focus)} minus that of each method, on equal seeds, in points, with the 95 % t interval. "
+        f"* p ≤ {ALPHA} in a paired t test after Holm's correction over the {tested} tests of this table."
+    )
+    title = f"{label(focus)} against the others"
+    return Table("paired", title, note, ["method", *_calls(section.calls)], rows, data)
+
+
+def learning(section: Section) -> Table:
+    """Power laws, and the calls they predict for two accuracies that no method has reached."""
+    curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
+    highest, widest = max(_means(section.curves)), _step(section.curves)
+    ahead = ([(math.floor(highest / s) + k) * s for k in (1, 2)] for s in reversed(STEPS) if s <= widest)
+    beyond = next((goals for goals in ahead if goals[-1] < 100), [])
+    rows, data = [], []
+    for method, curve in curves.items():
+        fit = statistics.fit_learning_curve(curve)
+        a, b, c = float(fit.a[0]), float(fit.b[0]), float(fit.c[0])
+        limit = f"{a:.1f}" if a <= 100 else "over 100"
+        row = [
+            Cell(label(method)),
+            Cell(limit, value=a),
+            Cell(f"{c:.2f}", value=c),
+            Cell(f"{fit.r2:.3f}", value=fit.r2),
+        ]
+        for goal in beyond:
+            estimate, word = fit.predict(goal)
+            cell = _count(estimate)
+            row.append(cell._replace(detail=f"({word})" if word else cell.detail))
+            data.append({"method": method, "a": a, "b": b, "c": c, "r2": fit.r2, "target": goal, "distrust": word,
+                         "calls": estimate.value, "low": estimate.low, "high": estimate.high})  # fmt: skip
+        rows.append(row)
+    header = ["method", "limit a (%)", "exponent c", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
+    note = (
+        "Least-squares fit of accuracy = a - b calls^(-c) to the mean curve, and the calls it predicts for accuracies "
+        "not reached, with a 95 % bootstrap interval over seeds or, in its place, why a prediction must not be trusted."
+    )
+    return Table("learning", "Learning curves beyond the range", note, header, rows, data)
+
+
+QUALITIES = {
+    "accuracy": "at best validation",
+    "accuracy_last": "last epoch",
+    "top5": "top-5",
+    "agreement": "agreement with teacher",
+    "calibration_error": "calibration error",
+}
+
+
+def quality(section: Section) -> Table:
+    """Everything measured on the test set, at the most calls."""
+    most = section.calls[-1]
+    rows, data = [], []
+    for method in section.curves:
+        runs = [run for run in section.runs if run.method == method and run.calls == most]
+        found = {name: statistics.summarise([getattr(run, name) for run in runs]) for name in QUALITIES}
+        if runs:
+            rows.append([Cell(label(method)), *(_mean(summary) for summary in found.values())])
+            data += [{"method": method, "calls": most, "measure": name, "mean": s.mean, "std": s.std, "seeds": s.n}
+                     for name, s in found.items()]  # fmt: skip
+    note = "Test set, in percent: mean (sample standard deviation) over seeds."
+    return Table("quality", f"All measures at {most:,} calls", note, ["method", *QUALITIES.values()], rows, data)
+
+
+def cost(section: Section) -> Table:
+    """What the runs of each method took."""
+    names = ("method", "runs", "calls", "images_a_run", "seconds_a_run")
+    rows, data = [], []
+    for method in section.curves:
+        runs = [run for run in section.runs if run.method == method]
+        images, seconds = np.mean([run.images_seen for run in runs]), np.mean([run.seconds for run in runs])
+        totals = (len(runs), sum(run.paid for run in runs), float(images), float(seconds))
+        rows.append([Cell(label(method)), *(Cell(f"{total:,.0f}", value=total) for total in totals)])
+        data.append(dict(zip(names, (method, *totals), strict=True)))
+    note = "Calls stood for are those the runs' transfer sets hold; runs of one seed share them, so fewer were paid."
+    header = ["method", "runs", "calls stood for", "images seen a run", "seconds a run"]
+    return Table("cost", "What the runs took", note, header, rows, data)
+
+
+def selection(section: Section) -> Table:
+    """Validation accuracy of every learning rate tried."""
+    tried: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in section.selection:
+        tried[run.method, run.calls][run.learning_rate].append(run.validation)
+    rates = sorted({rate for found in tried.values() for rate in found}, reverse=True)
+    rows, data = [], []
+    for (method, calls), found in sorted(tried.items()):
+        means = {rate: float(np.mean(values)) for rate, values in found.items()}
+        best = max(means.values())
+        cells = (Cell(f"{m:.2f}", f"[{len(found[r])}]", m, m == best) if (m := means.get(r)) is not None else Cell("-")
+                 for r in rates)  # fmt: skip
+        rows.append([Cell(label(method)), Cell(f"{calls:,}", value=calls), *cells])
+        data += [{"method": method, "calls": calls, "learning_rate": rate, "validation": mean, "runs": len(found[rate])}
+                 for rate, mean in means.items()]  # fmt: skip
+    note = "Best validation accuracy in percent, mean over [runs]; the test set takes no part in the choice."
+    header = ["method", "calls", *(f"lr {rate:g}" for rate in rates)]
+    return Table("selection", "Learning rates tried", note, header, rows, data)
+
+
+def accounts(runs: Iterable[Record]) -> Table:
+    """Teacher calls behind the runs of every section."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for run in {run.key: run for run in runs}.values():
+        groups[run.dataset, run.teacher].append(run)
+    rows, data = [], []
+    for (dataset, teacher), group in groups.items():
+        largest: dict[int, int] = defaultdict(int)
+        for run in group:
+            largest[run.seed] = max(largest[run.seed], run.paid)
+        totals = len(group), sum(run.paid for run in group), sum(largest.values())
+        rows.append([Cell(label(dataset)), Cell(label(teacher)), *(Cell(f"{n:,}", value=n) for n in totals)])
+        data.append(
+            dict(zip(("dataset", "teacher", "runs", "calls", "once"), (dataset, teacher, *totals), strict=True))
+        )
+    note = (
+        "A run stands for the answers in its transfer set. With one store for all runs a seed's answers are paid once; "
+        "its transfer sets are nested, so that is at most the largest of each seed."
+    )
+    header = ["data", "teacher", "runs", "calls the runs stand for", "paid at most, with one store"]
+    return Table("accounts", "Accounts of teacher calls", note, header, rows, data)
+
+
+def versions(runs: Iterable[Record]) -> Table:
+    """Software behind the runs."""
+    counts = Counter(tuple(sorted(run.versions.items())) for run in runs)
+    names = sorted({name for found in counts for name, _ in found})
+    rows = [[Cell(f"{n:,}", value=n), *(Cell(str(dict(found).get(name, "-"))) for name in names)]
+            for found, n in counts.most_common()]  # fmt: skip
+    return Table("versions", "Versions", "Number of runs made with each set of versions.", ["runs", *names], rows)
+
+
+def targets(curves: Mapping[str, Curve]) -> list[float]:
+    """Round accuracies inside the range of the mean curves, descending, about six."""
+    means, step = _means(curves), _step(curves)
+    first, last = math.ceil(min(means) / step), math.floor(max(means) / step)
+    return [k * step for k in range(last, first - 1, -1)]
+
+
+def _step(curves: Mapping[str, Curve]) -> float:
+    means = _means(curves)
+    return next((step for step in STEPS if max(means) - min(means) < 7 * step), STEPS[-1])
+
+
+def _means(curves: Mapping[str, Curve]) -> list[float]:
+    return [float(np.mean(list(values.values()))) for curve in curves.values() for values in curve.values()]
+
+
+def _calls(calls: Sequence[int]) -> list[str]:
+    return [f"{n:,} calls" for n in calls]
+
+
+def _mean(s: statistics.Summary) -> Cell:
+    if math.isnan(s.mean):
+        return Cell("-")
+    return Cell(f"{s.mean:.2f}", "" if math.isnan(s.std) else f"({s.std:.2f})", s.mean)
+
+
+def _count(estimate: Estimate) -> Cell:
+    if math.isnan(estimate.value):
+        return Cell("-")
+    interval = "" if math.isnan(estimate.low) else f"[{_end(estimate.low)}, {_end(estimate.high)}]"
+    return Cell(f"{estimate.value:,.0f}", interval, estimate.value)
+
+
+def _end(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else "below range" if value < 0 else "beyond range"
+
+
+# -- how it is written -------------------------------------------------------------------------------------------------
+
+
+def markdown(table: Table) -> str:
+    def text(cell: Cell) -> str:
+        strong = f"**{cell.text}**" if cell.best else cell.text
+        return f"{strong} {cell.detail}".strip().replace("|", "\\|")
+
+    lines = [
+        list(table.header),
+        [":--", *["--:"] * (len(table.header) - 1)],
+        *([text(c) for c in r] for r in table.rows),
+    ]
+    return f"### {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{table.note}\n"
+
+
+def latex(table: Table) -> str:
+    """A `table` environment for the package booktabs."""
+
+    def text(cell: Cell) -> str:
+        strong = f"\\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
+        return f"{strong} {{\\scriptsize {_tex(cell.detail)}}}" if cell.detail else strong
+
+    def line(cells: Iterable[str]) -> str:
+        return "    " + " & ".join(cells) + " \\\\"
+
+    body = [line(map(_tex, table.header)), "    \\midrule", *(line(map(text, row)) for row in table.rows)]
+    columns = "l" + "r" * (len(table.header) - 1)
+    head = [f"\\begin{{table}}\n  \\centering\n  \\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+            f"  \\begin{{tabular}}{{{columns}}}", "    \\toprule"]  # fmt: skip
+    return "\n".join([*head, *body, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])
+
+
+def comma_separated(table: Table) -> str:
+    """The data behind the table, unrounded, one quantity a row; unknown is empty."""
+    names = list(dict.fromkeys(name for row in table.data for name in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in table.data:
+        values = (row.get(name, "") for name in names)
+        writer.writerow("" if isinstance(value, float) and math.isnan(value) else value for value in values)
+    return text.getvalue()
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": comma_separated}
+TEX = {"\\": "\\textbackslash{}", "→": "$\\rightarrow$", "≤": "$\\le$", "²": "$^2$", "^": "\\^{}"} | {
+    character: f"\\{character}" for character in "&%$#_{}"
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)
+
+
+def write(made: Iterable[Table], directory: Path) -> None:
+    """Write each table as Markdown, LaTeX and CSV."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for table in made:
+        for suffix, text in WRITERS.items():
+            (directory / f"{table.name}{suffix}").write_text(text(table), encoding="utf-8")

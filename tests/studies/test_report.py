@@ -1,0 +1,264 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuition.errors import UserError
+from tuition.studies import records, report
+
+HOSTILE = 'RuntimeError: </script><img src="http://example.com/x.png"><script>window.hacked = 1</script> {{data}}'
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"]  # fmt: skip
+RUN = records.Record(
+    key="k",
+    dataset="some/folder",
+    teacher="t",
+    student="s",
+    method="kd",
+    calls=10,
+    seed=0,
+    learning_rate=0.1,
+    schedule="cosine",
+    epochs=1,
+    accounting="published",
+    purpose="result",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, runs):
+    """Two folders of runs, as from two machines, and the report over both."""
+    first, second, out = (tmp_path_factory.mktemp(name) for name in ("first", "second", "out"))
+    wrn = runs(methods=("ckd", "mse", "kd"), calls=(1600, 2400, 3200, 4000), seeds=3)
+    digits = runs(methods=("kd", "ckd"), calls=(80, 160), seeds=2, dataset="digits", accounting="matched")
+    failed = replace(wrn[0], key="failed", seed=7, status="failed", accuracy=float("nan"), error=HOSTILE)
+    for run in (*wrn, failed):
+        records.append(first, run)
+    for run in (*digits, wrn[0]):
+        records.append(second, run)
+    for run in wrn[:3]:
+        records.append_spectrum(first, run.key, np.exp(-np.arange(64) / 20))
+    (first / "command.txt").write_text("tuition study figure2-wrn --fast --out first\n")
+    page = report.build([first, second], out)
+    return page, [*wrn, *digits, failed], [first, second]
+
+
+def test_everything_is_rebuilt_from_the_records(study):
+    page, runs, _ = study
+    out = page.parent
+    wrn, digits = "cifar100-wrn_40_2-wrn_16_2-cosine-published", "digits-wrn_40_2-wrn_16_2-cosine-matched"
+    figures = {f"accuracy-{wrn}", f"accuracy-{digits}", f"points-{digits}", f"spectra-{wrn}-1600"}
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        name + suffix for name in figures for suffix in (".png", ".svg", ".pdf")
+    }
+    assert f"calls-{wrn}.tex" in {path.name for path in (out / "tables").iterdir()}
+    text = page.read_text()
+    assert "tuition study figure2-wrn --fast --out first" in text
+    assert f"--out {out}" in text
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert len(data["runs"]) == len(runs)  # the run in both folders once
+    assert data["shared"]["train.batch_size"] == 64
+    assert {run["settings"]["train.seed"] for run in data["runs"]} == {0, 1, 2}
+    assert data["runs"][0]["curve"][-1][0] == 119
+    assert data["runs"][0]["accuracy"] == runs[0].accuracy
+    assert [run["accuracy"] for run in data["runs"] if run["status"] == "failed"] == [None]
+
+
+def test_a_second_build_changes_nothing(study, tmp_path):
+    page, _, folders = study
+    again = report.build(folders, tmp_path / page.parent.name)
+    one, two = (p.read_text().replace(str(p.parent), "OUT") for p in (page, again))
+    assert one == two
+
+
+def test_no_runs_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"no runs\.csv"):
+        report.build([tmp_path], tmp_path)
+    records.append(tmp_path, RUN)
+    text = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(text.splitlines(keepends=True)[0])
+    with pytest.raises(UserError, match="no runs in"):
+        report.build([tmp_path], tmp_path)
+
+
+def test_runs_that_all_failed_still_give_a_page(tmp_path):
+    records.append(tmp_path, replace(RUN, status="failed", error="out of memory"))
+    assert "out of memory" in report.build([tmp_path], tmp_path).read_text()
+
+
+def test_one_run_without_measures_still_gives_a_page(tmp_path):
+    records.append(tmp_path, replace(RUN, accuracy=50.0))
+    assert "50.00" in report.build([tmp_path], tmp_path).read_text()
+
+
+def test_inline_figures_are_well_formed_and_follow_the_theme(study):
+    page, *_ = study
+    pictures = [part.split("</svg>")[0] for part in page.read_text().split("<svg ")[1:] if "xmlns" in part[:300]]
+    assert len(pictures) == 4
+    for picture in pictures:
+        root = ElementTree.fromstring(f"<svg {picture}</svg>")
+        assert "width" not in root.attrib
+        assert "viewBox" in root.attrib
+        assert "var(--ink)" in picture
+        assert "#ffffff" not in picture
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_take_less_than_20_seconds_and_1_gib(tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # what is timed is reading
+    many = [run for seed in (5,) for pair in ("a", "b", "c", "d") for run in runs(seeds=seed, student=f"net_{pair}")]
+    many += [replace(run, key=run.key + "s", purpose="selection") for run in many[: 1000 - len(many)]]
+    for run in many:
+        records.append(tmp_path, run)
+    assert len(records.read(tmp_path)) == 1000
+    code = (
+        "import resource, sys, time; from pathlib import Path; from tuition.studies import report; begin = time.time();"
+        "report.build([Path(sys.argv[1])], Path(sys.argv[1]));"
+        "print(time.time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    seconds, gib = map(float, result.stdout.split())
+    assert seconds < 20
+    assert gib < 1
+    assert (tmp_path / "report.html").stat().st_size < 10e6
+
+
+class Browser:
+    """A page in headless Chromium, driven by the DevTools protocol over pipes."""
+
+    def __init__(self, profile: Path) -> None:
+        their_in, self.to = os.pipe()
+        self.of, their_out = os.pipe()
+        assert CHROMIUM
+        script = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'  # Chromium reads from 3 and writes to 4
+        self.process = subprocess.Popen(
+            ["bash", "-c", script, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(their_in, their_out),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(their_in)
+        os.close(their_out)
+        self.sent, self.unread, self.events, self.session = 0, b"", [], {}
+        (target, *_) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self.session = {"sessionId": attached["sessionId"]}
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.send(f"{domain}.enable")
+
+    def receive(self):
+        while b"\0" not in self.unread:
+            part = os.read(self.of, 1 << 16)
+            assert part, "Chromium has gone"
+            self.unread += part
+        message, self.unread = self.unread.split(b"\0", 1)
+        return json.loads(message)
+
+    def send(self, method, **params):
+        self.sent += 1
+        message = {"id": self.sent, "method": method, "params": params} | self.session
+        os.write(self.to, json.dumps(message).encode() + b"\0")
+        while (answer := self.receive()).get("id") != self.sent:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def open(self, page: Path, width: int) -> None:
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.events.clear()
+        self.send("Page.navigate", url=page.as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self.receive())
+
+    def __call__(self, expression):
+        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def seen(self, *methods):
+        return [event["params"] for event in self.events if event["method"] in methods]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_opens_without_an_error_or_a_request(study, browser, width):
+    page, *_ = study
+    browser.open(page, width)
+    browser("document.querySelectorAll('#runs tr.run').forEach(row => row.click())")  # also the hostile one
+    browser("document.getElementById('theme').click()")
+    time.sleep(0.2)
+    browser("1")
+    assert browser.seen("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+    assert [found["request"]["url"] for found in browser.seen("Network.requestWillBeSent")] == [page.as_uri()]
+    assert browser("window.hacked") is None
+    assert browser("document.images.length") == 0
+    assert browser("document.documentElement.scrollWidth") <= width
+    boxes = browser("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().toJSON())")
+    assert len(boxes) == 4
+    assert all(box["height"] > 100 and box["left"] >= 0 and box["right"] <= width for box in boxes)
+
+
+def test_the_page_follows_the_system_and_its_button(study, browser):
+    page, *_ = study
+    ground = "getComputedStyle(document.body).backgroundColor"
+    browser.open(page, 1280)
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    dark = browser(ground)
+    browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    assert browser(ground) == "rgb(255, 255, 255)" != dark
+    browser("document.getElementById('theme').click()")
+    assert browser(ground) == dark
+
+
+def test_tables_sort_by_number_and_by_name(study, browser):
+    page, *_ = study
+    browser.open(page, 1280)
+    table = "document.querySelector('table.sortable')"
+    column = f"[...{table}.tBodies[0].rows].map(r => r.cells[%d].textContent)"
+    browser(f"{table}.tHead.rows[0].cells[2].querySelector('button').click()")
+    numbers = [float(text.split()[0]) for text in browser(column % 2)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert browser(f"{table}.tHead.rows[0].cells[2].ariaSort") == "descending"
+    browser(f"{table}.tHead.rows[0].cells[2].querySelector('button').click()")
+    assert [float(text.split()[0]) for text in browser(column % 2)] == numbers[::-1]
+    browser(f"{table}.tHead.rows[0].cells[0].querySelector('button').click()")
+    assert browser(column % 0) == ["CKD", "KD", "MSE"]
+
+
+def test_every_run_can_be_found_sorted_and_opened(study, browser):
+    page, runs, _ = study
+    browser.open(page, 1280)
+    rows = "[...document.querySelectorAll('#runs tr.run')]"
+    assert browser(f"{rows}.length") == len(runs)
+    browser("document.querySelectorAll('#runs th button')[8].click()")  # test accuracy
+    shown = browser(f"{rows}.map(r => r.cells[8].textContent)")
+    numbers = [float(text) for text in shown if text != "-"]
+    assert numbers == sorted((round(run.accuracy, 2) for run in runs if run.status == "done"), reverse=True)
+    assert shown[-1] == "-"
+    search = "const f = document.getElementById('filter'); f.value = %r; f.dispatchEvent(new Event('input'))"
+    browser("{" + search % "mse seed=2" + "}")
+    assert browser(f"{rows}.length") == sum(run.method == "mse" and run.seed == 2 for run in runs)
+    browser(f"{rows}[0].click()")
+    opened = browser("document.querySelector('#runs .detail').innerText")
+    assert "train.calls" in opened
+    assert "2.13.0" in opened
+    assert browser("document.querySelectorAll('#runs .detail svg').length") == 2

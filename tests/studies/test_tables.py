@@ -1,0 +1,189 @@
+import csv
+import io
+import re
+from dataclasses import replace
+from statistics import mean, stdev
+
+import pytest
+from scipy.stats import ttest_rel
+
+from tuition.studies import tables
+from tuition.studies.records import flatten, sections
+
+
+@pytest.fixture
+def section(runs):
+    (found,) = sections(runs(methods=("ckd", "mse", "kd"), selection=True))
+    return found
+
+
+def data(table):
+    return list(csv.DictReader(io.StringIO(tables.comma_separated(table))))
+
+
+def cells(table):
+    """Text and detail by first cell and column."""
+    return {
+        f"{row[0].text} {row[0].detail}".strip(): {
+            name: f"{cell.text} {cell.detail}".strip() for name, cell in zip(table.header[1:], row[1:], strict=True)
+        }
+        for row in table.rows
+    }
+
+
+def test_sections_part_what_must_not_be_averaged(runs):
+    mixed = [
+        *runs(seeds=1),
+        *runs(seeds=1, accounting="matched"),
+        *runs(seeds=1, student="wrn_40_1"),
+        *(replace(run, schedule="plateau") for run in runs(seeds=1)),
+        *(replace(run, status="failed") for run in runs(seeds=1, dataset="digits")),
+    ]
+    found = sections(mixed)
+    assert len({part.slug for part in found}) == len(found) == 4
+    assert found[0].title == "CIFAR-100, WRN-40-2 → WRN-16-2"
+    assert found[0].conditions == "cosine schedule, 120 epochs, published accounting"
+    assert all(len(part.runs) == len(runs(seeds=1)) for part in found)
+
+
+def test_values_of_a_setting_become_methods_of_their_own(runs):
+    plain = runs(methods=("ckd", "kd"), calls=(1600,), seeds=2)
+    other = [
+        replace(run, key=run.key + "b", settings=run.settings | {"method": {"name": "ckd", "anchor": 1.0}})
+        for run in plain
+        if run.method == "ckd"
+    ]
+    (found,) = sections([*plain, *other])
+    assert set(found.curves) == {"ckd [anchor=0.1]", "ckd [anchor=1.0]", "kd"}
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_accuracy_is_the_mean_and_deviation_over_seeds(section):
+    table = tables.accuracy(section)
+    values = [run.accuracy for run in section.runs if (run.method, run.calls) == ("kd", 2400)]
+    assert cells(table)["KD"]["2,400 calls"] == f"{mean(values):.2f} ({stdev(values):.2f})"
+    (row,) = (row for row in data(table) if (row["method"], row["calls"]) == ("kd", "2400"))
+    assert float(row["mean"]) == pytest.approx(mean(values))
+    assert row["seeds"] == "5"
+    assert "5 seeds" in table.note
+    best = [row[0].text for row in table.rows if row[-1].best]
+    assert best == [max(section.curves, key=lambda m: mean(section.curves[m][4000].values())).upper()]
+
+
+def test_unequal_seeds_are_shown_and_a_missing_count_is_a_dash(runs):
+    kept = [
+        run for run in runs(methods=("ckd", "kd")) if not (run.method == "kd" and (run.seed > 2 or run.calls < 2000))
+    ]
+    table = tables.accuracy(*sections(kept))
+    assert cells(table)["KD"]["1,600 calls"] == "-"
+    assert cells(table)["KD"]["2,000 calls"].endswith("[3]")
+    one_seed = tables.accuracy(*sections(runs(seeds=1)))
+    assert all(re.fullmatch(r"\d+\.\d\d", text) for row in cells(one_seed).values() for text in row.values())
+
+
+def test_published_values_stand_under_the_measured_ones(runs, section):
+    found = cells(tables.calls_to_accuracy(section))
+    assert list(found)[:2] == ["CKD", "CKD published"]
+    published = {"55 %": "3,970", "50 %": "3,110", "45 %": "2,340", "40 %": "1,840", "35 %": "-", "30 %": "-"}
+    assert published.items() <= found["CKD published"].items()
+    assert found["saved by CKD published"]["50 %"] == "840"
+    white_box = [replace(run, method="fitnets_ckd") for run in runs(methods=("ckd",), calls=(1600, 2400, 3200))]
+    table = tables.accuracy(*sections(white_box))
+    assert cells(table)["FitNets + CKD published"]["3,200 calls"] == "47.78 (0.96)"
+    assert {row["source"] for row in data(table)} == {"measured", "published"}
+    elsewhere = sections(runs(dataset="digits"))
+    assert not any("published" in name for name in cells(tables.calls_to_accuracy(*elsewhere)))
+
+
+def test_calls_and_saving_follow_from_the_means(section):
+    """The crossing of 40 % looked up by hand between the two neighbouring means."""
+    found = {row["method"]: row for row in data(tables.calls_to_accuracy(section)) if row["target"] in ("40", "40.0")
+             and row["source"] == "measured"}  # fmt: skip
+
+    def crossing(method):
+        means = {n: mean(values.values()) for n, values in section.curves[method].items()}
+        left = max(n for n, value in means.items() if value < 40)
+        right = min(n for n, value in means.items() if value >= 40)
+        return left + (40 - means[left]) / (means[right] - means[left]) * (right - left)
+
+    for method in ("ckd", "mse"):
+        assert float(found[method]["calls"]) == pytest.approx(crossing(method))
+        assert float(found[method]["low"]) < crossing(method) < float(found[method]["high"])
+    assert float(found["saved by ckd"]["calls"]) == pytest.approx(crossing("mse") - crossing("ckd"))
+
+
+def test_paired_differences_are_corrected_over_the_table(section):
+    rows = data(tables.paired(section))
+    assert len(rows) == 2 * 7
+    raw = []
+    for row in rows:
+        ours, theirs = section.curves["ckd"][int(row["calls"])], section.curves[row["other"]][int(row["calls"])]
+        raw.append(ttest_rel(list(ours.values()), list(theirs.values())).pvalue)
+        assert float(row["p"]) == pytest.approx(raw[-1])
+    smallest = min(range(len(raw)), key=raw.__getitem__)
+    assert float(rows[smallest]["p_holm"]) == pytest.approx(14 * raw[smallest])
+    assert "14 tests" in tables.paired(section).note
+    assert cells(tables.paired(section))["KD"]["4,000 calls"].split()[0].endswith("*")
+
+
+def test_learning_curves_predict_or_say_why_not(section):
+    rows = data(tables.learning(section))
+    assert {row["method"] for row in rows} == {"ckd", "mse", "kd"}
+    assert len({row["target"] for row in rows}) == 2
+    highest = max(mean(values.values()) for curve in section.curves.values() for values in curve.values())
+    assert all(float(row["target"]) > highest for row in rows)
+    shown = cells(tables.learning(section))
+    for row in rows:
+        cell = shown[row["method"].upper()][f"calls for {float(row['target']):g} %"]
+        assert row["distrust"] in cell if row["distrust"] else "[" in cell
+
+
+def test_targets_stay_below_100_percent_near_the_top(runs):
+    good = [replace(run, accuracy=99.5 - 200 / run.calls) for run in runs(calls=(40, 80, 160, 320), dataset="digits")]
+    (section,) = sections(good)
+    assert [name for name in tables.learning(section).header if "calls for" in name] == [
+        "calls for 99 %",
+        "calls for 99.5 %",
+    ]
+    assert tables.targets({"kd": {10: {0: 71.0}, 20: {0: 92.0}}}) == [90, 85, 80, 75]
+
+
+def test_selection_shows_the_validation_accuracy_of_each_learning_rate(section):
+    found = tables.selection(section)
+    assert found.header == ["method", "calls", "lr 0.1", "lr 0.05", "lr 0.025"]
+    expected = [r.validation for r in section.selection if (r.method, r.calls, r.learning_rate) == ("kd", 1600, 0.1)]
+    (row,) = (
+        row for row in data(found) if (row["method"], row["calls"], row["learning_rate"]) == ("kd", "1600", "0.1")
+    )
+    assert float(row["validation"]) == pytest.approx(mean(expected))
+
+
+def test_accounts_count_a_seed_once(runs):
+    found = runs(methods=("ckd", "kd"), calls=(100, 200), seeds=3)
+    (row,) = data(tables.accounts([*found, *found]))
+    assert row == {"dataset": "cifar100", "teacher": "wrn_40_2", "runs": "12", "calls": "1800", "once": "600"}
+
+
+def test_every_table_is_written_three_ways(section, tmp_path):
+    made = tables.all_tables(section)
+    tables.write(made, tmp_path)
+    kinds = {"accuracy", "calls", "paired", "learning", "quality", "cost", "selection"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{kind}-{section.slug}{suffix}" for kind in kinds for suffix in (".md", ".tex", ".csv")
+    }
+    for table in made:
+        lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
+        assert len(lines) == len(table.rows) + 2
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.header) + 1}
+
+
+def test_latex_escapes_and_balances(section):
+    hostile = replace(section, runs=[replace(run, method="50% & {a_b}^~\\") for run in section.runs])
+    for table in tables.all_tables(hostile):
+        text = tables.latex(table)
+        body = [line for line in text.splitlines() if line.endswith("\\\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(table.header) - 1}
+        stripped = re.sub(r"\\[{}]", "", text)
+        assert stripped.count("{") == stripped.count("}")
+        assert not re.search(r"(?<!\\)[%#]", text)
+        assert text.isascii()
