@@ -39,13 +39,14 @@ def dist(
 
 
 def _correlation(p: Tensor, q: Tensor, dim: int) -> Tensor:
-    (x, x_norm), (y, y_norm) = _centred(p, dim), _centred(q, dim)
-    return (x * y).sum(dim) / (x_norm * y_norm + 1e-8)
+    (x, x_norm, x_varies), (y, y_norm, y_varies) = _centred(p, dim), _centred(q, dim)
+    return (x_varies & y_varies) * (x * y).sum(dim) / (x_norm * y_norm + 1e-8)
 
 
-def _centred(p: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Deviations from the mean and their norm; an infinite norm where they are nothing but rounding."""
-    x = p - p.mean(dim, keepdim=True)
+def _centred(p: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Deviations from the mean, their norm, and whether that is more than rounding."""
+    mean = p.mean(dim, keepdim=True)
+    x = p - mean
     norm = torch.linalg.vector_norm(x, dim=dim)
-    rounding = 16 * torch.finfo(p.dtype).eps * torch.linalg.vector_norm(p.detach(), dim=dim)
-    return x, norm.where(norm > rounding, torch.inf)
+    rounding = 16 * torch.finfo(p.dtype).eps * p.shape[dim] ** 0.5
+    return x, norm, norm > rounding * mean.detach().squeeze(dim)
