@@ -98,6 +98,15 @@ class Pool:
         views = part.views if part.views is not None else part.crop.centre(len(part), (height, width))
         return part.crop(part.inputs, views)
 
+    def asked_views(self, frame: Crop) -> Tensor:
+        """The views (n, 3) that are asked about, in the padded frame of another crop of the same output size."""
+        assert isinstance(self.inputs, Tensor)
+        crop = self.crop if self.crop is not None else Crop(padding=0)
+        size = (self.inputs.shape[2], self.inputs.shape[3])
+        views = self.views if self.views is not None else crop.centre(len(self), size)
+        shift = frame.padding - crop.padding
+        return views + torch.tensor([shift, shift, 0])
+
     @cached_property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of the content of each input as asked: equal inputs, equal digests, wherever they stand."""

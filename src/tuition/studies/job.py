@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from tuition import data, teachers
 from tuition.data import Pool, TransferSet
 from tuition.errors import UserError
+from tuition.models import Preprocess
 from tuition.store import Plan, ResponseStore
 from tuition.teachers import Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
 from tuition.training.files import find_run
 from tuition.training.loop import Progress
+from tuition.training.methods import teacher_layers
 
 
 class TeachSettings(TrainSettings):
@@ -113,7 +115,10 @@ def find_teacher(name: str) -> Teacher:
 
 @lru_cache(maxsize=4)
 def _taught(folder: str) -> Teacher:
-    return teachers.from_torch(load(folder), name=Path(folder).name)
+    taught = load(folder)
+    assert isinstance(taught.preprocess, Preprocess)
+    mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
+    return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std)
 
 
 def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
@@ -216,7 +221,9 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     if out is not None:
         find_run(out, settings.model_dump(include={"method", "options", "seed", "data", "calls", "epochs"}))
     teacher = the_teacher(settings)
-    check(settings.student, pool, settings.method, teacher_classes=_classes(teacher, pool), options=settings.options)
+    check(
+        settings.student, pool, settings.method, answer=_blank_answer(teacher, settings, pool), options=settings.options
+    )
     return teacher
 
 
@@ -226,11 +233,12 @@ def the_teacher(settings: AskSettings) -> Teacher:
     return find_teacher(settings.teacher)
 
 
-def _classes(teacher: Teacher, pool: Pool) -> int | None:
-    """Width of a local teacher's logits, from a blank input; a remote teacher would be paid for it."""
+def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> dict[str, Tensor] | None:
+    """A local teacher's answer to a blank input, with the maps that are needed; a remote one would be paid for it."""
     if not isinstance(teacher, TorchTeacher):
         return None
-    return teacher(_blank(pool, 1))["logits"].shape[1]
+    layers = teacher_layers(settings.method, settings.student, settings.options)
+    return teachers.from_torch(teacher.model, mean=teacher.mean, std=teacher.std, layers=layers)(_blank(pool, 1))
 
 
 def _blank(pool: Pool, count: int) -> Tensor:

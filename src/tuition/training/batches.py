@@ -32,6 +32,7 @@ class Batches:
         device: torch.device,
         generator: torch.Generator,
         matched: bool = False,
+        aligned: bool = False,
     ) -> None:
         if len(transfer) < 2:
             raise UserError(
@@ -45,7 +46,12 @@ class Batches:
         assert isinstance(inputs, Tensor)
         self.inputs = inputs.to(device)
         self.responses = {name: value.to(device) for name, value in transfer.responses.items()}
+        self.targets = self.responses.pop("targets", None)
         self.labels = None if transfer.labels is None else transfer.labels.to(device)
+        self.maps = [name for name, value in self.responses.items() if value.ndim == 4]
+        self.views = None
+        if aligned and augment is not None and self.maps:
+            self.views = pool.asked_views(augment).to(device)
         self.augment, self.num_classes, self.device, self.generator = augment, num_classes, device, generator
         self.groups, self.drawn = objective.groups, None
         self.steps = math.ceil(len(transfer) / batch_size)
@@ -76,8 +82,16 @@ class Batches:
             if self.augment is not None and part is not None:
                 inputs = self.augment(inputs, part)
             responses = {name: value[index] for name, value in self.responses.items()}
-            targets = None if self.labels is None else F.one_hot(self.labels[index], self.num_classes).float()
-            yield Batch(inputs, index, responses, targets, self.groups)
+            if self.views is not None and self.augment is not None and part is not None:
+                for name in self.maps:
+                    size = self.augment.output_size((self.inputs.shape[2], self.inputs.shape[3]))
+                    responses[name] = move(responses[name], self.views[index], part, size)
+            yield Batch(inputs, index, responses, self._targets(index), self.groups)
+
+    def _targets(self, index: Tensor) -> Tensor | None:
+        if self.targets is not None:  # of mixed inputs, whose labels are shares
+            return self.targets[index]
+        return None if self.labels is None else F.one_hot(self.labels[index], self.num_classes).float()
 
     def _draw(self) -> Tensor:
         n = len(self.inputs)
@@ -99,3 +113,24 @@ def draw_groups(rows: int, count: int, size: int, generator: torch.Generator) ->
             new += new >= earlier
         taken = torch.cat([taken, new[:, None]], dim=1)
     return taken
+
+
+def move(maps: Tensor, asked: Tensor, seen: Tensor, size: tuple[int, int]) -> Tensor:
+    """Feature maps of the view that was asked about, as they would lie for the view that is seen.
+
+    Crop and flip are applied to the map, between its cells bilinearly; what lies outside it is zero.
+
+    Args:
+        maps: (b, c, h, w).
+        asked, seen: (b, 3) top, left, flip of both views, in pixels of one frame.
+        size: height and width of the views in pixels.
+    """
+    sign = 1 - 2 * torch.stack([asked[:, 2], seen[:, 2]]).float()
+    # A view's own coordinates run from -1 to 1; both views are mapped to the image and back.
+    theta = maps.new_zeros(len(maps), 2, 3, dtype=torch.float32)
+    theta[:, 0, 0] = sign[0] * sign[1]
+    theta[:, 0, 2] = sign[0] * 2 * (seen[:, 1] - asked[:, 1]) / size[1]
+    theta[:, 1, 1] = 1
+    theta[:, 1, 2] = 2 * (seen[:, 0] - asked[:, 0]) / size[0]
+    grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
+    return F.grid_sample(maps.float(), grid, align_corners=False)

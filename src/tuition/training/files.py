@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,31 +13,15 @@ from typing import Any
 import torch
 
 from tuition.errors import UserError
+from tuition.models.weights import write_atomically as write
 
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
 
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file atomically: after a kill it holds the old content or the new, never a part.
-
-    Raises:
-        UserError: the disk is full or read-only.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        why = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot write {path}: {why}; free some space or choose another folder.") from error
+# What may differ between a run and its continuation: these change how it is come by, not what comes out.
+FREE = {
+    *("device", "checkpoint_seconds"),
+    *("store", "budget", "ask_batch", "concurrency", "cost_per_call", "seconds_per_call"),
+}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -70,7 +51,9 @@ def open_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What run.json of a run with these `settings` (it may have more) in `directory` holds; None where nothing is.
+    """What run.json of a run with these `settings` (it may have more, and `FREE` ones may differ) in `directory` holds.
+
+    None where nothing is.
 
     Raises:
         UserError: the folder holds another run or other files.
@@ -79,7 +62,7 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
         there = read_run(directory)
         for name, new in json.loads(json.dumps(settings)).items():
             old = there["settings"].get(name)
-            if old != new:
+            if old != new and name not in FREE:
                 raise UserError(
                     f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
                     "choose another folder."
@@ -98,13 +81,16 @@ def read_run(directory: Path) -> dict[str, Any]:
     """
     path = directory / RUN
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or not {"settings", "status"} <= record.keys():
+            raise ValueError("it is not the record of a run")
+        return record
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{directory} is not a run folder (it has no {RUN}); give the folder of a finished run."
+            f"{directory} is not the folder of a run (it has no {RUN}); give the folder of a finished run."
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); the run has to be made again elsewhere.") from None
+        raise UserError(f"{path} cannot be read ({error}); restore it, or make the run again in another folder.") from None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -125,3 +111,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise UserError(f"the checkpoint {path} is damaged; delete it to train this run from its start.")
     return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
+
+
+def finish(directory: Path) -> None:
+    """Remove what only an unfinished run needs, and what kills left of files half written."""
+    for path in (directory / CHECKPOINT, *directory.glob(".*.tmp")):
+        path.unlink(missing_ok=True)

@@ -1,110 +1,238 @@
 """Every method by name: the objective it stands for, with its usual weights.
 
 A method is a function from what is known of the task to an `Objective`; its keyword arguments are its settings.
+Where a task has no labels, terms on labels fall away.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from tuition import losses
 from tuition.errors import UserError
 from tuition.training.objective import Batch, Objective, Term
+from tuition.training.task import (
+    Task,
+    between_groups,
+    compared,
+    distilled,
+    label_terms,
+    layer_pairs,
+    middle_layer,
+    middle_layers,
+    on_response,
+)
 
-
-@dataclass(frozen=True)
-class Task:
-    """What a method may depend on.
-
-    Attributes:
-        labels: class indices (n,) of the transfer set, or None.
-        responses: the teacher's responses by name, rows as the labels.
-        num_classes: width of the student's logits.
-        seed: of the run.
-    """
-
-    labels: Tensor | None
-    responses: dict[str, Tensor]
-    num_classes: int
-    seed: int
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def on_response(loss: Loss, name: str = "logits") -> Callable[[Tensor, Batch], Tensor]:
-    """`loss(student, teacher)` on the teacher's response `name`."""
-    return lambda student, batch: loss(student, batch.responses[name])
-
-
-def on_label(loss: Loss) -> Callable[[Tensor, Batch], Tensor]:
-    """`loss(student, target)` on the label probabilities."""
-
-    def term(student: Tensor, batch: Batch) -> Tensor:
-        assert batch.targets is not None
-        return loss(student, batch.targets)
-
-    return term
-
-
-def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[Term]:
-    """The term on labels, which falls away where there are none."""
-    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]
-
-
-def distilled(task: Task, kd: float, ce: float, temperature: float) -> list[Term]:
-    """The two terms that most methods keep beside their own."""
-    terms = [Term("kd", on_response(partial(losses.kd, temperature=temperature)), kd)] if kd else []
-    return terms + label_terms(task, "ce", losses.cross_entropy, ce)
+Pairs = Mapping[str, str] | None
 
 
 def ce(task: Task) -> Objective:
-    """Cross-entropy on the labels alone; no teacher."""
+    """Cross-entropy on labels alone; no teacher."""
     if task.labels is None:
         raise UserError("the method ce learns from labels, and there are none; use another method or teacher_labels.")
     return Objective(label_terms(task, "ce", losses.cross_entropy))
 
 
 def kd(task: Task, *, temperature: float = 4.0, kd: float = 1.0, ce: float = 1.0) -> Objective:
-    """Soft targets with cross-entropy (Hinton et al., 2015)."""
+    """Soft targets and cross-entropy (Hinton et al., 2015)."""
     return Objective(distilled(task, kd, ce, temperature))
 
 
-def mse(task: Task, *, weight: float = 2.0) -> Objective:
-    """Plain regression onto logits and labels; weight 2 gives the gradient scale of `ckd`."""
-    return Objective(
-        [Term("mse", on_response(losses.mse), weight), *label_terms(task, "mse_label", losses.mse, weight)]
-    )
+def mse(task: Task, *, weight: float = 2.0, reads: str = "logits", answer: str = "logits") -> Objective:
+    """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
+    term, modules = compared(task, "mse", losses.mse, weight, reads, answer)
+    return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
 
 
-def ckd(task: Task, *, anchor: float = 0.1, teacher: float = 1.0, label: float = 1.0) -> Objective:
-    """CKD over every pair of a batch, exact, anchored (after Xu et al., 2025)."""
+def ckd(
+    task: Task,
+    *,
+    anchor: float = 0.1,
+    teacher: float = 1.0,
+    label: float = 1.0,
+    recentre: bool = False,
+    reads: str = "logits",
+    answer: str = "logits",
+) -> Objective:
+    """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
-    return Objective([Term("ckd", on_response(loss), teacher), *label_terms(task, "ckd_label", loss, label)])
+    term, modules = compared(task, "ckd", loss, teacher, reads, answer)
+    terms = [term, *label_terms(task, "ckd_label", loss, label)]
+    return Objective(terms, modules=modules, recentre=recentre)
 
 
 def ckd_groups(
-    task: Task, *, left: int = 1, right: int = 1, drawn: int = 100_000, teacher: float = 1.0, label: float = 1.0
+    task: Task,
+    *,
+    left: int = 1,
+    right: int = 1,
+    drawn: int = 100_000,
+    teacher: float = 1.0,
+    label: float = 1.0,
+    recentre: bool = False,
 ) -> Objective:
-    """CKD between groups drawn once and reused, both sides forwarded apart, no anchor (Xu et al., 2025)."""
-    term = partial(_groups, name="logits")
-    terms = [Term("ckd", term, teacher)]
-    if task.labels is not None:
-        terms.append(Term("ckd_label", partial(_groups, name=None), label))
-    return Objective(terms, groups=(left, right), groups_drawn=drawn)
+    """Comparisons of groups drawn once, sides forwarded apart, no anchor (Xu et al., 2025)."""
+    terms = _group_terms(task, teacher, label)
+    return Objective(terms, groups=(left, right), groups_drawn=drawn, recentre=recentre)
 
 
-def _groups(student: Tensor, batch: Batch, name: str | None) -> Tensor:
-    target = batch.targets if name is None else batch.responses[name]
-    assert target is not None
-    return losses.ckd_groups(student, target, *batch.group_indices())
+def rkd(
+    task: Task,
+    *,
+    distance: float = 25.0,
+    angle: float = 50.0,
+    kd: float = 1.0,
+    ce: float = 1.0,
+    temperature: float = 4.0,
+) -> Objective:
+    """Distances and angles between samples (Park et al., 2019)."""
+    loss = partial(losses.rkd, distance_weight=distance, angle_weight=angle)
+    return Objective([Term("rkd", on_response(loss)), *distilled(task, kd, ce, temperature)])
+
+
+def rkd_projected(
+    task: Task,
+    *,
+    dimensions: int = 50,
+    weight: float = 1.0,
+    kd: float = 1.0,
+    ce: float = 1.0,
+    temperature: float = 4.0,
+) -> Objective:
+    """Differences in a random projection, RKD_d of figure 4 (Xu et al., 2025)."""
+    projection = _Constant(losses.orthonormal_projection(task.num_classes, dimensions, seed=task.seed))
+
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        return losses.rkd_projected(student, batch.responses["logits"], projection.value)
+
+    terms = [Term("rkd_projected", loss, weight), *distilled(task, kd, ce, temperature)]
+    return Objective(terms, modules=[projection])
+
+
+def dist(
+    task: Task, *, weight: float = 2.0, tau: float = 4.0, kd: float = 1.0, ce: float = 1.0, temperature: float = 4.0
+) -> Objective:
+    """Correlations over classes and over samples (Huang et al., 2022)."""
+    loss = partial(losses.dist, temperature=tau)
+    return Objective([Term("dist", on_response(loss), weight), *distilled(task, kd, ce, temperature)])
+
+
+def cc(task: Task, *, weight: float = 0.02, kd: float = 1.0, ce: float = 1.0, temperature: float = 4.0) -> Objective:
+    """Congruence of neighbours in the batch, RepDistiller's form, on logits (Peng et al., 2019)."""
+    return Objective([Term("cc", on_response(losses.cc), weight), *distilled(task, kd, ce, temperature)])
+
+
+def crd(
+    task: Task,
+    *,
+    weight: float = 0.8,
+    dim: int = 128,
+    negatives: int = 16384,
+    tau: float = 0.07,
+    momentum: float = 0.5,
+    kd: float = 1.0,
+    ce: float = 1.0,
+    temperature: float = 4.0,
+) -> Objective:
+    """Contrast with a memory of embeddings of the logits (Tian et al., 2020)."""
+    contrast = _contrast(task, dim=dim, negatives=negatives, temperature=tau, momentum=momentum)
+    return Objective([_contrast_term(contrast, weight), *distilled(task, kd, ce, temperature)], modules=[contrast])
+
+
+def mixup(task: Task, *, alpha: float = 1.0, teacher: float = 1.0, label: float = 1.0) -> Objective:
+    """Mixed images; labels and cached teacher distributions mixed alike (Zhang et al., 2018)."""
+    return _mixed(task, partial(losses.mixup, alpha=alpha), teacher, label)
+
+
+def cutmix(task: Task, *, alpha: float = 1.0, teacher: float = 1.0, label: float = 1.0) -> Objective:
+    """Pasted boxes; labels and cached teacher distributions mixed by area (Yun et al., 2019)."""
+    return _mixed(task, partial(losses.cutmix, alpha=alpha), teacher, label)
+
+
+def cutmix_pick(
+    task: Task, *, alpha: float = 1.0, candidates: int = 2, teacher: float = 1.0, label: float = 1.0
+) -> Objective:
+    """CutMix, keeping mixes of the highest entropy of the mixed cached answers (Wang et al., 2022)."""
+    return _mixed(task, partial(losses.cutmix_pick, alpha=alpha, candidates=candidates), teacher, label)
+
+
+def tf_fd(task: Task, *, within: float = 1.0, across: float = 1.0, layers: list[str] | None = None) -> Objective:
+    """The student's own features teach one another, with cross-entropy; no teacher (after Li et al., 2022)."""
+    paths = tuple(layers if layers is not None else middle_layers(task.model))
+
+    def loss(maps: list[Tensor], batch: Batch) -> Tensor:
+        return losses.tf_fd(maps, within=within, across=across)
+
+    return Objective([Term("tf_fd", loss, 1.0, paths), *ce(task).terms])
+
+
+def fitnets(
+    task: Task,
+    *,
+    weight: float = 100.0,
+    crd: float = 0.0,
+    pairs: Pairs = None,
+    kd: float = 1.0,
+    ce: float = 1.0,
+    temperature: float = 4.0,
+) -> Objective:
+    """Regression onto a middle layer's map (Romero et al., 2015)."""
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint)
+    return _with_crd(task, terms, modules, crd, distilled(task, kd, ce, temperature))
+
+
+def fitnets_ckd(
+    task: Task,
+    *,
+    weight: float = 100.0,
+    anchor: float = 0.1,
+    sampled: bool = False,
+    pairs: Pairs = None,
+    teacher: float = 1.0,
+    label: float = 1.0,
+) -> Objective:
+    """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
+    found = layer_pairs(task, pairs, middle_layer)
+    terms, modules = _hints(task, weight, found, between_groups if sampled else losses.ckd)
+    return _with_ckd(task, terms, modules, anchor, sampled, teacher, label)
+
+
+def vid(
+    task: Task,
+    *,
+    weight: float = 1.0,
+    crd: float = 0.0,
+    pairs: Pairs = None,
+    kd: float = 1.0,
+    ce: float = 1.0,
+    temperature: float = 4.0,
+) -> Objective:
+    """Likelihood of the middle layers' maps, with learned variances (Ahn et al., 2019)."""
+    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=False, sampled=False)
+    return _with_crd(task, terms, modules, crd, distilled(task, kd, ce, temperature))
+
+
+def vid_ckd(
+    task: Task,
+    *,
+    weight: float = 1.0,
+    anchor: float = 0.1,
+    sampled: bool = False,
+    pairs: Pairs = None,
+    teacher: float = 1.0,
+    label: float = 1.0,
+) -> Objective:
+    """Likelihood of the maps' differences, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
+    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=True, sampled=sampled)
+    return _with_ckd(task, terms, modules, anchor, sampled, teacher, label)
 
 
 METHODS: dict[str, Callable[..., Objective]] = {
@@ -113,9 +241,31 @@ METHODS: dict[str, Callable[..., Objective]] = {
     "mse": mse,
     "ckd": ckd,
     "ckd_exact": partial(ckd, anchor=0.0),
+    "ckd_exact_recentred": partial(ckd, anchor=0.0, recentre=True),
     "ckd_published": ckd_groups,
-    "ckd_2_1": partial(ckd_groups, left=2, right=1),
+    "ckd_published_recentred": partial(ckd_groups, recentre=True),
+    "ckd_2_1": partial(ckd_groups, left=2),
     "ckd_2_2": partial(ckd_groups, left=2, right=2),
+    "rkd": rkd,
+    "rkd_10": partial(rkd_projected, dimensions=10),
+    "rkd_50": partial(rkd_projected, dimensions=50),
+    "rkd_100": partial(rkd_projected, dimensions=100),
+    "rkd_10_alone": partial(rkd_projected, dimensions=10, kd=0.0, ce=0.0),
+    "rkd_50_alone": partial(rkd_projected, dimensions=50, kd=0.0, ce=0.0),
+    "rkd_100_alone": partial(rkd_projected, dimensions=100, kd=0.0, ce=0.0),
+    "dist": dist,
+    "cc": cc,
+    "crd": crd,
+    "mixup": mixup,
+    "cutmix": cutmix,
+    "cutmix_pick": cutmix_pick,
+    "tf_fd": tf_fd,
+    "fitnets": fitnets,
+    "fitnets_crd": partial(fitnets, crd=0.8),
+    "fitnets_ckd": fitnets_ckd,
+    "vid": vid,
+    "vid_crd": partial(vid, crd=0.8),
+    "vid_ckd": vid_ckd,
 }
 
 
@@ -127,11 +277,20 @@ def settings_of(name: str) -> dict[str, Any]:
 
 def summary(name: str) -> str:
     """The first line of a method's documentation."""
-    method = _find(name)
-    return inspect.getdoc(method.func if isinstance(method, partial) else method).splitlines()[0]  # type: ignore[union-attr]
+    return (inspect.getdoc(_function(name)) or "").splitlines()[0]
 
 
-def create(name: str, task: Task, options: dict[str, Any] | None = None) -> Objective:
+def teacher_layers(name: str, model: nn.Module | str, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Module paths of the teacher whose maps a method compares; none for a black-box method."""
+    if "pairs" not in settings_of(name):
+        return []
+    pairs = (options or {}).get("pairs")
+    if pairs is not None:
+        return sorted(set(pairs.values()))
+    return middle_layer(model) if _function(name) in (fitnets, fitnets_ckd) else middle_layers(model)
+
+
+def create(name: str, task: Task, options: Mapping[str, Any] | None = None) -> Objective:
     """The objective of the method `name`.
 
     Raises:
@@ -153,3 +312,126 @@ def _find(name: str) -> Callable[..., Objective]:
         hint = f"did you mean {' or '.join(near)}?" if near else f"methods are {', '.join(METHODS)}."
         raise UserError(f"there is no method {name!r}; {hint}")
     return METHODS[name]
+
+
+def _function(name: str) -> Callable[..., Objective]:
+    method = _find(name)
+    return method.func if isinstance(method, partial) else method
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+class _Constant(nn.Module):
+    """A tensor that follows its objective to the device, and is not saved, for the seed gives it."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+
+def _group_terms(task: Task, teacher: float, label: float) -> list[Term]:
+    def on_teacher(student: Tensor, batch: Batch) -> Tensor:
+        return between_groups(student, batch.responses["logits"], batch)
+
+    def on_labels(student: Tensor, batch: Batch) -> Tensor:
+        assert batch.targets is not None
+        return between_groups(student, batch.targets, batch)
+
+    terms = [Term("ckd", on_teacher, teacher)]
+    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label)]
+
+
+def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, label: float) -> Objective:
+    """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
+
+    def apply(batch: Batch, generator: torch.Generator) -> Batch:
+        inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs
+        answers = batch.responses["logits"].softmax(dim=1)
+        # The teacher's distribution is the last target, by which CutMixPick picks.
+        targets = [answers] if batch.targets is None else [batch.targets, answers]
+        inputs, *targets = mix(inputs, *targets, generator=generator)
+        return replace(
+            batch,
+            inputs=inputs,
+            responses={"distribution": targets[-1]},
+            targets=None if batch.targets is None else targets[0],
+        )
+
+    terms = [Term("ce_teacher", on_response(losses.cross_entropy, "distribution"), teacher)]
+    return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label), mix=apply)
+
+
+def _contrast(task: Task, **constants: Any) -> losses.CRD:
+    width, answer = task.shape("logits")[1], task.response("logits")
+    return losses.CRD(width, answer.shape[1], len(answer), labels=task.labels, seed=task.seed, **constants)
+
+
+def _contrast_term(contrast: losses.CRD, weight: float) -> Term:
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        return contrast(student, batch.responses["logits"], batch.rows)
+
+    return Term("crd", loss, weight)
+
+
+def _hints(
+    task: Task, weight: float, pairs: dict[str, str], loss: Callable[..., Tensor]
+) -> tuple[list[Term], list[nn.Module]]:
+    """A regressor and a term for each pair of layers."""
+    terms: list[Term] = []
+    modules: list[nn.Module] = []
+    for path, answer in pairs.items():
+        wanted = task.response(answer)
+        # Maps that are read behind a ReLU have no negative values, and then the regressor ends in one too.
+        relu = bool((wanted >= 0).all())
+        regressor = losses.Regressor(task.shape(path)[1:], wanted.shape[1:], relu=relu, seed=task.seed)
+
+        def term(student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer) -> Tensor:
+            maps = regressor(student), batch.responses[answer]
+            return loss(*maps, batch) if loss is between_groups else loss(*maps)
+
+        terms.append(Term(f"hint_{path}", term, weight, path))
+        modules.append(regressor)
+    return terms, modules
+
+
+def _variational(
+    task: Task, weight: float, pairs: dict[str, str], *, compare: bool, sampled: bool
+) -> tuple[list[Term], list[nn.Module]]:
+    """A VID module and a term for each pair of layers."""
+    terms: list[Term] = []
+    modules: list[nn.Module] = []
+    for path, answer in pairs.items():
+        channels = task.shape(path)[1], task.response(answer).shape[1]
+        module = losses.VID(*channels, compare=compare, seed=task.seed)
+
+        def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
+            return module(student, batch.responses[answer], *(batch.group_indices() if sampled else ()))
+
+        terms.append(Term(f"vid_{path}", term, weight, path))
+        modules.append(module)
+    return terms, modules
+
+
+def _with_crd(task: Task, terms: list[Term], modules: list[nn.Module], weight: float, others: list[Term]) -> Objective:
+    if weight:
+        contrast = _contrast(task)
+        terms, modules = [*terms, _contrast_term(contrast, weight)], [*modules, contrast]
+    return Objective([*terms, *others], modules=modules)
+
+
+def _with_ckd(
+    task: Task,
+    terms: list[Term],
+    modules: list[nn.Module],
+    anchor: float,
+    sampled: bool,
+    teacher: float,
+    label: float,
+) -> Objective:
+    if sampled:
+        found = _group_terms(task, teacher, label)
+        return Objective([*terms, *found], modules=modules, groups=(1, 1), groups_drawn=100_000)
+    return Objective([*terms, *ckd(task, anchor=anchor, teacher=teacher, label=label).terms], modules=modules)

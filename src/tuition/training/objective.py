@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +43,20 @@ class Term:
 
     Attributes:
         name: how it is logged.
-        loss: called with the student's output (b, ...) and the batch; returns a scalar.
+        loss: called with the student's output (b, ...), a list of them where several are read, and the batch; returns
+            a scalar.
         weight: factor in the objective.
-        reads: the student output: "logits", or a module path ("stage2", "classifier:input").
+        reads: the student output: "logits", or a module path ("stage2", "classifier:input"); or several of them.
     """
 
     name: str
-    loss: Callable[[Tensor, Batch], Tensor]
+    loss: Callable[[Any, Batch], Tensor]
     weight: float = 1.0
-    reads: str = "logits"
+    reads: str | tuple[str, ...] = "logits"
+
+    def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        read = outputs[self.reads] if isinstance(self.reads, str) else [outputs[path] for path in self.reads]
+        return self.weight * self.loss(read, batch)
 
 
 class Objective(nn.Module):
@@ -62,6 +68,7 @@ class Objective(nn.Module):
         mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
         groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
         groups_drawn: number of groups drawn once and reused; 0 draws anew for every epoch.
+        recentre: evaluate the student only after `recentre`, for losses that are blind to a constant.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Objective(nn.Module):
         mix: Callable[[Batch, torch.Generator], Batch] | None = None,
         groups: tuple[int, int] | None = None,
         groups_drawn: int = 0,
+        recentre: bool = False,
     ) -> None:
         super().__init__()
         if not terms or len({term.name for term in terms}) != len(terms):
@@ -81,12 +89,14 @@ class Objective(nn.Module):
         self.mix = mix
         self.groups = groups
         self.groups_drawn = groups_drawn
+        self.recentre = recentre
 
     @property
     def reads(self) -> list[str]:
         """Module paths of the student that the terms read, beside its logits."""
-        return sorted({term.reads for term in self.terms} - {"logits"})
+        paths = {path for term in self.terms for path in ([term.reads] if isinstance(term.reads, str) else term.reads)}
+        return sorted(paths - {"logits"})
 
     def forward(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The weighted terms by name, each a scalar; their sum is the loss."""
-        return {term.name: term.weight * term.loss(outputs[term.reads], batch) for term in self.terms}
+        return {term.name: term(outputs, batch) for term in self.terms}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tuition
@@ -23,6 +24,7 @@ from tuition.training import evaluation, files, methods
 from tuition.training.batches import Batches
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
+from tuition.training.recentre import recentre, recentred
 from tuition.training.settings import TrainSettings
 from tuition.training.student import EVALUATION_BATCH, Student, load
 
@@ -155,20 +157,25 @@ def distill(
         device=device,
         generator=torch.Generator().manual_seed(seed),
         matched=chosen.accounting == "matched",
+        aligned=chosen.aligned,
     )
     if len(whole.input_shape) == 3:
         whole.use_channels_last()
+    centre = _centre(transfer, num_classes) if objective.recentre else None
     state, best = train(
         whole,
         objective,
         batches,
         chosen,
-        validate=_validator(validation, device),
+        validate=None if validation is None else _validator(validation, device, transfer, centre),
         checkpoint=None if directory is None else directory / files.CHECKPOINT,
         progress=progress,
     )
-    last = None if test is None else whole.evaluate(test)
+    with recentred(whole, transfer, centre):
+        last = None if test is None else whole.evaluate(test)
     whole.load_state_dict(best)
+    if centre is not None:
+        recentre(whole, transfer, centre)
     final = None if test is None else whole.evaluate(test)
     whole.cpu().eval()
     logits = transfer.responses.get("logits")
@@ -306,7 +313,8 @@ def _labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
 def _num_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
     """Classes of the task: as many as the teacher's logits have, else as the labels name."""
     pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
-    named = {len(p.class_names) for p in pools if p.class_names is not None}
+    # Names that are mere numbers were made up for the highest label seen, which may be short of the last class.
+    named = {len(p.class_names) for p in pools if p.class_names and not p.class_names[-1].isdecimal()}
     highest = max((p.num_classes or 0 for p in pools), default=0)
     if len(named) > 1 or (named and highest > min(named)):
         raise UserError(
@@ -317,7 +325,6 @@ def _num_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> i
         if highest == 0:
             raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
         return highest
-    # Where classes are not named, the highest label seen may be short of the last class.
     if logits.shape[1] < highest or (named and logits.shape[1] != highest):
         raise UserError(
             f"the teacher answers with {logits.shape[1]} classes, but the data has {highest}; "
@@ -337,21 +344,26 @@ def check(
     pool: Pool,
     objective: str | Objective,
     *,
-    teacher_classes: int | None,
+    answer: dict[str, Tensor] | None,
     options: dict[str, Any] | None = None,
 ) -> None:
     """Find out whether a student and a method fit a pool and a teacher, before the teacher is asked.
 
     Args:
-        teacher_classes: width of the teacher's logits; None if it cannot be known before a call is paid.
+        answer: what a local teacher returns for one blank input; None if it cannot be known before a call is paid.
 
     Raises:
         UserError: what `distill` would say.
     """
-    classes = teacher_classes or pool.num_classes or 2
-    transfer = TransferSet(pool[: min(len(pool), 4)], {"logits": torch.zeros(min(len(pool), 4), classes)})
+    few = pool[:4]
+    if answer is None:
+        answer = {"logits": torch.zeros(1, pool.num_classes or 2)}
+    transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in answer.items()})
     classes = _num_classes(transfer, pool)
-    _objective(objective, _student(student, transfer.pool, classes, None, 0), transfer, classes, options, 0)
+    whole = _student(student, few, classes, None, 0)
+    if isinstance(objective, str) and not set(methods.teacher_layers(objective, whole.model, options)) <= set(answer):
+        return  # a remote teacher's feature maps are seen when they arrive
+    _objective(objective, whole, transfer, classes, options, 0)
 
 
 def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int) -> Student:
@@ -392,16 +404,27 @@ def _objective(
 ) -> tuple[Objective, str]:
     """The objective and its name."""
     if isinstance(objective, str):
-        task = methods.Task(transfer.labels, transfer.responses, num_classes, seed)
+        with torch.no_grad():
+            example = student.preprocess(_tensor(transfer.pool[:2].asked()))
+        task = methods.Task(transfer.labels, transfer.responses, num_classes, seed, student.model, example)
         return methods.create(objective, task, options), objective
     if options:
         raise UserError("options are settings of a method given by name; an Objective has its own.")
     return copy.deepcopy(objective), type(objective).__name__
 
 
-def _validator(validation: Pool | TransferSet | None, device: torch.device) -> Callable[[Student], float] | None:
-    if validation is None:
-        return None
+def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
+    """What a comparison of logits with the teacher's and with labels, of equal weights, has for its mean target."""
+    logits = transfer.responses["logits"]
+    if transfer.labels is None:
+        return logits
+    return (logits + F.one_hot(transfer.labels, num_classes)) / 2
+
+
+def _validator(
+    validation: Pool | TransferSet, device: torch.device, transfer: TransferSet, centre: Tensor | None
+) -> Callable[[Student], float]:
+    """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be."""
     pool = validation.pool if isinstance(validation, TransferSet) else validation
     wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
     if wanted is None:
@@ -409,8 +432,8 @@ def _validator(validation: Pool | TransferSet | None, device: torch.device) -> C
     inputs, wanted = _tensor(pool.asked()).to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
-        student.eval()
-        with torch.inference_mode():
+        with recentred(student, transfer, centre), torch.inference_mode():
+            student.eval()
             predicted = torch.cat([student(batch).argmax(dim=1) for batch in inputs.split(EVALUATION_BATCH)])
         return evaluation.percent(predicted == wanted)
 

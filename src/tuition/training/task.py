@@ -1,0 +1,128 @@
+"""What a method may know of a task, and the terms that methods are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tuition import losses, models
+from tuition.errors import UserError
+from tuition.training.objective import Batch, Term
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may depend on.
+
+    Attributes:
+        labels: class indices (n,) of the transfer set, or None.
+        responses: the teacher's responses by name, rows as the labels.
+        num_classes: width of the student's logits.
+        seed: of the run.
+        model: the student, as it is before training.
+        example: two inputs (2, ...) as the model reads them, preprocessed.
+    """
+
+    labels: Tensor | None
+    responses: Mapping[str, Tensor]
+    num_classes: int
+    seed: int
+    model: nn.Module
+    example: Tensor
+
+    def shape(self, path: str) -> tuple[int, ...]:
+        """Shape (2, ...) of a student output: "logits" or a module path."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad(), models.Capture(self.model, [path] if path != "logits" else []) as captured:
+                logits = self.model(self.example)
+                return tuple((logits if path == "logits" else captured[path]).shape)
+        finally:
+            self.model.train(training)
+
+    def response(self, name: str) -> Tensor:
+        if name not in self.responses:
+            known = ", ".join(self.responses) or "none"
+            raise UserError(f"the transfer set has no response {name!r} (it has {known}); ask the teacher for it.")
+        return self.responses[name]
+
+
+def on_response(loss: Loss, name: str = "logits") -> Callable[[Tensor, Batch], Tensor]:
+    """`loss(student, teacher)` on the teacher's response `name`."""
+    return lambda student, batch: loss(student, batch.responses[name])
+
+
+def on_label(loss: Loss) -> Callable[[Tensor, Batch], Tensor]:
+    """`loss(student, target)` on the label probabilities."""
+
+    def term(student: Tensor, batch: Batch) -> Tensor:
+        assert batch.targets is not None
+        return loss(student, batch.targets)
+
+    return term
+
+
+def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
+    """MSE between the differences of group means, over the groups of the batch."""
+    return losses.ckd_groups(student.flatten(1), target.flatten(1), *batch.group_indices())
+
+
+def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[Term]:
+    """The term on labels, which falls away where there are none."""
+    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]
+
+
+def distilled(task: Task, kd: float, ce: float, temperature: float) -> list[Term]:
+    """KD and cross-entropy, which most methods keep beside their own term."""
+    terms = [Term("kd", on_response(partial(losses.kd, temperature=temperature)), kd)] if kd else []
+    return terms + label_terms(task, "ce", losses.cross_entropy, ce)
+
+
+def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str) -> tuple[Term, list[nn.Module]]:
+    """A term between a student output and a response; where their widths differ, they meet in a learned projector."""
+    width, wanted = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
+    if width == wanted:
+        return Term(name, on_response(loss, answer), weight, reads), []
+    if len(width) != 1 or len(wanted) != 1:
+        raise UserError(
+            f"{reads} of the student is {width}, {answer} of the teacher {wanted}; name vectors to compare."
+        )
+    projector = losses.Projector(width[0], wanted[0], seed=task.seed)
+
+    def term(student: Tensor, batch: Batch) -> Tensor:
+        return loss(projector(student), batch.responses[answer])
+
+    return Term(name, term, weight, reads), [projector]
+
+
+# -- layers of white-box methods -------------------------------------------------------------------------------------
+
+
+def middle_layer(model: nn.Module | str) -> list[str]:
+    """The usual layer of a hint: "layer 2" of RepDistiller, whose layer 0 is the stem, and VGG has none."""
+    stages = models.stages(model)
+    return [stages[2 if len(stages) > 3 else 1]]
+
+
+def middle_layers(model: nn.Module | str) -> list[str]:
+    """All middle layers: every stage of a residual net; all but the first, which is its stem, of VGG."""
+    stages = models.stages(model)
+    return stages[1:] if len(stages) > 3 else stages
+
+
+def layer_pairs(
+    task: Task, pairs: Mapping[str, str] | None, usual: Callable[[nn.Module], Sequence[str]]
+) -> dict[str, str]:
+    """{student path: teacher path}, as given or the usual ones, which pair by name within a family of the zoo."""
+    if pairs is None:
+        pairs = {path: path for path in usual(task.model)}
+    for path in pairs.values():
+        task.response(path)
+    return dict(pairs)
