@@ -35,6 +35,7 @@ def ask(
     *,
     budget: int,
     store_budget: int | None,
+    price: float,
     dtype: torch.dtype,
     batch_size: int,
     concurrency: int,
@@ -45,7 +46,7 @@ def ask(
     name, fingerprint, layers = teacher.name, teacher.fingerprint, tuple(getattr(teacher, "layers", ()))
     rows = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
     with database.connect() as connection, database.owner(connection) as owner:
-        ledger = Ledger(database, connection, owner, fingerprint, budget, store_budget)
+        ledger = Ledger(database, connection, owner, fingerprint, budget, store_budget, price)
         new = ledger.open(name, list(dict.fromkeys(pool.digests)), layers)
 
         def take(flight: Flight, answer: Any) -> str | None:
@@ -70,9 +71,7 @@ def ask(
             raise
         ledger.close(served=len(pool) - ledger.stored)
     with database.read() as connection:
-        teacher_id = identify(connection, name, fingerprint)
-        assert teacher_id is not None
-        responses = read(connection, teacher_id, pool.digests)
+        responses = read(connection, ledger.teacher_id, pool.digests)
     return TransferSet(pool, responses, name, fingerprint, ledger.accounts)
 
 
@@ -140,12 +139,12 @@ def send_all(
 
     def settle(flight: Flight, answer: Any) -> UserError | None:
         if isinstance(answer, NotCharged):
-            ledger.refuse(flight)
+            ledger.settle(flight, Accounts(failed=len(flight.digests)))
             if answer.retry and flying.get(flight.id, 0) < retries:
                 return None
             return _trouble(f"refused for good ({answer}); nothing was charged for that request", teacher, answer)
         if isinstance(answer, Exception):
-            ledger.lose(flight)
+            ledger.settle(flight, Accounts(paid=len(flight.digests), unknown=len(flight.digests)))
             return _trouble(
                 f"failed with {type(answer).__name__}: {answer}; that request counts as paid", teacher, answer
             )

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from tuition.errors import UserError
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
@@ -27,7 +27,11 @@ teachers = sa.Table(
     _meta,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
-    *(sa.Column(count, sa.BigInteger, nullable=False, default=0) for count in ("paid", "served", "failed", "unknown")),
+    *(
+        sa.Column(count, sa.BigInteger, nullable=False, server_default="0")
+        for count in ("paid", "served", "failed", "unknown", "imported")
+    ),
+    sa.Column("cost", sa.Double, nullable=False, server_default="0"),
 )
 names = sa.Table(
     "tuition_names",
@@ -57,7 +61,7 @@ responses = sa.Table(
     sa.Column("teacher_id", sa.Integer, primary_key=True),
     sa.Column("digest", sa.LargeBinary, primary_key=True),
     sa.Column("blob_id", sa.Integer, nullable=False),
-    sa.Column("row", sa.Integer, nullable=False),
+    sa.Column("blob_row", sa.Integer, nullable=False),
     sqlite_with_rowid=False,  # half the size
 )
 # An ask under way, and what it means to send (digests, joined); gone when the ask ends.
@@ -77,9 +81,17 @@ flights = sa.Table(
     sa.Column("teacher_id", sa.Integer, nullable=False),
     sa.Column("calls", sa.Integer, nullable=False),
     sa.Column("digests", sa.LargeBinary, nullable=False),
+    sa.Column("price", sa.Double, nullable=False, server_default="0"),  # of one call
 )
 
-MIGRATIONS: dict[int, list[str]] = {}
+MIGRATIONS = {  # from each version to the next
+    1: [
+        f'ALTER TABLE {responses.name} RENAME COLUMN "row" TO blob_row',
+        f"ALTER TABLE {teachers.name} ADD COLUMN imported BIGINT DEFAULT 0 NOT NULL",
+        f"ALTER TABLE {teachers.name} ADD COLUMN cost DOUBLE PRECISION DEFAULT 0 NOT NULL",
+        f"ALTER TABLE {flights.name} ADD COLUMN price DOUBLE PRECISION DEFAULT 0 NOT NULL",
+    ],
+}
 
 
 class Database:
@@ -126,6 +138,12 @@ class Database:
             connection.execute(sa.select(version_table.c.version).with_for_update()).all()
             yield
 
+    def compact(self) -> None:
+        """Give the space of what was deleted back to the disk. PostgreSQL does so by itself."""
+        if self.path is not None:
+            with self._sentences(), closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS)) as connection:
+                connection.execute("VACUUM")
+
     # -- who is alive -------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -136,13 +154,15 @@ class Database:
         """
         number = secrets.randbits(62)
         if self.is_sqlite:
-            lock = sqlite3.connect(self._lock_path(number), isolation_level=None, check_same_thread=False)
+            path = self._lock_path(number)
+            lock = sqlite3.connect(path, isolation_level=None)
             try:
+                lock.execute("PRAGMA journal_mode = memory")
                 lock.execute("BEGIN EXCLUSIVE")
                 yield number
             finally:
                 lock.close()
-                self._lock_path(number).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         else:
             with connection.begin():
                 connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
@@ -160,6 +180,7 @@ class Database:
             return True
         lock = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
+            lock.execute("PRAGMA journal_mode = memory")
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
@@ -190,7 +211,7 @@ class Database:
             elif tables and self.is_sqlite:
                 raise UserError(f"{self.shown} is a database of something else, not a store; choose another path.")
         with self.connect() as connection, connection.begin():
-            if not self.is_sqlite:
+            if not self.is_sqlite:  # SQLite's transaction is alone already
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x7475_6974)))
             _meta.create_all(connection)
             found = connection.scalar(sa.select(version_table.c.version))
@@ -198,7 +219,7 @@ class Database:
                 connection.execute(version_table.insert().values(version=VERSION))
             for version in range(found or VERSION, VERSION):
                 for statement in MIGRATIONS[version]:
-                    connection.execute(sa.text(statement))
+                    connection.exec_driver_sql(statement)
             connection.execute(version_table.update().values(version=VERSION))
 
     # -- errors -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -30,14 +30,18 @@ class Flight:
 
 def located(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
     """Blob and row of those of the digests that are stored."""
+    # The two statements that see every response are written out: SQLAlchemy's would take several times as long.
     found: dict[bytes, tuple[int, int]] = {}
-    columns = sa.select(responses.c.digest, responses.c.blob_id, responses.c.row)
-    query = columns.where(
-        responses.c.teacher_id == teacher_id, responses.c.digest.in_(sa.bindparam("d", expanding=True))
-    )
+    query = f"SELECT digest, blob_id, blob_row FROM {responses.name} WHERE teacher_id = "
     for start in range(0, len(digests), LOOKUP):
-        for digest, blob, row in connection.execute(query, {"d": digests[start : start + LOOKUP]}):
-            found[bytes(digest)] = (blob, row)
+        part = tuple(digests[start : start + LOOKUP])
+        if connection.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(
+                f"{query}? AND digest IN ({','.join('?' * len(part))})", (teacher_id, *part)
+            )
+        else:
+            rows = connection.exec_driver_sql(f"{query}%s AND digest = ANY(%s)", (teacher_id, list(part)))
+        found.update((digest, (blob, row)) for digest, blob, row in rows.all())
     return found
 
 
@@ -59,6 +63,21 @@ def identify(connection: Connection, name: str, fingerprint: str) -> int | None:
     return connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
 
 
+def register(connection: Connection, name: str, fingerprint: str) -> int:
+    """The id of the teacher with this fingerprint, entered if it is new, and its name bound to it.
+
+    Raises:
+        UserError: the name is bound to another fingerprint.
+    """
+    teacher_id = identify(connection, name, fingerprint)
+    if teacher_id is None:
+        insert = teachers.insert().values(fingerprint=fingerprint).returning(teachers.c.id)
+        teacher_id = connection.execute(insert).scalar_one()
+    if connection.scalar(sa.select(names.c.name).where(names.c.name == name)) is None:
+        connection.execute(names.insert().values(name=name, teacher_id=teacher_id))
+    return teacher_id
+
+
 def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> None:
     """Count what dead askers had in flight as paid and unknown, and end their asks. Inside a writing transaction."""
     for owner in connection.scalars(sa.select(asks.c.owner)).all():
@@ -69,20 +88,20 @@ def settle_dead(database: Database, connection: Connection, mine: int | None = N
 def end_ask(connection: Connection, owner: int) -> int:
     """End an ask; what it had in flight is paid and unknown. Returns how many calls that was."""
     lost = 0
-    query = sa.select(flights.c.teacher_id, flights.c.calls).where(flights.c.owner == owner)
-    for teacher_id, calls in connection.execute(query).all():
-        add(connection, teacher_id, Accounts(paid=calls, unknown=calls))
+    query = sa.select(flights.c.teacher_id, flights.c.calls, flights.c.price).where(flights.c.owner == owner)
+    for teacher_id, calls, price in connection.execute(query).all():
+        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), price)
         lost += calls
     connection.execute(flights.delete().where(flights.c.owner == owner))
     connection.execute(asks.delete().where(asks.c.owner == owner))
     return lost
 
 
-def add(connection: Connection, teacher_id: int, accounts: Accounts) -> None:
-    """Add to a teacher's accounts."""
-    changes = {name: teachers.c[name] + count for name, count in accounts.as_dict().items() if count}
-    if changes:
-        connection.execute(teachers.update().where(teachers.c.id == teacher_id).values(changes))
+def add(connection: Connection, teacher_id: int, accounts: Accounts, price: float = 0.0) -> None:
+    """Add to a teacher's accounts, calls being paid at a price each."""
+    changes = {name: teachers.c[name] + count for name, count in accounts.as_dict().items()}
+    changes["cost"] = teachers.c.cost + accounts.paid * price
+    connection.execute(teachers.update().where(teachers.c.id == teacher_id).values(changes))
 
 
 def planned(connection: Connection, teacher_id: int) -> set[bytes]:
@@ -115,6 +134,16 @@ def check_layers(
             )
 
 
+def wrong_widths(connection: Connection, teacher_id: int, outputs: Mapping[str, Tensor]) -> str | None:
+    """What is wrong where vectors are not as wide as those stored for this teacher, None if nothing is."""
+    query = sa.select(layouts.c.outputs).where(layouts.c.teacher_id == teacher_id)
+    for stored in connection.scalars(query):
+        for name, (_, shape) in payload.read_layout(stored).items():
+            if len(shape) == 1 and name in outputs and list(outputs[name].shape[1:]) != shape:
+                return f"{name} {outputs[name][0].numel()} wide, where those stored are {shape[0]} wide"
+    return None
+
+
 def store_rows(
     connection: Connection, teacher_id: int, fingerprint: str, digests: Sequence[bytes], outputs: Mapping[str, Tensor]
 ) -> None:
@@ -131,29 +160,42 @@ def store_rows(
         data = payload.encode(part, {name: value[start : start + step] for name, value in outputs.items()})
         blob = {"layout_id": layout_id, "checksum": payload.checksum(fingerprint, data), "payload": data}
         blob_id = connection.execute(blobs.insert().values(blob).returning(blobs.c.id)).scalar_one()
-        index = [{"teacher_id": teacher_id, "digest": d, "blob_id": blob_id, "row": row} for row, d in enumerate(part)]
-        connection.execute(responses.insert(), index)
+        index_blob(connection, teacher_id, blob_id, part)
 
 
+def index_blob(connection: Connection, teacher_id: int, blob_id: int, digests: Sequence[bytes]) -> int:
+    """Enter the rows of a blob in the index; returns how many."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    insert = f"INSERT INTO {responses.name} (teacher_id, digest, blob_id, blob_row) VALUES ({', '.join([mark] * 4)})"
+    rows = [(teacher_id, digest, blob_id, row) for row, digest in enumerate(digests)]
+    connection.exec_driver_sql(insert, rows)
+    return len(rows)
+
+
+@dataclass
 class Ledger:
-    """One ask's side of the books. Each method is one transaction; all are called from one thread."""
+    """One ask's side of the books. Each method is one transaction; all are called from one thread.
 
-    def __init__(
-        self,
-        database: Database,
-        connection: Connection,
-        owner: int,
-        fingerprint: str,
-        budget: int,
-        store_budget: int | None,
-    ) -> None:
-        self.database, self.connection, self.owner = database, connection, owner
-        self.fingerprint, self.budget, self.store_budget = fingerprint, budget, store_budget
-        self.teacher_id = 0
-        self.accounts, self.stored = Accounts(), 0
+    Attributes:
+        budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
+        price: of one call.
+        accounts: the calls of this ask so far.
+        stored: how many answers it has stored.
+    """
 
-    def open(self, name: str, digests: Sequence[bytes], layers: Sequence[str]) -> list[bytes]:
-        """Announce an ask about distinct digests; returns those that are not stored.
+    database: Database
+    connection: Connection
+    owner: int
+    fingerprint: str
+    budget: int
+    store_budget: int | None
+    price: float
+    teacher_id: int = 0
+    accounts: Accounts = field(default_factory=Accounts)
+    stored: int = 0
+
+    def open(self, name: str, digests: Sequence[bytes], layers: Sequence[str], *, again: bool = False) -> list[bytes]:
+        """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
 
         Raises:
             BudgetError: they do not all fit in the budget.
@@ -161,18 +203,14 @@ class Ledger:
         """
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection)
-            known = identify(self.connection, name, self.fingerprint)
-            if known is None:
-                insert = teachers.insert().values(fingerprint=self.fingerprint).returning(teachers.c.id)
-                known = self.connection.execute(insert).scalar_one()
-            self.teacher_id = known
-            if self.connection.scalar(sa.select(names.c.name).where(names.c.name == name)) is None:
-                self.connection.execute(names.insert().values(name=name, teacher_id=known))
-            stored = located(self.connection, known, digests)
-            check_layers(self.connection, known, stored, layers)
-            new = [digest for digest in digests if digest not in stored]
+            self.teacher_id = register(self.connection, name, self.fingerprint)
+            stored = located(self.connection, self.teacher_id, digests)
+            check_layers(self.connection, self.teacher_id, stored, layers)
+            new = [digest for digest in digests if again or digest not in stored]
             self._check_budget(name, new)
-            self.connection.execute(asks.insert().values(owner=self.owner, teacher_id=known, plan=b"".join(new)))
+            self.connection.execute(
+                asks.insert().values(owner=self.owner, teacher_id=self.teacher_id, plan=b"".join(new))
+            )
         return new
 
     def reserve(self, digests: Sequence[bytes], *, again: bool = False) -> tuple[Flight | None, list[bytes]]:
@@ -191,8 +229,8 @@ class Ledger:
                 return None, busy
             self._check_paid(len(mine))
             flight = Flight(secrets.randbits(62), mine)
-            row = {"owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine), "digests": b"".join(mine)}
-            self.connection.execute(flights.insert().values(id=flight.id, **row))
+            row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine)}
+            self.connection.execute(flights.insert().values(**row, digests=b"".join(mine), price=self.price))
         return flight, busy
 
     def record(self, flight: Flight, digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> str | None:
@@ -203,22 +241,17 @@ class Ledger:
         with self.database.write(self.connection):
             if not self._settle(flight, Accounts(paid=len(flight.digests))) or not digests:
                 return None
-            wrong = self._wrong_widths(outputs)
+            wrong = wrong_widths(self.connection, self.teacher_id, outputs)
             if wrong is None:
                 store_rows(self.connection, self.teacher_id, self.fingerprint, digests, outputs)
         if wrong is None:
             self.stored += len(digests)
         return wrong
 
-    def refuse(self, flight: Flight) -> None:
-        """Settle a request that was refused: nothing is paid, and the inputs are free again."""
+    def settle(self, flight: Flight, accounts: Accounts) -> None:
+        """Settle a request that brought no answer, as it is to be counted; its inputs are free again."""
         with self.database.write(self.connection):
-            self._settle(flight, Accounts(failed=len(flight.digests)))
-
-    def lose(self, flight: Flight) -> None:
-        """Settle a request whose fate is unknown: it is paid."""
-        with self.database.write(self.connection):
-            self._settle(flight, Accounts(paid=len(flight.digests), unknown=len(flight.digests)))
+            self._settle(flight, accounts)
 
     def close(self, served: int) -> None:
         """End the ask. What is still in flight is paid and unknown."""
@@ -238,7 +271,7 @@ class Ledger:
         """Count a flight, unless it was counted already (by this very call, before it was interrupted)."""
         if not self.connection.execute(flights.delete().where(flights.c.id == flight.id)).rowcount:
             return False
-        add(self.connection, self.teacher_id, accounts)
+        add(self.connection, self.teacher_id, accounts, self.price)
         self.accounts += accounts
         return True
 
@@ -274,14 +307,6 @@ class Ledger:
                     f"{calls} more calls do not fit in the budget of {budget}, of which {spent} are used up, some "
                     "since this ask began; what was answered is stored, raise the budget and run again for the rest."
                 )
-
-    def _wrong_widths(self, outputs: Mapping[str, Tensor]) -> str | None:
-        query = sa.select(layouts.c.outputs).where(layouts.c.teacher_id == self.teacher_id)
-        for stored in self.connection.scalars(query):
-            for name, (_, shape) in payload.read_layout(stored).items():
-                if len(shape) == 1 and name in outputs and list(outputs[name].shape[1:]) != shape:
-                    return f"{name} {tuple(outputs[name].shape[1:])} wide where the stored ones are {tuple(shape)}"
-        return None
 
 
 def _difference(bound: str, given: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,7 +16,15 @@ from tuition.store import payload
 from tuition.store.database import blobs, layouts, teachers
 from tuition.store.ledger import located
 
-BLOBS = 32  # blobs a query
+BLOBS = 32  # blobs a query, so that few of them are in memory at a time
+
+_blobs = (
+    sa.select(blobs.c.id, blobs.c.checksum, blobs.c.payload, layouts.c.outputs, layouts.c.teacher_id)
+    .add_columns(teachers.c.fingerprint)
+    .join(layouts, layouts.c.id == blobs.c.layout_id)
+    .join(teachers, teachers.c.id == layouts.c.teacher_id)
+    .order_by(blobs.c.id)
+)
 
 
 class DamagedError(UserError):
@@ -28,42 +37,72 @@ def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> d
     Vectors are float32, feature maps bfloat16.
 
     Raises:
-        DamagedError: a blob's bytes or an index entry are not what was written.
+        DamagedError: a blob or an index entry is not what was written.
         UserError: some are not stored, or they have no output of one shape in common.
     """
     where = located(connection, teacher_id, list(dict.fromkeys(digests)))
     missing = sum(digest not in where for digest in digests)
     if missing:
-        raise UserError(f"{missing} responses are not in the store any more; they were pruned meanwhile, ask again.")
-    fingerprint = connection.scalar(sa.select(teachers.c.fingerprint).where(teachers.c.id == teacher_id)) or ""
+        raise UserError(f"{missing} responses are not in the store any more, they were pruned meanwhile; ask again.")
     blob_of, row_of = np.array([where[digest] for digest in digests]).T
     order = np.argsort(blob_of, kind="stable")
     needed, starts = np.unique(blob_of[order], return_index=True)
     members = dict(zip(needed.tolist(), np.split(order, starts[1:]), strict=True))
 
-    shapes = common_outputs(connection, teacher_id, needed.tolist())
+    shapes = _common(connection, needed.tolist())
     found = {name: torch.empty((len(digests), *shape), dtype=dtype) for name, (dtype, shape) in shapes.items()}
-    for blob_id, inputs, outputs in fetch(connection, fingerprint, needed.tolist()):
-        at, rows = members[blob_id], row_of[members[blob_id]]
-        for i, row in zip(at.tolist(), rows.tolist(), strict=True):
-            if row >= len(inputs) or inputs[row] != digests[i]:
-                raise damaged(blob_id, "its index points to another input's answer")
-        at, rows = torch.from_numpy(at), torch.from_numpy(rows)
-        for name, value in found.items():
-            value[at] = outputs[name][rows].to(value.dtype)
+    for start in range(0, len(needed), BLOBS):
+        part = needed[start : start + BLOBS].tolist()
+        for blob in connection.execute(_blobs.where(blobs.c.id.in_(part))):
+            inputs, outputs = open_blob(blob)
+            at = members.pop(blob.id)
+            rows = row_of[at]
+            for i, row in zip(at.tolist(), rows.tolist(), strict=True):
+                if not row < len(inputs) or inputs[row] != digests[i]:
+                    raise damaged(blob.id, "its index points to another input's answer")
+            for name, value in found.items():
+                value[torch.from_numpy(at)] = outputs[name][torch.from_numpy(rows)].to(value.dtype)
+    if members:
+        raise damaged(next(iter(members)), "the index points to it, but it is not there")
     return found
 
 
-def common_outputs(
-    connection: Connection, teacher_id: int, blob_ids: Sequence[int]
-) -> dict[str, tuple[torch.dtype, list[int]]]:
+def every_blob(connection: Connection, *conditions: Any) -> Iterator[Any]:
+    """All blobs that meet the conditions, by id: checksum, payload, outputs, teacher_id and fingerprint."""
+    last = 0
+    while found := connection.execute(_blobs.where(blobs.c.id > last, *conditions).limit(BLOBS)).all():
+        yield from found
+        last = found[-1].id
+
+
+def open_blob(blob: Any) -> tuple[list[bytes], dict[str, Tensor]]:
+    """Digests of the inputs and outputs, as stored, of a row of `every_blob`.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    if payload.checksum(blob.fingerprint, blob.payload) != blob.checksum:
+        raise damaged(blob.id, "its bytes do not match their checksum")
+    inputs, outputs = payload.decode(blob.payload)
+    if payload.layout(outputs) != blob.outputs:
+        raise damaged(blob.id, "its outputs are not those announced")
+    return inputs, outputs
+
+
+def damaged(blob_id: int, why: str) -> DamagedError:
+    return DamagedError(
+        f"blob {blob_id} of the store is damaged ({why}); restore a copy of the store, or drop what is damaged with "
+        "`tuition store prune --damaged` and ask about it again."
+    )
+
+
+def _common(connection: Connection, blob_ids: Sequence[int]) -> dict[str, tuple[torch.dtype, list[int]]]:
     """The outputs that all these blobs hold, as name -> (type as read, shape of a row)."""
-    used: set[int] = set()
+    found: set[str] = set()
     for start in range(0, len(blob_ids), 500):
-        query = sa.select(blobs.c.layout_id).distinct().where(blobs.c.id.in_(blob_ids[start : start + 500]))
-        used.update(connection.scalars(query))
-    query = sa.select(layouts.c.outputs).where(layouts.c.id.in_(used))
-    specs = [payload.read_layout(text) for text in connection.scalars(query)]
+        query = sa.select(layouts.c.outputs).distinct().join(blobs, blobs.c.layout_id == layouts.c.id)
+        found.update(connection.scalars(query.where(blobs.c.id.in_(blob_ids[start : start + 500]))))
+    specs = [payload.read_layout(text) for text in sorted(found)]
     shapes = {}
     for name in [name for name in specs[0] if all(name in spec for spec in specs)]:
         shape = specs[0][name][1]
@@ -73,25 +112,5 @@ def common_outputs(
             )
         shapes[name] = (torch.bfloat16 if len(shape) > 1 else torch.float32, shape)
     if not shapes:
-        raise UserError("the stored answers have no output in common; ask about them separately.")
+        raise UserError("the stored answers have no output in common; ask about these inputs separately.")
     return shapes
-
-
-def fetch(
-    connection: Connection, fingerprint: str, blob_ids: Sequence[int]
-) -> Iterator[tuple[int, list[bytes], dict[str, Tensor]]]:
-    """Blob by blob: its id, its inputs' digests and its outputs, checked."""
-    for start in range(0, len(blob_ids), BLOBS):
-        part = blob_ids[start : start + BLOBS]
-        query = sa.select(blobs.c.id, blobs.c.checksum, blobs.c.payload).where(blobs.c.id.in_(part))
-        for blob_id, checksum, data in connection.execute(query):
-            if payload.checksum(fingerprint, data) != checksum:
-                raise damaged(blob_id, "its bytes do not match their checksum")
-            yield blob_id, *payload.decode(data)
-
-
-def damaged(blob_id: int, why: str) -> DamagedError:
-    return DamagedError(
-        f"blob {blob_id} of the store is damaged ({why}); restore a copy, or drop what is damaged with "
-        "`tuition store prune --damaged` and ask about it again."
-    )

@@ -66,6 +66,7 @@ class ResponseStore:
         batch_size: int = 64,
         concurrency: int = 1,
         retries: int = 5,
+        cost_per_call: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> TransferSet:
         """Answers for every input of a pool, paying only for those that are not stored.
@@ -77,6 +78,7 @@ class ResponseStore:
             batch_size: inputs a request, and responses a commit.
             concurrency: requests in flight at a time; above one, the teacher is called from several threads.
             retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
+            cost_per_call: price of one call, added to the teacher's cost in this store for each call paid.
             progress: called with (new calls settled, new calls in all) after each request.
 
         Returns:
@@ -103,6 +105,7 @@ class ResponseStore:
             pool,
             budget=budget,
             store_budget=self.budget,
+            price=cost_per_call or 0.0,
             dtype=self.dtype,
             batch_size=batch_size,
             concurrency=concurrency,

@@ -1,0 +1,140 @@
+"""Looking after a store: usage, verification, pruning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tuition.data.transfer import Accounts
+from tuition.errors import UserError
+from tuition.store.database import asks, blobs, layouts, names, responses, teachers
+from tuition.store.ledger import index_blob, located, settle_dead
+from tuition.store.reading import DamagedError, every_blob, open_blob
+from tuition.store.store import ResponseStore
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a store holds of one teacher.
+
+    Attributes:
+        names: what the teacher is called.
+        fingerprint: what it is.
+        accounts: all calls ever.
+        cost: of the calls paid, as far as their price was given.
+        responses: how many are stored now.
+        imported: how many came from other stores.
+        bytes: of the stored answers.
+    """
+
+    names: tuple[str, ...]
+    fingerprint: str
+    accounts: Accounts
+    cost: float
+    responses: int
+    imported: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at.
+
+    Attributes:
+        responses: how many the store says it holds.
+        whole: how many of them are as they were written, and found by their inputs.
+        problems: what is wrong, a sentence each.
+    """
+
+    responses: int
+    whole: int
+    problems: tuple[str, ...]
+
+
+def usage(store: ResponseStore) -> list[Usage]:
+    """Teacher by teacher, what is stored and what it cost."""
+    with store.database.connect() as connection, store.database.write(connection):
+        settle_dead(store.database, connection)
+        found = []
+        for teacher in connection.execute(sa.select(teachers).order_by(teachers.c.id)).all():
+            called = sa.select(names.c.name).where(names.c.teacher_id == teacher.id).order_by(names.c.name)
+            count = sa.select(sa.func.count()).where(responses.c.teacher_id == teacher.id)
+            held = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(blobs.c.payload)), 0))
+            held = held.join(layouts, layouts.c.id == blobs.c.layout_id).where(layouts.c.teacher_id == teacher.id)
+            found.append(
+                Usage(
+                    names=tuple(connection.scalars(called)),
+                    fingerprint=teacher.fingerprint,
+                    accounts=Accounts(teacher.paid, teacher.served, teacher.failed, teacher.unknown),
+                    cost=teacher.cost,
+                    responses=connection.scalar(count) or 0,
+                    imported=teacher.imported,
+                    bytes=int(connection.scalar(held) or 0),
+                )
+            )
+        return found
+
+
+def verify(store: ResponseStore) -> Verification:
+    """Read every answer and compare it with its checksum and with its index. Costs no calls."""
+    whole, problems = 0, []
+    with store.database.read() as connection:
+        if store.database.is_sqlite:
+            lines = [line for (line,) in connection.exec_driver_sql("PRAGMA quick_check") if line != "ok"]
+            problems += [f"SQLite finds: {line}" for line in lines]
+        for blob in every_blob(connection):
+            try:
+                digests, _ = open_blob(blob)
+            except DamagedError as error:
+                problems.append(str(error))
+                continue
+            index = located(connection, blob.teacher_id, digests)
+            right = sum(index.get(digest) == (blob.id, row) for row, digest in enumerate(digests))
+            if right < len(digests):
+                problems.append(f"the index of {len(digests) - right} answers in blob {blob.id} is damaged.")
+            whole += right
+        count = connection.scalar(sa.select(sa.func.count()).select_from(responses)) or 0
+    if count != whole and not problems:
+        problems.append(f"the index has {count} entries for {whole} answers.")
+    return Verification(count, whole, tuple(problems))
+
+
+def mend(store: ResponseStore) -> int:
+    """Drop the answers that are damaged, so that they can be asked again, and index the others anew.
+
+    Returns how many fewer responses the store holds. Costs no calls.
+    """
+    with store.database.connect() as connection, store.database.write(connection):
+        before = connection.execute(responses.delete()).rowcount
+        connection.execute(blobs.delete().where(blobs.c.layout_id.not_in(sa.select(layouts.c.id))))
+        kept = 0
+        for blob in every_blob(connection):
+            try:
+                digests, _ = open_blob(blob)
+            except DamagedError:
+                connection.execute(blobs.delete().where(blobs.c.id == blob.id))
+                continue
+            kept += index_blob(connection, blob.teacher_id, blob.id, digests)
+        return before - kept
+
+
+def prune(store: ResponseStore, teacher: str) -> int:
+    """Drop all responses of the teacher of this name; returns how many. Its name and its accounts remain.
+
+    Raises:
+        UserError: no teacher of this name, or somebody is asking it now.
+    """
+    with store.database.connect() as connection, store.database.write(connection):
+        settle_dead(store.database, connection)
+        teacher_id = connection.scalar(sa.select(names.c.teacher_id).where(names.c.name == teacher))
+        if teacher_id is None:
+            raise UserError(f"the store knows no teacher {teacher!r}; `tuition store usage` lists those it knows.")
+        if connection.scalar(sa.select(asks.c.owner).where(asks.c.teacher_id == teacher_id)) is not None:
+            raise UserError(f"teacher {teacher!r} is being asked now; prune when that is over.")
+        own = sa.select(layouts.c.id).where(layouts.c.teacher_id == teacher_id)
+        connection.execute(blobs.delete().where(blobs.c.layout_id.in_(own)))
+        connection.execute(layouts.delete().where(layouts.c.teacher_id == teacher_id))
+        dropped = connection.execute(responses.delete().where(responses.c.teacher_id == teacher_id)).rowcount
+    store.database.compact()
+    return dropped
