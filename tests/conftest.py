@@ -1,0 +1,13 @@
+"""What every test relies on: a data cache of its own, and one thread, so that results repeat and cores are shared."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["TUITION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
