@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import click
 import typer
 from typer import Argument, Option
 
@@ -388,14 +387,20 @@ def _settings(kind: type[S], config: Path | None, given: Mapping[str, Any], sets
     return kind.of(values | {name: value for name, value in given.items() if value is not None})
 
 
+# All that can be wrong with a command line; newer typers carry a click of their own.
+UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """Run the command line: what the user can mend is one sentence and exit code 2."""
+    sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
     try:
-        app(standalone_mode=False)
-    except click.exceptions.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+        if app(standalone_mode=False) == 130:  # newer typers turn Ctrl-C into this
+            raise KeyboardInterrupt
+    except UsageError as error:
+        say(_sentence(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         say("Stopped. Give the same command again to go on from here.")
         sys.exit(130)
     except UserError as error:
@@ -404,6 +409,13 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+
+
+def _sentence(error: Any) -> str:
+    """What is wrong with a command line; the help, where nothing was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error.format_message()
+    return f"Error: {error.format_message().rstrip('.')}; see `{error.ctx.command_path} --help`."
 
 
 if __name__ == "__main__":

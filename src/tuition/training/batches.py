@@ -54,7 +54,7 @@ class Batches:
             self.views = pool.asked_views(augment).to(device)
         self.augment, self.num_classes, self.device, self.generator = augment, num_classes, device, generator
         self.groups, self.drawn = objective.groups, None
-        self.steps = math.ceil(len(transfer) / batch_size)
+        self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
         if self.groups is not None:
             rows = sum(self.groups)
             if rows > len(transfer):

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from tuition.errors import UserError
+
 CALIBRATION_BINS = 15
 
 
@@ -32,15 +34,26 @@ class Evaluation:
 
 
 def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
-    """Compare logits (n, k) with class indices (n,)."""
+    """Compare logits (n, k) with class indices (n,).
+
+    Raises:
+        ValueError: no rows, or not as many labels.
+        UserError: labels that no logit stands for, or logits that are not finite.
+    """
     if len(logits) == 0 or len(logits) != len(labels):
         raise ValueError(f"{len(logits)} rows of logits do not match {len(labels)} labels.")
+    highest, classes = int(labels.max()), logits.shape[1]
+    if highest >= classes:
+        raise UserError(
+            f"the labels run to {highest}, but the model knows {classes} classes, 0 to {classes - 1}; "
+            "evaluate it on data of the kind it was trained for."
+        )
+    if not bool(logits.isfinite().all()):
+        raise UserError("the model answers with NaN or infinity; train it again with a lower learning rate.")
     labels = labels.to(logits.device)
-    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = top == labels[:, None]
     return Evaluation(
-        accuracy=percent(hits[:, 0]),
-        top5=percent(hits.any(dim=1)),
+        accuracy=percent(logits.argmax(dim=1) == labels),
+        top5=percent((logits.topk(min(5, classes), dim=1).indices == labels[:, None]).any(dim=1)),
         calibration_error=calibration_error(logits, labels),
         count=len(labels),
     )
@@ -80,6 +93,6 @@ def per_class(counts: Tensor) -> list[ClassRow]:
 
 
 def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts (k, k): row = label, column = prediction."""
+    """Counts (k, k): row = label, column = prediction; labels are below k."""
     index = labels.cpu() * num_classes + predicted.cpu()
     return torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)

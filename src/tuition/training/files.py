@@ -90,7 +90,9 @@ def read_run(directory: Path) -> dict[str, Any]:
             f"{directory} is not the folder of a run (it has no {RUN}); give the folder of a finished run."
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or make the run again in another folder.") from None
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it, or make the run again in another folder."
+        ) from None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -115,7 +115,8 @@ def train(
             if improved or row["validation"] == state.best:
                 state.best, state.best_epoch = row["validation"], state.epoch
                 best = _weights(student, objective)
-            if settings.schedule == "stages" and stages.update(improved):
+            # After the last stage the last weights stay, for they are evaluated too.
+            if settings.schedule == "stages" and stages.update(improved) and not stages.finished:
                 _restore(student, objective, best)
                 optimizer.state.clear()
         state.seconds += time.perf_counter() - begun

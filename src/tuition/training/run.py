@@ -247,7 +247,7 @@ def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> N
     """The run's files; run.json last, for it says that the others are whole."""
     from tuition.training.curves import draw
 
-    run.student.save(directory, weights)
+    models.save_weights(run.student, directory / weights)
     files.write_rows(directory / files.METRICS, run.history)
     draw(run.history, directory / files.CURVES)
     files.write_json(
@@ -261,7 +261,7 @@ def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> N
             "versions": versions(),
         },
     )
-    (directory / files.CHECKPOINT).unlink(missing_ok=True)
+    files.finish(directory)
 
 
 def _reopen(directory: Path, record: dict[str, Any], module: nn.Module) -> Run:

@@ -14,7 +14,7 @@ from tuition.errors import UserError
 class Settings(BaseModel):
     """Settings that refuse what they do not know, with one sentence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
@@ -45,7 +45,9 @@ class Settings(BaseModel):
         try:
             values = yaml.safe_load(Path(path).read_text())
         except OSError as error:
-            raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+            raise UserError(
+                f"cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file of settings."
+            ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             where = getattr(error, "problem_mark", None)
             line = f" near line {where.line + 1}" if where is not None else ""

@@ -54,7 +54,7 @@ class Student(nn.Module):
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self.model(inputs)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, inputs: Pool | Tensor) -> Tensor:
         """Logits (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
         batches = self._prepare(inputs)
@@ -119,7 +119,10 @@ class Student(nn.Module):
         return torch.zeros(2, *self.input_shape, dtype=dtype)
 
     def _prepare(self, inputs: Pool | Tensor) -> Tensor:
-        inputs = torch.as_tensor(inputs.asked() if isinstance(inputs, Pool) else inputs)
+        inputs = inputs.asked() if isinstance(inputs, Pool) else inputs
+        if isinstance(inputs, list):
+            raise UserError("this student takes images or vectors, not text; encode it first.")
+        inputs = torch.as_tensor(inputs)
         if inputs.ndim == len(self.input_shape):
             inputs = inputs[None]
         if self.crop is not None and tuple(inputs.shape[1:]) != self.input_shape:
@@ -140,20 +143,14 @@ class Student(nn.Module):
             "crop": None if self.crop is None else vars(self.crop),
         }
 
-    def save(self, directory: Path, name: str) -> None:
-        """Weights and preprocessing to the safetensors file `name`."""
-        from safetensors.torch import save
 
-        weights = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
-        files.write(directory / name, save(weights))
-
-
-def load(run: str | Path, *, model: nn.Module | None = None) -> Student:
+def load(run: str | Path, *, model: nn.Module | None = None, preprocess: nn.Module | None = None) -> Student:
     """The student (or teacher) that a run folder holds, on the CPU, in evaluation mode.
 
     Args:
         run: the folder of a finished run.
-        model: the architecture, for a student that was not made by `models.create`.
+        model: the architecture, for a student that was not made by `models.create`; its weights are replaced.
+        preprocess: the module that was given to `distill`, where one was.
 
     Raises:
         UserError: not a finished run, or its files are damaged.
@@ -173,7 +170,7 @@ def load(run: str | Path, *, model: nn.Module | None = None) -> Student:
     shape = tuple(card["input_shape"])
     student = Student(
         model,
-        models.Preprocess([0.0] * shape[0], [1.0] * shape[0]),
+        preprocess if preprocess is not None else models.Preprocess([0.0] * shape[0], [1.0] * shape[0]),
         input_shape=shape,
         class_names=None if card["class_names"] is None else tuple(card["class_names"]),
         crop=None if card["crop"] is None else Crop(**card["crop"]),
