@@ -77,6 +77,11 @@ def test_merging_keeps_each_key_once_and_prefers_a_run_that_is_done(tmp_path):
     records.append(b, failed)
     assert [(run.key, run.status) for run in records.read(a, b)] == [("a1", "done"), ("other", "done")]
     assert [run.accuracy for run in records.read(b, a)] == [50.0, RUN.accuracy]
+    c = tmp_path / "c"
+    records.append(c, replace(failed, purpose="selection"))
+    records.append(c, replace(done, purpose="selection", accounting="published"))
+    records.append(c, done)
+    assert [(run.status, run.purpose) for run in records.read(c)] == [("done", "selection"), ("done", "result")]
 
 
 def test_a_torn_line_is_neither_read_nor_kept(tmp_path):

@@ -6,7 +6,6 @@ its own marker and its name at the end of its line. A method looks the same in e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle, pairwise
@@ -190,8 +189,14 @@ def _call_axis(axes: Axes, calls: list[float]) -> None:
     if len(calls) > 2 and all(b >= 1.6 * a > 0 for a, b in pairwise(calls)):
         axes.set_xscale("log", base=2)
     axes.set_xlim(right=calls[-1])  # the lines run up to their names
-    crowded = math.ceil(len(calls) * len(f"{calls[-1]:,.0f}") / 30)
-    axes.xaxis.set_major_locator(FixedLocator(calls[::-crowded]))
+    places = (axes.transData + axes.transAxes.inverted()).transform([(count, 0) for count in calls])[:, 0]
+    ticks, apart = [calls[-1]], 0.045 * len(f"{calls[-1]:,.0f}")
+    last = places[-1]
+    for count, place in zip(calls[-2::-1], places[-2::-1], strict=True):
+        if last - place >= apart:  # else its number would run into the next
+            ticks.append(count)
+            last = place
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 LABELS = {
-    **{name: name.upper() for name in ("kd", "rkd", "crd", "ckd", "dist", "mse", "vid")},
+    **{name: name.upper() for name in ("kd", "rkd", "crd", "ckd", "cc", "dist", "mse", "vid")},
     "ce": "labels only",
     "ckd_exact": "CKD, no anchor",
+    "ckd_exact_recentred": "CKD, recentred",
     "ckd_published": "CKD, published",
+    "ckd_published_recentred": "CKD, publ., recentred",
     "ckd_2_1": "CKD, 2 against 1",
     "ckd_2_2": "CKD, 2 against 2",
     "mixup": "Mixup",
     "cutmix": "CutMix",
-    "cutmixpick": "CutMixPick",
+    "cutmix_pick": "CutMixPick",
     "fitnets": "FitNets",
     "tf_fd": "Tf-FD",
     "cifar100": "CIFAR-100",
@@ -25,8 +27,9 @@ def label(name: str) -> str:
     parts = plus(base).split("+")
     if len(parts) > 1:
         printed = " + ".join(map(label, parts))
-    elif base.startswith("rkd_") and base[4:].isdigit():
-        printed = f"RKD ({base[4:]} dims)"
+    elif base.startswith("rkd_"):
+        dimensions, _, alone = base[4:].partition("_")
+        printed = f"RKD ({dimensions} dims{', alone' if alone else ''})"
     elif base.startswith(("wrn_", "vgg")):
         printed = base.upper().replace("_", "-")
     elif base.startswith("resnet"):

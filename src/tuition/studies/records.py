@@ -102,7 +102,8 @@ def read(*directories: Path) -> list[Record]:
             end = record.key, record.purpose, record.accounting
             if record.status == "done" or end not in merged or merged[end].status == "failed":
                 merged[end] = record
-    return list(merged.values())
+    done = {record.key for record in merged.values() if record.status == "done"}
+    return [record for record in merged.values() if record.status == "done" or record.key not in done]
 
 
 def read_spectra(*directories: Path) -> dict[str, list[float]]:
