@@ -1,7 +1,7 @@
 """Figures for print and page: one column wide, vector and PNG, legible without colour.
 
-Colours are those of Okabe and Ito (2008), told apart by every common form of colour blindness; every method also has
-its own marker and its name at the end of its line. A method looks the same in every figure.
+Colours are those of Okabe and Ito (2008), told apart by every common form of colour blindness; every line also
+carries markers, and its name where it ends. The methods in STYLES look the same in every figure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuition.studies.published import label
+from tuition.studies.published import label, plus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,15 +66,21 @@ STYLES = {
     "crd": Style(SKY, "P"),
     "ce": Style(MUTED, "X"),
     "mse": Style(INK, "*"),
+    "fitnets": Style(BLUE, "<"),
+    "fitnets+crd": Style(SKY, "<"),
+    "fitnets+ckd": Style(VERMILLION, "<"),
+    "vid": Style(GREEN, ">", "--"),
+    "vid+crd": Style(PURPLE, ">", "--"),
+    "vid+ckd": Style(ORANGE, ">", "--"),
 }
 COLOURS = (VERMILLION, GREEN, BLUE, PURPLE, ORANGE, SKY, INK)
-SPARE = [Style(COLOURS[i % 7], "<p>H8"[i % 5], "-.") for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
+SPARE = [Style(COLOURS[i % 7], "^pH8v"[i % 5], "-.") for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
     """A style for each method: its own if it has one, else a spare one, in the order given."""
     spare = cycle(SPARE)
-    return {method: STYLES.get(method) or next(spare) for method in methods}
+    return {method: STYLES.get(plus(method)) or next(spare) for method in methods}
 
 
 def accuracy_curves(
