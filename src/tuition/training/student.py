@@ -119,10 +119,10 @@ class Student(nn.Module):
         return torch.zeros(2, *self.input_shape, dtype=dtype)
 
     def _prepare(self, inputs: Pool | Tensor) -> Tensor:
-        inputs = inputs.asked() if isinstance(inputs, Pool) else inputs
-        if isinstance(inputs, list):
+        raw = inputs.asked() if isinstance(inputs, Pool) else inputs
+        if isinstance(raw, list):
             raise UserError("this student takes images or vectors, not text; encode it first.")
-        inputs = torch.as_tensor(inputs)
+        inputs = torch.as_tensor(raw)
         if inputs.ndim == len(self.input_shape):
             inputs = inputs[None]
         if self.crop is not None and tuple(inputs.shape[1:]) != self.input_shape:
