@@ -117,7 +117,7 @@ def ask(
 
 @app.command()
 def distill(
-    out: Annotated[Path, Option(help="Folder for the run.")] = Path("runs/student"),
+    out: Annotated[Path | None, Option(help="Folder for the run; by default named after it, in runs/.")] = None,
     config: Config = None,
     data: Data = None,
     teacher: Teacher = None,
@@ -142,9 +142,15 @@ def distill(
         say(f"No teacher is named, so a quick stand-in serves: {name}, {job.STAND_IN_EPOCHS} epochs, kept in {folder}.")
         with _training() as progress:
             settings = job.with_stand_in(settings, progress)
+    if out is None:
+        out = job.usual_folder(settings)
     known = job.preflight(settings, out)
     with _progress("calls") as advance:
         transfer, validation = job.ask(settings, known, advance)
+    megabytes = job.maps_megabytes(settings, known, transfer)
+    if megabytes:
+        say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
+    transfer = job.complete(settings, known, transfer)
     with _training() as progress:
         run = job.train_student(settings, transfer, validation, out, progress)
     _report(run, f"Student {settings.student} of {settings.data} by {settings.method}", settings.cost_per_call)

@@ -19,7 +19,8 @@ from tuition import data, teachers
 from tuition.data import Pool, TransferSet
 from tuition.errors import UserError
 from tuition.models import Preprocess
-from tuition.store import Plan, ResponseStore
+from tuition.store import Plan, ResponseStore, maps_bytes, recompute
+from tuition.studies.mixes import add_paid_mixes
 from tuition.teachers import Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
@@ -65,6 +66,12 @@ class DistillSettings(AskSettings):
     student: str = Field("cnn_8", description="the student's architecture (see `tuition models`)")
     method: str = Field("ckd", description="what it is trained by (see `tuition methods`)")
     options: dict[str, Any] = Field({}, description="settings of the method")
+    paid_mixes: int = Field(0, ge=0, description="CutMixes to ask about as well, each a call; half of them are kept")
+
+
+# What a run's record holds of its settings; the store may move, and its address may hold a password.
+ASKED = {"data", "calls", "select", "view", "labels", "paid_mixes"}
+TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
 
 
 @lru_cache(maxsize=4)
@@ -203,7 +210,8 @@ def train_student(
         test=load_data(settings.data, "test"),
         seed=settings.seed,
         out=out,
-        described={"data": settings.data, "teacher": transfer.teacher, "calls": settings.calls},
+        described=settings.model_dump(include=ASKED)
+        | {"teacher": transfer.teacher, "fingerprint": transfer.fingerprint},
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
@@ -212,14 +220,49 @@ def train_student(
 def run(settings: DistillSettings, out: Path | None = None, progress: Progress | None = None) -> Run:
     """Check, ask, train."""
     teacher = preflight(settings, out)
-    return train_student(settings, *ask(settings, teacher), out, progress)
+    transfer, validation = ask(settings, teacher)
+    return train_student(settings, complete(settings, teacher, transfer), validation, out, progress)
+
+
+def complete(settings: DistillSettings, teacher: Teacher, transfer: TransferSet) -> TransferSet:
+    """The transfer set with all that the method needs beside answers: paid mixes, and maps of a local teacher."""
+    if settings.paid_mixes:
+        store = ResponseStore(settings.store)
+        transfer = add_paid_mixes(
+            store, teacher, transfer, settings.paid_mixes, seed=settings.seed, budget=settings.budget
+        )
+    layers = _missing_layers(settings, transfer)
+    return recompute(_local(teacher, layers), transfer, layers) if layers else transfer
+
+
+def maps_megabytes(settings: DistillSettings, teacher: Teacher, transfer: TransferSet) -> float:
+    """Memory that `complete` will take for feature maps, in 10^6 bytes."""
+    layers = _missing_layers(settings, transfer)
+    return maps_bytes(_local(teacher, layers), transfer, layers) / 1e6 if layers else 0.0
+
+
+def _missing_layers(settings: DistillSettings, transfer: TransferSet) -> list[str]:
+    wanted = teacher_layers(settings.method, settings.student, settings.options)
+    return [layer for layer in wanted if layer not in transfer.responses]
+
+
+def _local(teacher: Teacher, layers: list[str]) -> TorchTeacher:
+    if not isinstance(teacher, TorchTeacher):
+        raise UserError(f"this teacher did not answer with the maps {', '.join(layers)}; use a method without maps.")
+    return teacher
+
+
+def usual_folder(settings: DistillSettings) -> Path:
+    """Where a run is written when no folder is named."""
+    name = f"{Path(settings.data).name}-{settings.student}-{settings.method}-{settings.calls}-seed{settings.seed}"
+    return Path("runs") / name.replace(":", "-")
 
 
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
     pool = question(settings).inputs
     if out is not None:
-        find_run(out, settings.model_dump(include={"method", "options", "seed", "data", "calls", "epochs"}))
+        find_run(out, settings.model_dump(include=ASKED | TRAINED | {"method", "options", "seed"}))
     teacher = the_teacher(settings)
     check(
         settings.student, pool, settings.method, answer=_blank_answer(teacher, settings, pool), options=settings.options
@@ -285,7 +328,7 @@ def plan(settings: AskSettings) -> Estimate:
 
 # -- a stand-in where no teacher is named ------------------------------------------------------------------------------
 
-STAND_IN, STAND_IN_EPOCHS = "resnet14", 4
+STAND_IN, STAND_IN_EPOCHS = "resnet14", 3
 
 
 def stand_in_folder(settings: AskSettings) -> Path:

@@ -1,0 +1,69 @@
+"""CutMixPick in its paid form: the teacher is asked about mixes, and the most uncertain are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tuition import losses
+from tuition.data import TransferSet
+from tuition.errors import UserError
+from tuition.store import ResponseStore
+from tuition.teachers import Teacher
+
+BOXES = 64  # mixes that share a box
+
+
+def add_paid_mixes(
+    store: ResponseStore, teacher: Teacher, transfer: TransferSet, calls: int, *, seed: int, budget: int | None = None
+) -> TransferSet:
+    """Ask about `calls` CutMixes of the transfer set, each a new call, and add the half of the highest entropy to it.
+
+    The transfer set gets a response "targets" (n, k): one-hot labels, and for mixes the labels' shares by area.
+
+    Args:
+        calls: mixes to ask about.
+        budget: the most calls ever paid for this teacher in this store; by default those paid and these.
+
+    Raises:
+        UserError: there are no labels, or the inputs are no images.
+
+    Source: Wang et al., What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909, section 5.
+    """
+    pool = transfer.pool
+    if pool.labels is None or not isinstance(pool.inputs, Tensor) or pool.inputs.ndim != 4:
+        raise UserError("paid mixes need labelled images; set paid_mixes: 0.")
+    generator = torch.Generator().manual_seed(seed)
+    one_hot = F.one_hot(pool.labels, transfer.responses["logits"].shape[1]).float()
+    mixes: list[tuple[Tensor, ...]] = []
+    for size in torch.arange(calls).split(BOXES):
+        rows = torch.randint(len(pool), (len(size),), generator=generator)
+        mixes.append(losses.cutmix(pool.inputs[rows], one_hot[rows], generator=generator))
+    inputs, shares = (torch.cat(parts) for parts in zip(*mixes, strict=True))
+    mixed = replace(pool, inputs=inputs, labels=shares.argmax(dim=1), views=None, name=f"mixes of {pool.name}")
+
+    if budget is None:
+        plan = store.plan(teacher, mixed)
+        budget = plan.paid + plan.new
+    answered = store.ask(teacher, mixed, budget=budget)
+    log_shares = answered.responses["logits"].log_softmax(dim=1)
+    entropy = -(log_shares.exp() * log_shares).sum(dim=1)
+    kept = entropy.topk(max(1, calls // 2)).indices.sort().values
+    joined = replace(
+        pool,
+        inputs=torch.cat([pool.inputs, inputs[kept]]),
+        labels=torch.cat([pool.labels, shares[kept].argmax(dim=1)]),
+        views=None if pool.views is None else torch.cat([pool.views, _centred(transfer, len(kept))]),
+    )
+    responses = {name: torch.cat([value, answered.responses[name][kept]]) for name, value in transfer.responses.items()}
+    responses["targets"] = torch.cat([one_hot, shares[kept]])
+    return replace(transfer, pool=joined, responses=responses, accounts=transfer.accounts + answered.accounts)
+
+
+def _centred(transfer: TransferSet, count: int) -> Tensor:
+    assert transfer.pool.crop is not None
+    assert isinstance(transfer.pool.inputs, Tensor)
+    return transfer.pool.crop.centre(count, (transfer.pool.inputs.shape[2], transfer.pool.inputs.shape[3]))
