@@ -256,9 +256,15 @@ def models(
 
 
 @app.command()
-def methods() -> None:
+def methods(
+    markdown: Annotated[bool, Option("--markdown", help="Print the README's table.")] = False,
+) -> None:
     """List the methods with their settings and defaults."""
     from tuition.training import methods as known
+
+    if markdown:
+        typer.echo(known.markdown())
+        return
 
     table = _table("Methods", "name", "what it is", "settings")
     for name in known.METHODS:

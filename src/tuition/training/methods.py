@@ -280,6 +280,15 @@ def summary(name: str) -> str:
     return (inspect.getdoc(_function(name)) or "").splitlines()[0]
 
 
+def markdown() -> str:
+    """The table of all methods, for the README."""
+    rows = ["| method | what it is | settings |", "|---|---|---|"]
+    for name in METHODS:
+        settings = ", ".join(f"{key} {value}" for key, value in settings_of(name).items() if value is not None)
+        rows.append(f"| `{name}` | {summary(name)} | {settings} |")
+    return "\n".join(rows)
+
+
 def teacher_layers(name: str, model: nn.Module | str, options: Mapping[str, Any] | None = None) -> list[str]:
     """Module paths of the teacher whose maps a method compares; none for a black-box method."""
     if "pairs" not in settings_of(name):
