@@ -118,3 +118,8 @@ def test_both_derivatives(anchor: float) -> None:
     s, t = draw((5, 3), 0)
     assert torch.autograd.gradcheck(lambda s: ckd(s, t, anchor=anchor), s.requires_grad_())
     assert torch.autograd.gradgradcheck(lambda s: ckd(s, t, anchor=anchor), s)
+
+
+def test_a_single_column() -> None:
+    s, t = draw((6,), 0)
+    assert ckd(s, t).item() == pytest.approx(2 * (s - t).var().item(), rel=1e-12)

@@ -32,7 +32,8 @@ def ckd(student: Tensor, teacher: Tensor, *, anchor: float = 0.0) -> Tensor:
     student, teacher = pair(student, teacher)
     if len(student) < 2:
         raise ValueError(f"ckd compares pairs and needs at least 2 rows, but the batch has {len(student)}")
-    return _ResidualVariance.apply(student.flatten(1), teacher.flatten(1), anchor)
+    n = len(student)
+    return _ResidualVariance.apply(student.reshape(n, -1), teacher.reshape(n, -1), anchor)
 
 
 def _centred_residual(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,8 +40,8 @@ class CRD(nn.Module):
     Raises:
         ValueError: there is no row to contrast with, or not a label for every row.
 
-    Source: Contrastive Representation Distillation, arXiv 1910.10699, equations 9 to 19, and RepDistiller, which
-    fixes what the paper leaves open (Z, the 1e-7, the sum over negatives).
+    Source: Contrastive Representation Distillation, arXiv 1910.10699, and RepDistiller, which fixes what the paper
+    leaves open (Z, the 1e-7, the sum over negatives).
     """
 
     memory_student: Tensor

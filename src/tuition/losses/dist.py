@@ -29,7 +29,7 @@ def dist(
     Raises:
         ValueError: the shapes differ or are not (n, k).
 
-    Source: Knowledge Distillation from A Stronger Teacher, arXiv 2205.10536, equations 8 to 10.
+    Source: Knowledge Distillation from A Stronger Teacher, arXiv 2205.10536.
     """
     student, teacher = logits_pair(student_logits, teacher_logits)
     p, q = (student / temperature).softmax(dim=1), (teacher / temperature).softmax(dim=1)

@@ -45,7 +45,7 @@ def cutmix(
         inputs: (n, ..., h, w), any dtype.
         targets: as in `mixup`, like the other arguments, the result and the errors.
 
-    Source: CutMix, arXiv 1905.04899, section 3.2.
+    Source: CutMix, arXiv 1905.04899.
     """
     _check(inputs, targets)
     order = _order(inputs, generator)
@@ -75,7 +75,7 @@ def cutmix_pick(
     Raises:
         ValueError: as in `mixup`, or there is no target.
 
-    Source: What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909, section 5.
+    Source: What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909.
     """
     if not targets:
         raise ValueError("cutmix_pick picks by the entropy of the last target, but no target was given")

@@ -31,7 +31,7 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the numbers of rows differ, or there are fewer than 2.
 
-    Source: Relational Knowledge Distillation, arXiv 1904.05068, equations 4 to 6.
+    Source: Relational Knowledge Distillation, arXiv 1904.05068, section 3.2.1.
     """
     student, teacher = _rows(student, teacher)
     pairs = F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher), reduction="sum")
@@ -59,7 +59,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: the numbers of rows differ, or there are fewer than 2.
 
-    Source: arXiv 1904.05068, equations 7 and 8.
+    Source: arXiv 1904.05068, section 3.2.2.
     """
     student, teacher = _rows(student, teacher)
     return _AngleLoss.apply(*_distances(student), *_distances(teacher)).to(student.dtype)
@@ -71,7 +71,7 @@ def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             f"rkd compares rows and needs at least 2, as many of the student as of the teacher, but they have "
             f"{len(student)} and {len(teacher)}"
         )
-    student, teacher = widen(student).flatten(1), widen(teacher.detach()).flatten(1)
+    student, teacher = (widen(x).reshape(len(x), -1) for x in (student, teacher.detach()))
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     return student.to(dtype), teacher.to(dtype)
 

@@ -24,7 +24,7 @@ def rkd_projected(student: Tensor, teacher: Tensor, projection: Tensor) -> Tenso
     Raises:
         ValueError: the shapes differ, do not fit the projection, or there are fewer than 2 rows.
 
-    Source: arXiv 2311.02253, section 5.
+    Source: arXiv 2311.02253, figure 4.
     """
     student, teacher = pair(student, teacher)
     if student.ndim != 2 or projection.ndim != 2 or student.shape[1] != projection.shape[0]:

@@ -1,4 +1,4 @@
-"""Tf-FD: teacher-free feature distillation (Li et al. 2022), in a form of our own choosing."""
+"""Tf-FD: teacher-free feature distillation (Li 2022), in a form of our own choosing."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,7 +20,9 @@ def tf_fd(maps: Sequence[Tensor], *, within: float = 1.0, across: float = 1.0) -
     across: a map's attention is the mean over channels of its square, average-pooled to the deeper map's size and
     scaled to norm 1 per sample; mean squared error between neighbouring maps. Mean over neighbours.
 
-    Both targets are detached. The published details differ and were not at hand, so weights do not carry over.
+    Both targets are detached. The author's published sketch differs: it ranks channels by the mean of activations
+    normalised over positions, lets the gradient into both halves, compares deep and shallow maps channel by channel
+    (the first ones of the wider), and every pair of maps, not neighbours alone. Weights do not carry over.
 
     Args:
         maps: the student's maps from shallow to deep, each (n, c, h, w) with c >= 2.
@@ -31,7 +33,7 @@ def tf_fd(maps: Sequence[Tensor], *, within: float = 1.0, across: float = 1.0) -
     Raises:
         ValueError: there is no map, or one is not (n, c, h, w) with c >= 2.
 
-    Source: Self-Distillation from the student's own features, after Li et al., Tf-FD, ECCV 2022.
+    Source: Self-Regulated Feature Learning via Teacher-free Feature Distillation, ECCV 2022.
     """
     if not maps or any(m.ndim != 4 or m.shape[1] < 2 for m in maps):
         shapes = [tuple(m.shape) for m in maps]

@@ -32,7 +32,7 @@ class VID(nn.Module):
         compare: learn from differences between samples.
         seed: of the initial weights.
 
-    Source: Variational Information Distillation for Knowledge Transfer, arXiv 1904.05835, equations 5 and 6.
+    Source: Variational Information Distillation for Knowledge Transfer, arXiv 1904.05835.
     """
 
     def __init__(
