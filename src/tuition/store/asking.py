@@ -20,7 +20,7 @@ from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import Database, names, teachers
 from tuition.store.errors import BudgetError, TeacherError
-from tuition.store.ledger import Flight, Ledger, check_layers, identify, located, settle_dead
+from tuition.store.ledger import Flight, Ledger, check_layers, identify, in_flight, located, settle_dead
 from tuition.store.reading import read
 from tuition.teachers.protocol import NotCharged, Teacher
 
@@ -84,8 +84,8 @@ def new_inputs(database: Database, teacher: Teacher, pool: Pool) -> tuple[int, i
             return len(digests), 0
         stored = located(connection, teacher_id, digests)
         check_layers(connection, teacher_id, stored, tuple(getattr(teacher, "layers", ())))
-        paid = connection.scalar(sa.select(teachers.c.paid).where(teachers.c.id == teacher_id))
-        return len(digests) - len(stored), paid or 0
+        paid = connection.scalar(sa.select(teachers.c.paid).where(teachers.c.id == teacher_id)) or 0
+        return len(digests) - len(stored), paid + len(in_flight(connection, teacher_id))
 
 
 def accounts(database: Database, teacher: Teacher | str | None) -> Accounts:

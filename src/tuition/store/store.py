@@ -20,7 +20,7 @@ class Plan:
     Attributes:
         new: calls it would pay for.
         served: rows it would serve from the store, or as repeats of equal inputs.
-        paid: calls paid for this teacher in this store so far; the budget must be at least paid + new.
+        paid: calls paid for this teacher in this store so far, or in flight; a budget of paid + new is enough.
         cost: price of the new calls, where the price of one was given.
     """
 

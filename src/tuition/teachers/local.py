@@ -67,7 +67,7 @@ class TorchTeacher:
         if self.mean is not None and self.std is not None:
             shape = (1, -1) + (1,) * (inputs.ndim - 2)
             inputs = (inputs - inputs.new_tensor(self.mean).view(shape)) / inputs.new_tensor(self.std).view(shape)
-        return inputs if anchor is None else inputs.to(anchor.dtype)
+        return inputs.to(anchor.dtype) if anchor is not None and anchor.is_floating_point() else inputs
 
 
 def from_torch(
