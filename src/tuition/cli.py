@@ -161,6 +161,7 @@ def predict(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
     inputs: Annotated[str, Argument(help="An image, a folder of images, or a data set.")],
     split: Annotated[str, Option(help="Split of a data set.")] = "test",
+    size: Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")] = None,
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
@@ -170,7 +171,7 @@ def predict(
     from tuition.studies import job
 
     student = load(run)
-    names, pool = job.inputs_of(inputs, split, student)
+    names, pool = job.inputs_of(inputs, split, size, student)
     confidence, classes = student.probabilities(pool).max(dim=1)
     with contextlib.ExitStack() as stack:
         file = sys.stdout if out is None else stack.enter_context(out.open("w", newline=""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -70,10 +71,8 @@ def run_parallel(
         """The next job, or leave to go."""
         index, job = waiting.pop() if waiting else (-1, None)
         busy[pipe] = (process, index)
-        try:
+        with contextlib.suppress(BrokenPipeError):  # if it died between two jobs, reading from it will tell
             pipe.send(job)
-        except BrokenPipeError:
-            pass  # it died between two jobs, as reading from it will show
 
     try:
         for _ in range(workers):

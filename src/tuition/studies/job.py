@@ -6,7 +6,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,38 +17,42 @@ from torch import Tensor, nn
 
 from tuition import data, teachers
 from tuition.data import Pool, TransferSet
+from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.store import Plan, ResponseStore, maps_bytes, recompute
 from tuition.studies.mixes import add_paid_mixes
-from tuition.teachers import Teacher
+from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
-from tuition.training.files import find_run
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
 
 
-class TeachSettings(TrainSettings):
+class DataSettings(TrainSettings):
+    """What every command needs to know."""
+
+    data: str = Field("digits", description="digits, a folder, or a name on the hub")
+    test: str | None = Field("test", description="the data's split to evaluate on; null evaluates nothing")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the draw of inputs, the initial weights and the training")
+
+
+class TeachSettings(DataSettings):
     """What `tuition teach` needs: a model trained on labels by plain cross-entropy."""
 
-    data: str = Field("digits", description="digits, a folder, or a name on the hub")
     model: str = Field("cnn_32", description="the teacher's architecture (see `tuition models`)")
     examples: int | None = Field(None, ge=20, description="train on so many examples only")
-    seed: int = 0
 
 
-class AskSettings(TrainSettings):
+class AskSettings(DataSettings):
     """What is asked: which inputs, of which teacher, answered into which store, for how much."""
 
-    data: str = Field("digits", description="digits, a folder, or a name on the hub")
     teacher: str | None = Field(None, description="folder made by `tuition teach`, or package.module:factory")
     calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
     budget: int | None = Field(
         None, ge=0, description="most calls ever paid for this teacher in this store; by default those paid and these"
     )
     store: str = Field("responses.db", description="SQLite file or database URL")
-    seed: int = Field(0, description="of the draw of inputs, the initial weights and the order of training")
     select: Literal["random", "stratified", "k-centre", "medoids"] = "random"
     view: Literal["clean", "random"] = Field(
         "clean", description="ask about the image as it is, or about one random crop of it, as the authors do"
@@ -70,13 +74,30 @@ class DistillSettings(AskSettings):
 
 
 # What a run's record holds of its settings; the store may move, and its address may hold a password.
-ASKED = {"data", "calls", "select", "view", "labels", "paid_mixes"}
+ASKED = {"data", "test", "calls", "select", "view", "labels", "paid_mixes"}
 TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
 
 
 @lru_cache(maxsize=4)
 def load_data(name: str, split: str) -> Pool:
     return data.load(name, split=split)
+
+
+def test_data(settings: DataSettings) -> Pool | None:
+    """The labelled inputs to evaluate on.
+
+    Raises:
+        UserError: the data has no such split, or no labels in it.
+    """
+    if settings.test is None:
+        return None
+    try:
+        pool = load_data(settings.data, settings.test)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')} (or --set test=null, to evaluate nothing).") from error
+    if pool.labels is None:
+        raise UserError(f"{pool.name} has no labels to evaluate by; evaluate nothing with --set test=null.")
+    return pool
 
 
 def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
@@ -107,9 +128,10 @@ def find_teacher(name: str) -> Teacher:
     if ":" in name and not Path(name).exists():
         module_name, _, attribute = name.partition(":")
         try:
-            made = getattr(importlib.import_module(module_name), attribute)()
-        except (ImportError, AttributeError) as error:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"the teacher {name} cannot be imported ({error}); is it on PYTHONPATH?") from None
+        made = factory()
         if isinstance(made, nn.Module):
             return teachers.from_torch(made)
         if not hasattr(made, "fingerprint"):
@@ -138,10 +160,10 @@ def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None 
         settings.model,
         train,
         validation=validation,
-        test=load_data(settings.data, "test"),
+        test=test_data(settings),
         seed=settings.seed,
         out=out,
-        described=settings.model_dump(include={"data", "examples"}),
+        described=settings.model_dump(include={"data", "test", "examples"}),
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
@@ -164,9 +186,9 @@ def question(settings: AskSettings) -> Question:
     if not labelled:
         # Validation measures agreement with the teacher, which takes further answers.
         rows = torch.cat([rows, held_out])
-    inputs = pool[rows] if labelled else pool[rows].without_labels
-    if settings.view == "random":
-        inputs = inputs.view(pool.augment, seed=settings.seed)
+    # Views are drawn for the whole pool, so that they are nested as the rows are.
+    viewed = pool.view(pool.augment, seed=settings.seed) if settings.view == "random" else pool
+    inputs = viewed[rows] if labelled else viewed[rows].without_labels
     return Question(inputs, settings.calls, pool[held_out] if labelled else None)
 
 
@@ -186,6 +208,7 @@ def ask(
         budget=budget,
         batch_size=settings.ask_batch,
         concurrency=settings.concurrency,
+        cost_per_call=settings.cost_per_call,
         progress=progress,
     )
     if asked.validation is not None:
@@ -207,11 +230,10 @@ def train_student(
         settings.method,
         options=settings.options,
         validation=validation,
-        test=load_data(settings.data, "test"),
+        test=test_data(settings),
         seed=settings.seed,
         out=out,
-        described=settings.model_dump(include=ASKED)
-        | {"teacher": transfer.teacher, "fingerprint": transfer.fingerprint},
+        described=_described(settings, transfer.teacher, transfer.fingerprint),
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
@@ -260,14 +282,25 @@ def usual_folder(settings: DistillSettings) -> Path:
 
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
-    pool = question(settings).inputs
-    if out is not None:
-        find_run(out, settings.model_dump(include=ASKED | TRAINED | {"method", "options", "seed"}))
-    teacher = the_teacher(settings)
+    teacher, pool = the_teacher(settings), question(settings).inputs
     check(
-        settings.student, pool, settings.method, answer=_blank_answer(teacher, settings, pool), options=settings.options
+        settings.student,
+        pool,
+        settings.method,
+        answer=_blank_answer(teacher, settings, pool),
+        test=test_data(settings),
+        seed=settings.seed,
+        out=out,
+        options=settings.options,
+        described=_described(settings, teacher.name, teacher.fingerprint),
+        **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
     return teacher
+
+
+def _described(settings: DistillSettings, teacher: str, fingerprint: str) -> dict[str, Any]:
+    """What a run is to record beside the settings of its training."""
+    return settings.model_dump(include=ASKED) | {"teacher": teacher, "fingerprint": fingerprint}
 
 
 def the_teacher(settings: AskSettings) -> Teacher:
@@ -281,7 +314,23 @@ def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> di
     if not isinstance(teacher, TorchTeacher):
         return None
     layers = teacher_layers(settings.method, settings.student, settings.options)
-    return teachers.from_torch(teacher.model, mean=teacher.mean, std=teacher.std, layers=layers)(_blank(pool, 1))
+    return _answer(teachers.from_torch(teacher.model, mean=teacher.mean, std=teacher.std, layers=layers), pool, 1)
+
+
+def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
+    """What a local teacher says to blank inputs.
+
+    Raises:
+        UserError: it cannot read such inputs, or does not answer with logits (n, k).
+    """
+    try:
+        answer = teacher(_blank(pool, count))
+    except NotCharged as error:
+        raise UserError(f"the teacher cannot answer inputs of {pool.name}: {str(error).splitlines()[0]}.") from error
+    logits = answer.get("logits")
+    if logits is None or logits.ndim != 2:
+        raise UserError("the teacher must return logits of shape (n, classes); wrap it in a module that does.")
+    return answer
 
 
 def _blank(pool: Pool, count: int) -> Tensor:
@@ -318,10 +367,9 @@ def plan(settings: AskSettings) -> Estimate:
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency
     elif isinstance(teacher, TorchTeacher):
-        blank = _blank(asked, settings.ask_batch)
-        teacher(blank)
+        _answer(teacher, asked, settings.ask_batch)
         begun = time.perf_counter()
-        teacher(blank)
+        _answer(teacher, asked, settings.ask_batch)
         seconds = found.new * (time.perf_counter() - begun) / settings.ask_batch
     return Estimate(found, seconds)
 
@@ -348,12 +396,19 @@ def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -
 # -- inputs to predict -------------------------------------------------------------------------------------------------
 
 
-def inputs_of(name: str, split: str, student: Student) -> tuple[list[str], Pool]:
-    """Names and inputs of an image file, a folder of images, or a split of a data set."""
-    path = Path(name)
-    if path.is_file():
-        from tuition.data.images import read_images
+def inputs_of(name: str, split: str, size: int | None, student: Student) -> tuple[list[str], Pool]:
+    """Names and inputs of an image file, of all images in a folder, or of a split of a data set.
 
-        return [name], read_images([path])
-    pool = load_data(name, split)
-    return [f"{pool.name} {i}" for i in range(len(pool))], pool
+    Grey images are made RGB for a student of RGB images. With a `size`, pictures are squashed to size x size.
+    """
+    path = Path(name)
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if path.is_file() or (path.is_dir() and found):
+        names, pool = [str(p) for p in found], read_images(found, size=size)
+    else:
+        pool = data.load(name, split=split, size=size)
+        names = [f"{pool.name} {i}" for i in range(len(pool))]
+    inputs = pool.inputs
+    if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] == 1 and student.input_shape[0] == 3:
+        pool = replace(pool, inputs=inputs.expand(-1, 3, -1, -1))
+    return names, pool

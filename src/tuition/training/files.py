@@ -18,10 +18,7 @@ from tuition.models.weights import write_atomically as write
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
 
 # What may differ between a run and its continuation: these change how it is come by, not what comes out.
-FREE = {
-    *("device", "checkpoint_seconds"),
-    *("store", "budget", "ask_batch", "concurrency", "cost_per_call", "seconds_per_call"),
-}
+FREE = {"device", "checkpoint_seconds"}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,6 +68,17 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
     if directory.exists() and (not directory.is_dir() or any(not f.name.startswith(".") for f in directory.iterdir())):
         raise UserError(f"{directory} exists and is not a run; choose another folder.")
     return None
+
+
+def check_writable(directory: Path) -> None:
+    """Find out whether files can be written to a folder, which is made.
+
+    Raises:
+        UserError: they cannot.
+    """
+    probe = directory / ".writable"
+    write(probe, b"?")
+    probe.unlink(missing_ok=True)
 
 
 def read_run(directory: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def distill(
         student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
             `models.create` knows.
         transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`).
-        objective: the name of a method, or an `Objective`.
+        objective: the name of a method, or an `Objective`, whose modules are trained in place.
         validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
             its responses.
         test: labelled inputs, evaluated twice: after the last epoch and at the best validation.
@@ -121,31 +121,26 @@ def distill(
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
     chosen = TrainSettings.of(settings)
+    _check_responses(transfer)
     transfer = _labelled(transfer, chosen.teacher_labels)
     num_classes = _num_classes(transfer, validation, test)
     whole = _student(student, transfer.pool, num_classes, preprocess, seed)
+    _check_test(whole, validation, test)
     device = pick_device(chosen.device)
     objective, name = _objective(objective, whole, transfer, num_classes, options, seed)
 
     directory = None if out is None else Path(out)
     record: dict[str, Any] = {}
     if directory is not None:
-        record = files.open_run(
-            directory,
-            {
-                "method": name,
-                "options": options or {},
-                "student": getattr(whole.model, "recipe", None) or type(whole.model).__name__,
-                "seed": seed,
-                **chosen.model_dump(exclude={"device", "checkpoint_seconds"}),
-                **(described or {}),
-                "transfer": _digest(transfer),
-                "validation": None if validation is None else _digest(validation),
-                "test": None if test is None else _digest(test),
-            },
-        )
+        digests = {
+            "initial_digest": None if isinstance(student, str) else _tensors_digest(whole.model.state_dict()),
+            "transfer_digest": _digest(transfer),
+            "validation_digest": None if validation is None else _digest(validation),
+            "test_digest": None if test is None else _digest(test),
+        }
+        record = files.open_run(directory, _settings(name, options, whole, seed, chosen, described) | digests)
         if record["status"] == "done":
-            return _reopen(directory, record, whole.model)
+            return _reopen(directory, record, whole)
 
     whole, objective = whole.to(device), objective.to(device)
     batches = Batches(
@@ -264,15 +259,14 @@ def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> N
     files.finish(directory)
 
 
-def _reopen(directory: Path, record: dict[str, Any], module: nn.Module) -> Run:
+def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
     """The finished run that a folder holds, as `distill` returned it."""
     import csv
 
     with (directory / files.METRICS).open(newline="") as file:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    student = load(directory, model=module)
     return Run(
-        student=student,
+        student=load(directory, model=student.model, preprocess=student.preprocess),
         accounts=Accounts(**record["accounts"]),
         history=history,
         directory=directory,
@@ -345,25 +339,42 @@ def check(
     objective: str | Objective,
     *,
     answer: dict[str, Tensor] | None,
+    test: Pool | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
     options: dict[str, Any] | None = None,
+    described: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> None:
-    """Find out whether a student and a method fit a pool and a teacher, before the teacher is asked.
+    """Find out whether a student, a method and a folder fit a pool and a teacher, before the teacher is asked.
 
     Args:
         answer: what a local teacher returns for one blank input; None if it cannot be known before a call is paid.
+        others: as `distill` takes them.
 
     Raises:
         UserError: what `distill` would say.
     """
+    chosen = TrainSettings.of(settings)
+    pick_device(chosen.device)
     few = pool[:4]
-    if answer is None:
-        answer = {"logits": torch.zeros(1, pool.num_classes or 2)}
-    transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in answer.items()})
-    classes = _num_classes(transfer, pool)
-    whole = _student(student, few, classes, None, 0)
-    if isinstance(objective, str) and not set(methods.teacher_layers(objective, whole.model, options)) <= set(answer):
-        return  # a remote teacher's feature maps are seen when they arrive
-    _objective(objective, whole, transfer, classes, options, 0)
+    known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
+    transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in known.items()})
+    _check_responses(transfer)
+    transfer = _labelled(transfer, chosen.teacher_labels)
+    classes = _num_classes(transfer, pool, None if answer is None else test)
+    whole = _student(student, few, classes, None, seed)
+    _check_test(whole, test)
+    name = objective
+    if not (isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known)):
+        _, name = _objective(objective, whole, transfer, classes, options, seed)
+    # else a remote teacher's feature maps are seen when they arrive
+    if out is not None:
+        wanted = _settings(str(name), options, whole, seed, chosen, described)
+        if answer is None:
+            del wanted["student"]  # its number of classes may be known better
+        if files.find_run(Path(out), wanted) is None:
+            files.check_writable(Path(out))
 
 
 def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int) -> Student:
@@ -382,9 +393,11 @@ def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: n
     try:
         with torch.no_grad():
             logits = student(sample.to(next(student.parameters()).device))
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"the student cannot read inputs of shape {student.input_shape}: {first}.") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"the student cannot read inputs of shape {student.input_shape}: {first}.") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError("the student must return logits of shape (n, classes).")
     if logits.shape[1] != num_classes:
@@ -410,7 +423,43 @@ def _objective(
         return methods.create(objective, task, options), objective
     if options:
         raise UserError("options are settings of a method given by name; an Objective has its own.")
-    return copy.deepcopy(objective), type(objective).__name__
+    # Not copied, for its terms would go on calling the modules it was made with.
+    return objective, " + ".join(f"{term.weight:g} {term.name}({term.reads})" for term in objective.terms)
+
+
+def _settings(
+    method: str,
+    options: dict[str, Any] | None,
+    student: Student,
+    seed: int,
+    chosen: TrainSettings,
+    described: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What a run records, and compares when it is continued."""
+    return {
+        "method": method,
+        "options": options or {},
+        "student": getattr(student.model, "recipe", None) or type(student.model).__name__,
+        "seed": seed,
+        **chosen.model_dump(),
+        **(described or {}),
+    }
+
+
+def _check_responses(transfer: TransferSet) -> None:
+    for name, value in transfer.responses.items():
+        if len(value) != len(transfer):
+            raise UserError(f"there are {len(transfer)} inputs but {len(value)} responses {name!r}; give one an input.")
+        if not bool(value.isfinite().all()):
+            raise UserError(f"the teacher's {name} hold NaN or infinity; mend the teacher, or leave such inputs out.")
+
+
+def _check_test(student: Student, *pools: Pool | TransferSet | None) -> None:
+    for pool in pools:
+        if isinstance(pool, Pool) and pool.labels is None:
+            raise UserError(f"{pool.name} has no labels to evaluate by; give labelled inputs, or none.")
+        if pool is not None:
+            student.logits((pool.pool if isinstance(pool, TransferSet) else pool)[:1])
 
 
 def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
@@ -427,8 +476,7 @@ def _validator(
     """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be."""
     pool = validation.pool if isinstance(validation, TransferSet) else validation
     wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
-    if wanted is None:
-        raise UserError("validation needs labels, or a transfer set with the teacher's answers.")
+    assert wanted is not None
     inputs, wanted = _tensor(pool.asked()).to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
@@ -448,13 +496,17 @@ def _agreement(student: Student, transfer: TransferSet) -> float:
 def _digest(data: Pool | TransferSet) -> str:
     """Identity of what a run learns from or is measured on: contents, labels, responses, in their order."""
     pool = data.pool if isinstance(data, TransferSet) else data
-    total = hashlib.sha256(b"".join(pool.digests))
     tensors = {} if pool.labels is None else {"labels": pool.labels}
     if isinstance(data, TransferSet):
         tensors |= data.responses
+    return _tensors_digest(tensors, b"".join(pool.digests))
+
+
+def _tensors_digest(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
+    total = hashlib.sha256(also)
     for name, value in sorted(tensors.items()):
         total.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        total.update(value.contiguous().view(torch.uint8).numpy().tobytes())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:32]
 
 
