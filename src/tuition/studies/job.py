@@ -54,6 +54,9 @@ class AskSettings(DataSettings):
     )
     store: str = Field("responses.db", description="SQLite file or database URL")
     select: Literal["random", "stratified", "k-centre", "medoids"] = "random"
+    features: str | None = Field(
+        None, description="folder of a run whose features k-centre and medoids use; else pixels"
+    )
     view: Literal["clean", "random"] = Field(
         "clean", description="ask about the image as it is, or about one random crop of it, as the authors do"
     )
@@ -74,7 +77,7 @@ class DistillSettings(AskSettings):
 
 
 # What a run's record holds of its settings; the store may move, and its address may hold a password.
-ASKED = {"data", "test", "calls", "select", "view", "labels", "paid_mixes"}
+ASKED = {"data", "test", "calls", "select", "features", "view", "labels", "paid_mixes"}
 TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
 
 
@@ -116,7 +119,9 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
     if settings.select == "random":
         return order[: settings.calls], validation
     rest = order[: len(pool) - held_out]
-    return rest[data.select(pool[rest], settings.calls, method=settings.select, seed=settings.seed)], validation
+    features = None if settings.features is None else load(settings.features).features(pool[rest])
+    chosen = data.select(pool[rest], settings.calls, method=settings.select, features=features, seed=settings.seed)
+    return rest[chosen], validation
 
 
 def find_teacher(name: str) -> Teacher:

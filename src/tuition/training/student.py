@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,27 @@ class Student(nn.Module):
     @torch.no_grad()
     def logits(self, inputs: Pool | Tensor) -> Tensor:
         """Logits (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
+        return self._collect(inputs, self)
+
+    @torch.inference_mode()
+    def features(self, inputs: Pool | Tensor, path: str | None = None) -> Tensor:
+        """Outputs (n, ...) of a module by its path; by default the penultimate representation (n, d)."""
+        path = f"{models.classifier(self.model)}:input" if path is None else path
+        with models.Capture(self.model, [path]) as captured:
+
+            def read(batch: Tensor) -> Tensor:
+                self(batch)
+                return captured[path]
+
+            return self._collect(inputs, read)
+
+    def _collect(self, inputs: Pool | Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         batches = self._prepare(inputs)
         device = next(self.parameters()).device
         training = self.training
         self.eval()
         try:
-            found = [self(batch.to(device)).float().cpu() for batch in batches.split(EVALUATION_BATCH)]
+            found = [function(batch.to(device)).float().cpu() for batch in batches.split(EVALUATION_BATCH)]
         finally:
             self.train(training)
         return torch.cat(found)
