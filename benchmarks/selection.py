@@ -1,0 +1,61 @@
+"""What choosing buys: test accuracy on digits by how the inputs to ask about were chosen.
+
+    python benchmarks/selection.py --teacher teachers/digits [--seeds 5] [--json FILE]
+
+Students of `cnn_8` by `ckd`; a fourth as many labelled inputs as calls choose the best epoch. k-centre and medoids see
+raw pixels. Calls to 90 % are interpolated on the mean curve, with a bootstrap interval over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+
+from tuition.studies.executor import run_parallel
+from tuition.studies.job import DistillSettings, run
+from tuition.studies.statistics import calls_to_reach, summarise
+
+METHODS = ("random", "stratified", "k-centre", "medoids")
+CALLS = (20, 40, 80, 160, 320)
+TARGET = 90.0
+
+
+def accuracy(values: dict) -> float:
+    return run(DistillSettings.of(values)).accuracy or 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True, help="folder made by `tuition teach --data digits`")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            {"teacher": given.teacher, "select": m, "calls": c, "seed": s, "store": f"{folder}/responses.db"}
+            for m, c, s in product(METHODS, CALLS, range(given.seeds))
+        ]
+        curves: dict[str, dict[int, dict[int, float]]] = {m: defaultdict(dict) for m in METHODS}
+        for outcome in run_parallel(accuracy, jobs):
+            job = jobs[outcome.index]
+            if outcome.result is None:
+                raise SystemExit(f"{job}: {outcome.error}")
+            curves[job["select"]][job["calls"]][job["seed"]] = outcome.result
+    print(f"test accuracy (%), mean ± std of {given.seeds} seeds\n")
+    print("| selection | " + " | ".join(map(str, CALLS)) + f" | calls to {TARGET:.0f} % |")
+    print("|---" * (len(CALLS) + 2) + "|")
+    for name, curve in curves.items():
+        cells = [summarise(list(curve[calls].values())) for calls in CALLS]
+        reach = calls_to_reach(curve, TARGET)
+        row = " | ".join(f"{cell.mean:.1f} ± {cell.std:.1f}" for cell in cells)
+        print(f"| {name} | {row} | {reach.value:.0f} ({reach.low:.0f} to {reach.high:.0f}) |")
+    if given.json:
+        given.json.write_text(json.dumps(curves, indent=1))
+
+
+if __name__ == "__main__":
+    main()
