@@ -21,7 +21,7 @@ from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.store import Plan, ResponseStore, maps_bytes, recompute
-from tuition.studies.mixes import add_paid_mixes
+from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
@@ -50,7 +50,7 @@ class AskSettings(DataSettings):
     teacher: str | None = Field(None, description="folder made by `tuition teach`, or package.module:factory")
     calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
     budget: int | None = Field(
-        None, ge=0, description="most calls ever paid for this teacher in this store; by default those paid and these"
+        None, ge=0, description="most calls ever paid for this teacher in this store; by default no limit but the calls"
     )
     store: str = Field("responses.db", description="SQLite file or database URL")
     select: Literal["random", "stratified", "k-centre", "medoids"] = "random"
@@ -203,14 +203,10 @@ def ask(
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
     store = ResponseStore(settings.store)
-    budget = settings.budget
-    if budget is None:
-        plan = store.plan(teacher, asked.inputs)
-        budget = plan.paid + plan.new
     answered = store.ask(
         teacher,
         asked.inputs,
-        budget=budget,
+        budget=UNLIMITED if settings.budget is None else settings.budget,
         batch_size=settings.ask_batch,
         concurrency=settings.concurrency,
         cost_per_call=settings.cost_per_call,

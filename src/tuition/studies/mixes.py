@@ -15,6 +15,7 @@ from tuition.store import ResponseStore
 from tuition.teachers import Teacher
 
 BOXES = 64  # mixes that share a box
+UNLIMITED = 2**62  # an ask never pays for more than its inputs; this is no further limit
 
 
 def add_paid_mixes(
@@ -26,7 +27,7 @@ def add_paid_mixes(
 
     Args:
         calls: mixes to ask about.
-        budget: the most calls ever paid for this teacher in this store; by default those paid and these.
+        budget: the most calls ever paid for this teacher in this store; by default there is no limit but `calls`.
 
     Raises:
         UserError: there are no labels, or the inputs are no images.
@@ -45,10 +46,7 @@ def add_paid_mixes(
     inputs, shares = (torch.cat(parts) for parts in zip(*mixes, strict=True))
     mixed = replace(pool, inputs=inputs, labels=shares.argmax(dim=1), views=None, name=f"mixes of {pool.name}")
 
-    if budget is None:
-        plan = store.plan(teacher, mixed)
-        budget = plan.paid + plan.new
-    answered = store.ask(teacher, mixed, budget=budget)
+    answered = store.ask(teacher, mixed, budget=UNLIMITED if budget is None else budget)
     log_shares = answered.responses["logits"].log_softmax(dim=1)
     entropy = -(log_shares.exp() * log_shares).sum(dim=1)
     kept = entropy.topk(max(1, calls // 2)).indices.sort().values
