@@ -1,3 +1,5 @@
+import sys
+
 from tuition.cli import main
 
-main()
+sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from typer import Argument, Option
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
-    from tuition.data import Accounts
+    from tuition.data import Accounts, Pool, TransferSet
+    from tuition.store import ResponseStore
     from tuition.training import Run
     from tuition.training.settings import Settings
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Config = Annotated[Path | None, Option("--config", help="YAML file of settings; options given here go before it.")]
+Config = Annotated[Path | None, Option("--config", help="YAML file of settings; options given here override it.")]
 Sets = Annotated[
     list[str] | None, Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set learning_rate=0.1.")
 ]
@@ -38,6 +40,21 @@ Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one 
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]
 Cost = Annotated[float | None, Option("--cost-per-call", help="Price of one call, in any currency.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tuition import __version__
+
+        typer.echo(f"tuition {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -110,8 +127,9 @@ def ask(
         _print_plan(job.plan(settings))
         return
     with _progress("calls") as advance:
-        transfer, _ = job.ask(settings, job.the_teacher(settings), advance)
+        transfer, validation = job.ask(settings, job.the_teacher(settings), advance)
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
+    _say_further(validation)
     _print_accounts(transfer.accounts, settings.cost_per_call)
 
 
@@ -147,6 +165,7 @@ def distill(
     known = job.preflight(settings, out)
     with _progress("calls") as advance:
         transfer, validation = job.ask(settings, known, advance)
+    _say_further(validation)
     megabytes = job.maps_megabytes(settings, known, transfer)
     if megabytes:
         say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
@@ -154,6 +173,67 @@ def distill(
     with _training() as progress:
         run = job.train_student(settings, transfer, validation, out, progress)
     _report(run, f"Student {settings.student} of {settings.data} by {settings.method}", settings.cost_per_call)
+
+
+@app.command()
+def study(
+    name: Annotated[str, Argument(help="A study of the paper, such as figure2-wrn or table1, or a YAML file.")],
+    out: Annotated[Path, Option(help="Folder for the study; what it holds already is gone on with.")],
+    fast: Annotated[bool, Option("--fast", help="A cosine of fixed length, fewer budgets and seeds.")] = False,
+    smoke: Annotated[bool, Option("--smoke", help="Minutes on two cores, to see that it works.")] = False,
+    data: Annotated[str | None, Option(help="digits (with its own pair and budgets), a folder, or a name.")] = None,
+    teacher: Annotated[
+        list[Path] | None, Option(help="Folder made by `tuition teach`, instead of training; give one for each.")
+    ] = None,
+    accounting: Annotated[str | None, Option(help="published, matched or both.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="Runs at a time; by default one a core.")] = None,
+    continue_from: Annotated[
+        list[Path] | None, Option(help="Another study's folder; its runs are not repeated.")
+    ] = None,
+    retry: Annotated[bool, Option("--retry", help="Make failed runs again.")] = False,
+    max_minutes: Annotated[
+        float | None, Option(min=0, help="Stop in time; the same command goes on. Exit code 3.")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and do nothing.")] = False,
+    sets: Sets = None,
+) -> None:
+    """Run a grid of methods, budgets and seeds, resumably, and report on it."""
+    from tuition.studies import grid
+    from tuition.studies import study as studies
+
+    variants = [word for word, given in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if given]
+    changes: dict[str, Any] = {"settings": _pairs(sets)}
+    if data is not None:
+        changes["settings"]["data"] = data
+    if accounting is not None:
+        changes["axes"] = {"accounting": ["published", "matched"] if accounting == "both" else [accounting]}
+    chosen = grid.read(name, variants, changes)
+    shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
+    shared |= {"workers": workers, "retry": retry}
+    if dry_run:
+        _print_forecast(studies.forecast(chosen, out, **shared))
+        return
+    minutes = {} if max_minutes is None else {"minutes": max_minutes}
+    with _phases() as progress:
+        found = studies.run(chosen, out, progress=progress, **shared, **minutes)
+    studies.note_command(out, sys.argv[1:])
+    for record in found.failed:
+        say(f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}")
+    if found.failed:
+        say(f"{len(found.failed)} runs failed; --retry makes them again.")
+    if found.left:
+        say(f"Time is up: {found.done} runs are done, {found.left} or more are left. The same command goes on.")
+        raise typer.Exit(3)
+    _print_report([out], out)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], Argument(help="Folders of studies, with runs.csv.")],
+    out: Annotated[Path, Option(help="Folder for figures, tables and report.html.")],
+) -> None:
+    """Rebuild figures, tables and the page from run records."""
+    _print_report(folders, out)
 
 
 @app.command()
@@ -165,20 +245,21 @@ def predict(
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
-    import csv
-
     from tuition import load
     from tuition.studies import job
+    from tuition.training import files
 
     student = load(run)
     names, pool = job.inputs_of(inputs, split, size, student)
     confidence, classes = student.probabilities(pool).max(dim=1)
-    with contextlib.ExitStack() as stack:
-        file = sys.stdout if out is None else stack.enter_context(out.open("w", newline=""))
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["input", "class", "confidence"])
-        for name, index, share in zip(names, classes.tolist(), confidence.tolist(), strict=True):
-            writer.writerow([name, student.class_names[index] if student.class_names else index, f"{share:.4f}"])
+    rows = [
+        {"input": name, "class": student.class_names[index] if student.class_names else index, "confidence": f"{p:.4f}"}
+        for name, index, p in zip(names, classes.tolist(), confidence.tolist(), strict=True)
+    ]
+    if out is None:
+        typer.echo(files.csv_text(rows), nl=False)
+    else:
+        files.write_rows(out, rows)
 
 
 @app.command()
@@ -243,14 +324,15 @@ def models(
     from tuition import models as zoo
 
     if name is None:
-        table = _table("Models", "name", "")
+        table = _table("Models", "name", "what it is", text=2)
         for pattern, what in zoo.available().items():
             table.add_row(pattern, what)
         _print(table)
         return
     model = zoo.create(name, num_classes=classes, in_channels=channels)
     shape = (channels,) if name.startswith("mlp_") else (channels, size, size)
-    table = _table(f"{name}: {zoo.num_parameters(model):,} parameters", "path", "module", "output", "parameters")
+    title = f"{name}: {zoo.num_parameters(model):,} parameters"
+    table = _table(title, "path", "module", "output", "parameters", text=3)
     for layer in zoo.describe(model, shape):
         table.add_row(layer.path, layer.type, "x".join(map(str, layer.shape or ())), f"{layer.parameters:,}")
     _print(table)
@@ -258,20 +340,25 @@ def models(
 
 @app.command()
 def methods(
+    name: Annotated[str | None, Argument(help="A method, for its settings.")] = None,
     markdown: Annotated[bool, Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
-    """List the methods with their settings and defaults."""
+    """List the methods, or one method's settings with their defaults."""
     from tuition.training import methods as known
 
     if markdown:
         typer.echo(known.markdown())
-        return
-
-    table = _table("Methods", "name", "what it is", "settings")
-    for name in known.METHODS:
-        settings = ", ".join(f"{k}={v}" for k, v in known.settings_of(name).items())
-        table.add_row(name, known.summary(name), settings)
-    _print(table)
+    elif name is None:
+        table = _table("Methods", "name", "what it is", text=2)
+        for method in known.METHODS:
+            table.add_row(method, known.summary(method))
+        _print(table)
+        say("`tuition methods NAME` lists a method's settings.")
+    else:
+        table = _table(f"{name}: {known.summary(name)}", "setting", "default")
+        for setting, default in known.settings_of(name).items():
+            table.add_row(setting, "none" if default is None else str(default))
+        _print(table)
 
 
 @app.command()
@@ -284,13 +371,105 @@ def data(
     from tuition import data as sources
 
     pool = sources.load(name, split=split)
-    say(repr(pool))
-    distinct = len(set(pool.digests))
-    if distinct < len(pool):
-        say(f"{len(pool) - distinct} inputs repeat another one; equal inputs are one teacher call.")
+    table = _table(pool.name, "", "")
+    table.add_row("inputs", f"{len(pool):,}")
+    table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")
+    if not isinstance(pool.inputs, list):
+        table.add_row("shape", " x ".join(map(str, pool.inputs.shape[1:])))
+    table.add_row("classes", "no labels" if pool.labels is None else f"{pool.num_classes:,}")
+    _print(table)
     if sheet is not None:
         sources.contact_sheet(pool, sheet)
         say(f"Contact sheet: {sheet}.")
+
+
+# -- stores ------------------------------------------------------------------------------------------------------------
+
+stores = typer.Typer(no_args_is_help=True, help="Look after a store of answers: usage, verify, export, import, prune.")
+app.add_typer(stores, name="store")
+
+Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database URL.")]
+
+
+def _store(url: str) -> ResponseStore:
+    from tuition import ResponseStore
+
+    path = url.removeprefix("sqlite:///")
+    if "://" not in path and not Path(path).is_file():
+        raise UserError(f"there is no store {path}; name the file that --store named when answers were asked for.")
+    return ResponseStore(url)
+
+
+@stores.command()
+def usage(store: Where) -> None:
+    """What a store holds of each teacher, and what it cost."""
+    from tuition.store import usage
+
+    columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", "cost", "MB")
+    table = _table(f"Answers in {store}", *columns)
+    for held in usage(_store(store)):
+        counts = (held.responses, *held.accounts.as_dict().values(), held.imported)
+        table.add_row(
+            ", ".join(held.names), *(f"{n:,}" for n in counts), f"{held.cost:,.2f}", f"{held.bytes / 1e6:,.1f}"
+        )
+    _print(table)
+
+
+@stores.command()
+def verify(store: Where) -> None:
+    """Compare every answer with its checksum and its index; exit code 1 if something is damaged."""
+    from tuition.store import verify
+
+    found = verify(_store(store))
+    say(f"{found.whole:,} of {found.responses:,} answers are whole.")
+    for problem in found.problems:
+        say(problem)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@stores.command("export")
+def export_store(
+    store: Where,
+    folder: Annotated[Path, Argument(help="A new folder, for safetensors and parquet files.")],
+    teacher: Annotated[str | None, Option(help="Of this teacher only.")] = None,
+) -> None:
+    """Write the answers of a store to files that other programs read."""
+    from tuition.store import export
+
+    say(f"{export(_store(store), folder, teacher=teacher).responses:,} answers are in {folder}.")
+
+
+@stores.command("import")
+def import_store(store: Where, folder: Annotated[Path, Argument(help="What `tuition store export` wrote.")]) -> None:
+    """Take over exported answers; they count as imported, not as paid."""
+    from tuition import ResponseStore
+    from tuition.store import import_
+
+    moved = import_(ResponseStore(store), folder)
+    say(f"{moved.responses:,} answers are new in {store}, {moved.known:,} were there.")
+
+
+@stores.command()
+def prune(
+    store: Where,
+    teacher: Annotated[str | None, Option(help="Drop all answers of this teacher; the accounts remain.")] = None,
+    damaged: Annotated[bool, Option("--damaged", help="Drop answers that are damaged, to ask for them again.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Yes, drop what was paid for.")] = False,
+) -> None:
+    """Drop answers."""
+    from tuition.store import mend, prune
+
+    opened = _store(store)
+    if (teacher is None) != damaged:
+        raise UserError("say what to drop: either --teacher NAME or --damaged.")
+    if teacher is None:
+        say(f"{mend(opened):,} damaged answers were dropped.")
+    elif not yes:
+        paid = opened.accounts(teacher).paid
+        raise UserError(f"this drops all answers of {teacher}, for which {paid:,} calls were paid; say --yes to do it.")
+    else:
+        say(f"{prune(opened, teacher):,} answers were dropped.")
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------
@@ -301,20 +480,21 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _table(title: str, *columns: str) -> Any:
+def _table(title: str, *columns: str, text: int = 1) -> Any:
+    """A table whose first `text` columns are text, the others numbers; without column names, two columns of facts."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=any(columns))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i < text else "right", overflow="fold")
     return table
 
 
 def _print(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False, highlight=False).print(table)
 
 
 def _number(value: float | None) -> str:
@@ -352,11 +532,47 @@ def _print_accounts(accounts: Accounts | Mapping[str, int], cost_per_call: float
     say(f"Teacher calls: {line}{cost}.")
 
 
+def _say_further(validation: Pool | TransferSet) -> None:
+    from tuition.data import TransferSet
+
+    if isinstance(validation, TransferSet):
+        say(
+            f"There are no labels, so {len(validation)} further answers, calls too, choose the best epoch by agreement."
+        )
+
+
 def _print_plan(plan: Any) -> None:
     table = _table("Before asking", "", "")
     for name, value in plan.rows():
         table.add_row(name, value)
     _print(table)
+
+
+def _print_forecast(ahead: Any) -> None:
+    hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
+    table = _table("Before the study", "", "")
+    table.add_row("runs to make", f"{ahead.runs:,}")
+    table.add_row("runs finished already", f"{ahead.known:,}")
+    table.add_row("teachers to train first", ", ".join(ahead.teachers) or "none")
+    table.add_row("new teacher calls", f"{ahead.new:,}")
+    table.add_row("teacher calls paid so far", f"{ahead.paid:,}")
+    table.add_row("time to train students, about", f"{hours:,} h {minutes} min")
+    _print(table)
+
+
+def _print_report(folders: list[Path], out: Path) -> None:
+    """Build the report; print mean and deviation by method and calls, and where to look."""
+    from tuition.studies import records, statistics
+    from tuition.studies import report as reports
+
+    page = reports.build(folders, out)
+    for section in records.sections(records.read(*folders)):
+        table = _table(f"{section.title}: test accuracy (%), {section.conditions}", "method", *map(str, section.calls))
+        for method, curve in section.curves.items():
+            cells = (statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls)
+            table.add_row(method, *(f"{c.mean:.1f} ±{c.std:.1f}" if c.n else "-" for c in cells))
+        _print(table)
+    say(f"Report: {page}. Figures, tables and runs.csv are beside it.")
 
 
 @contextlib.contextmanager
@@ -366,12 +582,29 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    disable = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=disable) as bar:
         task = bar.add_task(unit, total=None, rate="")
 
         def advance(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, total=total, rate="" if speed is None else f"{speed:,.1f}/s")
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _phases() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar after another; called with (what is counted, done, total)."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int, int], None]] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                stack.close()  # the bar before
+                bars[what] = stack.enter_context(_progress(what))
+            bars[what](done, total)
 
         yield advance
 
@@ -389,47 +622,54 @@ S = TypeVar("S", bound="Settings")
 
 def _settings(kind: type[S], config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> S:
     """Settings from a YAML file, then --set, then options, the later going before the earlier."""
+    values = ({} if config is None else kind.read(config)) | _pairs(sets)
+    return kind.of(values | {name: value for name, value in given.items() if value is not None})
+
+
+def _pairs(sets: list[str] | None) -> dict[str, Any]:
+    """The settings in NAME=VALUE, values as in YAML."""
     import yaml
 
-    values = {} if config is None else kind.read(config)
+    values = {}
     for pair in sets or []:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, not {pair!r}; write for example --set learning_rate=0.1.")
-        values[name] = yaml.safe_load(value)
-    return kind.of(values | {name: value for name, value in given.items() if value is not None})
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair} is not valid YAML after the sign; put the value in quotes.") from None
+    return values
 
 
 # All that can be wrong with a command line; newer typers carry a click of their own.
 UsageError: Any = typer.BadParameter.__base__
 
 
-def main() -> None:
-    """Run the command line: what the user can mend is one sentence and exit code 2."""
+def main() -> int:
+    """Run the command line. Returns its exit code: what the user can mend is one sentence and 2."""
     sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
     try:
-        if app(standalone_mode=False) == 130:  # newer typers turn Ctrl-C into this
+        code = app(standalone_mode=False)
+        if code == 130:  # newer typers turn Ctrl-C into this
             raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
     except UsageError as error:
         say(_sentence(error))
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        say("Stopped. Give the same command again to go on from here.")
-        sys.exit(130)
     except UserError as error:
         say(f"Error: {error}")
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        say("Stopped. Give the same command again to go on from here.")
+        return 130
+    return 2
 
 
 def _sentence(error: Any) -> str:
     """What is wrong with a command line; the help, where nothing was given."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return error.format_message()
-    return f"Error: {error.format_message().rstrip('.')}; see `{error.ctx.command_path} --help`."
+    return f"Error: {error.format_message().rstrip('.?')}; see `{error.ctx.command_path} --help`."
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

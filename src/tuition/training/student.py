@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ class Student(nn.Module):
         except ImportError:
             raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
         path = Path(path)
-        training = self.training
+        training, log = self.training, logging.getLogger("torch.onnx")
+        level = log.level
+        log.setLevel(logging.ERROR)  # it tells of libraries that are not needed
         self.eval()
         try:
             program = torch.onnx.export(
@@ -122,6 +125,7 @@ class Student(nn.Module):
             )
         finally:
             self.train(training)
+            log.setLevel(level)
         assert program is not None
         proto = program.model_proto
         onnx.helper.set_model_props(
