@@ -350,12 +350,14 @@ def methods(
         typer.echo(known.markdown())
     elif name is None:
         table = _table("Methods", "name", "what it is", text=2)
-        for method in known.METHODS:
-            table.add_row(method, known.summary(method))
+        for method, function in known.METHODS.items():
+            fixed = ", ".join(f"{setting}={value}" for setting, value in getattr(function, "keywords", {}).items())
+            table.add_row(method, known.summary(method) + (f" Here {fixed}." if fixed else ""))
         _print(table)
         say("`tuition methods NAME` lists a method's settings.")
     else:
-        table = _table(f"{name}: {known.summary(name)}", "setting", "default")
+        typer.echo(f"{name}: {known.summary(name)}\n")
+        table = _table("Settings", "name", "default")
         for setting, default in known.settings_of(name).items():
             table.add_row(setting, "none" if default is None else str(default))
         _print(table)
@@ -536,9 +538,7 @@ def _say_further(validation: Pool | TransferSet) -> None:
     from tuition.data import TransferSet
 
     if isinstance(validation, TransferSet):
-        say(
-            f"There are no labels, so {len(validation)} further answers, calls too, choose the best epoch by agreement."
-        )
+        say(f"There are no labels, so {len(validation)} further calls choose the best epoch, by agreement with them.")
 
 
 def _print_plan(plan: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,19 @@ class Student(nn.Module):
         path = Path(path)
         training, log = self.training, logging.getLogger("torch.onnx")
         level = log.level
-        log.setLevel(logging.ERROR)  # it tells of libraries that are not needed
+        log.setLevel(logging.ERROR)  # it warns of libraries that are not needed
         self.eval()
         try:
-            program = torch.onnx.export(
-                self.cpu(),
-                (self._example(),),
-                input_names=["inputs"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                dynamo=True,
-                verbose=False,
-            )
+            with warnings.catch_warnings(action="ignore"):
+                program = torch.onnx.export(
+                    self.cpu(),
+                    (self._example(),),
+                    input_names=["inputs"],
+                    output_names=["logits"],
+                    dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                    dynamo=True,
+                    verbose=False,
+                )
         finally:
             self.train(training)
             log.setLevel(level)
