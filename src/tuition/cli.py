@@ -198,7 +198,7 @@ def study(
     sets: Sets = None,
 ) -> None:
     """Run a grid of methods, budgets and seeds, resumably, and report on it."""
-    from tuition.studies import grid
+    from tuition.studies import forecast, grid
     from tuition.studies import study as studies
 
     variants = [word for word, given in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if given]
@@ -211,11 +211,11 @@ def study(
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:
-        _print_forecast(studies.forecast(chosen, out, **shared))
+        _print_forecast(forecast.forecast(chosen, out, **shared))
         return
-    minutes = {} if max_minutes is None else {"minutes": max_minutes}
+    minutes = math.inf if max_minutes is None else max_minutes
     with _phases() as progress:
-        found = studies.run(chosen, out, progress=progress, **shared, **minutes)
+        found = studies.run(chosen, out, minutes=minutes, progress=progress, **shared)
     studies.note_command(out, sys.argv[1:])
     for record in found.failed:
         say(f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}")
@@ -567,7 +567,8 @@ def _print_report(folders: list[Path], out: Path) -> None:
 
     page = reports.build(folders, out)
     for section in records.sections(records.read(*folders)):
-        table = _table(f"{section.title}: test accuracy (%), {section.conditions}", "method", *map(str, section.calls))
+        typer.echo(f"{section.title}: test accuracy (%) by teacher calls\n{section.conditions}")
+        table = _table("", "method", *map(str, section.calls))
         for method, curve in section.curves.items():
             cells = (statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls)
             table.add_row(method, *(f"{c.mean:.1f} ±{c.std:.1f}" if c.n else "-" for c in cells))

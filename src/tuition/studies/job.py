@@ -74,6 +74,7 @@ class DistillSettings(AskSettings):
     method: str = Field("ckd", description="what it is trained by (see `tuition methods`)")
     options: dict[str, Any] = Field({}, description="settings of the method")
     paid_mixes: int = Field(0, ge=0, description="CutMixes to ask about as well, each a call; half of them are kept")
+    log_dir: str | None = Field(None, description="write TensorBoard logs of every epoch to this folder")
 
 
 # What a run's record holds of its settings; the store may move, and its address may hold a password.
@@ -225,6 +226,10 @@ def train_student(
     progress: Progress | None = None,
 ) -> Run:
     """Train on what was answered, and evaluate on the data's test split."""
+    if settings.log_dir is not None:
+        from tuition.studies.tensorboard import logged
+
+        progress = logged(settings.log_dir, progress)
     return distill(
         settings.student,
         transfer,

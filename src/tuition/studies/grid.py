@@ -1,0 +1,284 @@
+"""A study as a file: the grid of runs it stands for, and the choice of settings on validation.
+
+Nothing here loads data, trains or writes: a study and the records of finished runs go in, trials come out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field
+
+from tuition.errors import UserError
+from tuition.studies.job import ASKED, TRAINED, DistillSettings
+from tuition.studies.records import Record
+from tuition.training.methods import settings_of
+from tuition.training.settings import Settings
+
+# What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
+MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
+COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
+
+
+class Pair(Settings):
+    """A teacher (an architecture, a folder made by `tuition teach`, or package.module:factory) and a student."""
+
+    teacher: str
+    student: str
+
+
+class Row(Settings):
+    """A row of the tables: a method with options of its own."""
+
+    method: str
+    name: str = Field("", description="by default the method, with its options in brackets")
+    options: dict[str, Any] = Field({}, description="settings of the method")
+
+    def title(self, variant: Mapping[str, Any]) -> str:
+        """The row's name, where `variant` tells it from others of the same method."""
+        values = ([] if self.name else [*self.options.items()]) + [*variant.items()]
+        brackets = ", ".join(f"{name.removeprefix('options.')}={value}" for name, value in values)
+        return (self.name or self.method) + (f" [{brackets}]" if brackets else "")
+
+
+class Choose(Settings):
+    """Settings chosen for each row by validation: the best mean over seeds; of equals, the one listed first."""
+
+    candidates: dict[str, list[Any]] = Field({}, description="setting: values, for every row")
+    also: dict[str, dict[str, list[Any]]] = Field({}, description="row: further settings with values")
+    at: dict[str, Any] = Field({}, description="axis: value, to choose once there; seed takes a list")
+
+
+class Study(Settings):
+    """Every combination of pairs, methods and axes. Settings are those of `tuition distill`; "options.anchor" nests."""
+
+    settings: dict[str, Any] = Field({}, description="those of every run")
+    teaching: dict[str, Any] = Field({}, description="how teachers that are absent are trained (`tuition teach`)")
+    pairs: list[Pair] = Field(min_length=1)
+    methods: list[
+        Annotated[Row, BeforeValidator(lambda it: {"method": it} if isinstance(it, str) else it)]  # a name will do
+    ] = Field(min_length=1)
+    axes: dict[str, list[Any]] = Field({}, description="setting: values")
+    choose: Choose = Choose()
+    spectra: bool = Field(False, description="keep the singular values of the students' features")
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def names() -> list[str]:
+    """The paper's studies."""
+    files = (Path(file.name) for file in resources.files("tuition.studies").joinpath("paper").iterdir())
+    return sorted(file.stem for file in files if file.suffix == ".yaml" and not file.stem.startswith("_"))
+
+
+def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Study:
+    """A study by the name of one of the paper's or by its YAML file.
+
+    A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
+    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn, `changes`.
+
+    Raises:
+        UserError: no such study or variant, or settings that cannot be.
+    """
+    values = _read(name)
+    known = values.pop("variants", {})
+    for variant in variants:
+        if variant not in known:
+            raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
+        values = merge(values, known[variant])
+    return Study.of(merge(values, changes or {}))
+
+
+def variants_of(name: str) -> list[str]:
+    """The variants that a study has."""
+    return list(_read(name).get("variants", {}))
+
+
+def _read(name: str, folder: Path | None = None) -> dict[str, Any]:
+    paper = resources.files("tuition.studies").joinpath("paper", f"{name}.yaml")
+    if name.endswith((".yaml", ".yml")):
+        path = (folder or Path()) / name
+    elif paper.is_file():
+        path = Path(str(paper))
+    else:
+        near = get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names())}, or name a YAML file."
+        raise UserError(f"there is no study {name!r}; {hint}")
+    values = Study.read(path)
+    base = values.pop("extends", None)
+    return values if base is None else merge(_read(base, path.parent), values)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` before `base`, key by key; null removes."""
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            below = merged.get(key)
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+# -- trials ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to be had: `row` is where it stands in the tables, `key` what it is."""
+
+    row: str
+    settings: DistillSettings
+    key: str
+
+
+class End(NamedTuple):
+    """What a run is for. One run may serve several ends, and has a row in runs.csv for each."""
+
+    key: str
+    row: str
+    purpose: Literal["result", "selection"]
+    accounting: Literal["published", "matched"]
+
+
+Identify = Callable[[DistillSettings], Mapping[str, str]]
+Find = Callable[[Trial], Record | None]
+
+
+def resolved(settings: DistillSettings) -> dict[str, Any]:
+    """All settings that matter to a run, the method's defaults among them, and no path of this machine."""
+    values = settings.model_dump(include=MATTERS)
+    values["data"] = Path(settings.data).name
+    values["features"] = settings.features and Path(settings.features).name
+    values["options"] = settings_of(settings.method) | settings.options
+    if not groups(settings):
+        values["accounting"] = "published"  # a step forwards the same images in both
+    return values
+
+
+def groups(settings: DistillSettings) -> tuple[int, int] | None:
+    """Sizes of the groups that a step compares; None for methods that see a batch as a whole."""
+    options = settings_of(settings.method) | settings.options
+    if options.get("sampled"):
+        return 1, 1
+    return (options["left"], options["right"]) if "left" in options else None
+
+
+def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
+    """Digest of the settings that matter, the data's content and the teacher's fingerprint.
+
+    Settings at their defaults take no part, so that one that is added later leaves old keys as they are.
+    """
+    values, usual = resolved(settings), resolved(DistillSettings(method=settings.method))
+    named = ("method", "options", "data", "teacher")  # options and identities are compared in their own way
+    matters = {
+        "method": settings.method,
+        "settings": {k: v for k, v in values.items() if k not in named and v != usual[k]},
+        "options": {k: v for k, v in values["options"].items() if v != usual["options"].get(k)},
+        **identity,
+    }
+    return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def images(settings: DistillSettings) -> int:
+    """Images that a run sees at most."""
+    steps = math.ceil(settings.calls / settings.batch_size)
+    sizes = groups(settings)
+    if sizes is None or settings.accounting == "matched":
+        return settings.epochs * settings.calls
+    return settings.epochs * steps * settings.batch_size * sum(sizes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a study stands.
+
+    Attributes:
+        ends: every row wanted in runs.csv, as far as choices are made, and its run.
+        ready: runs to make now, each once, the largest first.
+        later: results whose settings are still to be chosen, with the first candidate in the place of the chosen.
+    """
+
+    ends: Mapping[End, Trial]
+    ready: Sequence[Trial]
+    later: Sequence[Trial]
+
+
+def plan(study: Study, find: Find, identify: Identify) -> Plan:
+    """What `study` has still to do, given the finished runs (failed ones too) that `find` finds."""
+    ends: dict[End, Trial] = {}
+    later: dict[str, Trial] = {}
+    axes = {name: values for name, values in study.axes.items() if name != "seed"}
+    seeds = study.axes.get("seed", [study.settings.get("seed", 0)])
+
+    def add(trial: Trial, purpose: Literal["result", "selection"]) -> None:
+        ends[End(trial.key, trial.row, purpose, trial.settings.accounting)] = trial
+
+    for pair, row, *values in product(study.pairs, study.methods, *axes.values()):
+        cell = dict(zip(axes, values, strict=True))
+        title = row.title({k: v for k, v in cell.items() if k not in COMMON_AXES and len(axes[k]) > 1})
+
+        def trial(
+            *changes: Mapping[str, Any], pair: Pair = pair, row: Row = row, title: str = title, cell: Any = cell
+        ) -> Trial:
+            settings = _settings(study, pair, row, {k: v for part in (cell, *changes) for k, v in part.items()})
+            return Trial(title, settings, key_of(settings, identify(settings)))
+
+        options = study.choose.candidates | study.choose.also.get(row.name or row.method, {})
+        candidates = [dict(zip(options, found, strict=True)) for found in product(*options.values())]
+        best: int | None = 0
+        if len(candidates) > 1:
+            at = {"seed": seeds} | study.choose.at
+            at["seed"] = at["seed"] if isinstance(at["seed"], list) else [at["seed"]]
+            tried = [[trial(at, candidate, {"seed": seed}) for seed in at["seed"]] for candidate in candidates]
+            for found in tried:
+                for each in found:
+                    add(each, "selection")
+            records = [[find(each) for each in found] for found in tried]
+            if any(record is None for found in records for record in found):
+                for seed in seeds:
+                    stand_in = trial(candidates[0], {"seed": seed})
+                    later[stand_in.key] = stand_in
+                continue
+            best = choose([[record.validation for record in found if record] for found in records])
+        if best is not None:
+            for seed in seeds:
+                add(trial(candidates[best], {"seed": seed}), "result")
+
+    missing = {trial.key: trial for trial in ends.values() if find(trial) is None}
+    return Plan(
+        ends,
+        sorted(missing.values(), key=lambda trial: -images(trial.settings)),
+        [trial for trial in later.values() if trial.key not in missing and find(trial) is None],
+    )
+
+
+def choose(validations: Sequence[Sequence[float]]) -> int | None:
+    """Index of the candidate with the best mean validation accuracy; nan stands for a run that failed.
+
+    Of equals the first; a candidate with a failed run is out; None if all are.
+    """
+    means = [round(fmean(values), 9) for values in validations]  # equal figures in another order must stay equal
+    left = [mean for mean in means if not math.isnan(mean)]
+    return means.index(max(left)) if left else None
+
+
+def _settings(study: Study, pair: Pair, row: Row, values: Mapping[str, Any]) -> DistillSettings:
+    flat = {**study.settings, "teacher": pair.teacher, "student": pair.student, "method": row.method, **values}
+    options = {**flat.pop("options", {}), **row.options}
+    options |= {k.removeprefix("options."): flat.pop(k) for k in list(flat) if k.startswith("options.")}
+    return DistillSettings.of(flat | {"options": options})
