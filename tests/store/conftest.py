@@ -1,7 +1,6 @@
 """Stores to test with: SQLite files, and databases of a PostgreSQL server where its programs are installed."""
 
 import importlib.util
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,6 @@ def _beside(name: str) -> ModuleType:
 
 
 postgresql = _beside("postgresql")
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +36,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a store that does not exist yet, of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/responses.db"
-    return postgresql.create_database(request.getfixturevalue("server"), f"test{next(_numbers)}")
+    return postgresql.empty_database(request.getfixturevalue("server"))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import random
 import socket
 import tempfile
@@ -25,6 +24,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,7 +39,6 @@ from tuition.teachers import NotCharged, from_callable
 
 UNIVERSE = 1000  # different inputs
 COLUMNS = 5
-RUNS_A_STORE = 8
 PATIENCE = 1.0  # seconds an asker waits for an answer
 # What becomes of a request, how often, and whether the teacher bills it.
 FATES = {
@@ -56,6 +55,12 @@ FATES = {
 }
 REFUSED = ("429", "503", "no connection")
 UNKNOWN = ("dropped", "cut", "too late", "not JSON")
+
+
+REPORT = (
+    *("runs", "stores", "processes", "killed", "requests in flight when killed", "calls in flight when killed"),
+    *("requests", *FATES, "no connection", "billed", "paid", "unknown", "failed", "served", "stored"),
+)
 
 
 def truth(number: int) -> list[float]:
@@ -343,7 +348,7 @@ def start(context: Any, errand: Errand) -> Any:
     return asker
 
 
-def trial(runs: int, seed: int, folder: Path, new_store: Callable[[int], str]) -> Counter[str]:
+def trial(runs: int, runs_a_store: int, seed: int, folder: Path, new_store: Callable[[int], str]) -> Counter[str]:
     """All runs against stores from `new_store`; returns what happened in all."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -355,13 +360,13 @@ def trial(runs: int, seed: int, folder: Path, new_store: Callable[[int], str]) -
     port = ours.recv()
     chance, total = random.Random(seed), Counter[str]()
     try:
-        for number in range(0, runs, RUNS_A_STORE):
-            kills = number // RUNS_A_STORE % 4 != 0
+        for number in range(0, runs, runs_a_store):
+            kills = number // runs_a_store % 4 != 0
             # Sometimes the budget is too small for all, sometimes it leaves room for what is lost.
             books = Books(new_store(number), folder, budget=chance.choice([UNIVERSE // 2, UNIVERSE, UNIVERSE * 8]))
             killed: set[str] = set()
             happened = Counter[str]()
-            for run in range(number, min(runs, number + RUNS_A_STORE)):
+            for run in range(number, min(runs, number + runs_a_store)):
                 errands = [
                     Errand(f"{run}-{i}", books.url, port, folder, chance.getrandbits(32), books.budget)
                     for i in range(chance.choice([1, 4, 4]))
@@ -390,26 +395,36 @@ def trial(runs: int, seed: int, folder: Path, new_store: Callable[[int], str]) -
 
 
 def main() -> None:
-
     from postgresql import create_database, programs, server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--runs-a-store", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--postgresql", action="store_true", help="on a server of its own instead of SQLite files")
+    parser.add_argument(
+        "--postgresql",
+        nargs="?",
+        const="",
+        help="not on SQLite files but on this server (a URL with {} for the database), or on one of its own",
+    )
     given = parser.parse_args()
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        if given.postgresql:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = given.postgresql
+        if url == "":
             require(programs() is not None, "PostgreSQL's programs are not installed")
-            with server() as url:
-                total = trial(given.runs, given.seed, folder, lambda n: create_database(url, f"store{n}"))
-        else:
-            total = trial(given.runs, given.seed, folder, lambda n: f"sqlite:///{folder}/store{n}.db")
-    print(f"no difference in {given.runs} runs, {time.perf_counter() - start:.0f} s", f"({platform.machine()}, Python)")
-    for what, count in total.items():
-        print(f"{what}: {count}")
+            url = stack.enter_context(server())
+
+        def new_store(number: int) -> str:
+            if url is None:
+                return f"sqlite:///{folder}/store{number}.db"
+            return create_database(url, f"faults-{os.getpid()}-{number}")
+
+        total = trial(given.runs, given.runs_a_store, given.seed, folder, new_store)
+    print(f"no difference in {given.runs} runs, {time.perf_counter() - start:.0f} s")
+    for what in REPORT:
+        print(f"{what:>34}: {total[what]}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ def server() -> Iterator[str]:
 
     try:
         run("initdb", "--auth=trust", "--username=tuition", "--encoding=UTF8")
-        # Its output goes to a file: a pipe would stay open as long as the server runs.
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -c listen_addresses=''", "start")
+        # Only clients are killed here, so the disk need not be waited for. Its output goes to a file: a pipe would stay
+        # open as long as the server runs.
+        settings = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", settings, "start")
         try:
             yield f"postgresql://tuition@/{{}}?host={folder}"
         finally:
@@ -54,3 +56,12 @@ def create_database(url: str, name: str) -> str:
     with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return url.format(name)
+
+
+def empty_database(url: str) -> str:
+    """The server's first database, emptied; returns its URL. Much faster than a new one."""
+    import psycopg
+
+    with psycopg.connect(url.format("postgres"), autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return url.format("postgres")
