@@ -154,8 +154,6 @@ def distill(
         matched=chosen.accounting == "matched",
         aligned=chosen.aligned,
     )
-    if len(whole.input_shape) == 3:
-        whole.use_channels_last()
     centre = _centre(transfer, num_classes) if objective.recentre else None
     state, best = train(
         whole,

@@ -43,12 +43,10 @@ class Student(nn.Module):
         super().__init__()
         self.model, self.preprocess = model, preprocess
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
-        self.channels_last = False
-
-    def use_channels_last(self) -> None:
-        """Run convolutions in the memory format that is fastest on CPUs and GPUs alike."""
-        self.channels_last = True
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The memory format in which convolutions are fastest, on CPUs and GPUs alike.
+        self.channels_last = len(self.input_shape) == 3
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw inputs (n, *input_shape), uint8 images or float vectors -> logits (n, k)."""

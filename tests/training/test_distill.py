@@ -1,0 +1,350 @@
+"""One run from end to end: what it returns, what it writes, how it goes on after an interruption, what it refuses."""
+
+import copy
+import csv
+import json
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tuition import UserError, data, distill, load, models
+from tuition.data import Accounts, TransferSet
+from tuition.training import Objective, TrainSettings, teach
+from tuition.training.evaluation import percent
+from tuition.training.objective import Term
+
+FILES = ["curves.png", "metrics.csv", "run.json", "student.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def validation(pool):
+    return pool[64:104]
+
+
+@pytest.fixture(scope="module")
+def test(pool):
+    return pool[104:]
+
+
+def weights(run):
+    return run.student.state_dict()
+
+
+def same(a, b):
+    a, b = weights(a), weights(b)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Own(nn.Module):
+    """A student that is not of the zoo."""
+
+    def __init__(self, classes=10, hidden=16):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+
+
+# -- what a run returns ------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_the_weights_returned(transfer, validation, test):
+    run = distill("cnn_4", transfer, "kd", validation=validation, test=test, epochs=8, learning_rate=0.2)
+    evaluated = run.student.evaluate(test)
+    assert (run.accuracy, run.top5) == (evaluated.accuracy, evaluated.top5)
+    assert run.calibration_error == pytest.approx(evaluated.calibration_error)
+    assert run.validation == run.student.evaluate(validation).accuracy
+    assert run.validation == max(row["validation"] for row in run.history)
+    best = [row["epoch"] for row in run.history if row["validation"] == run.validation]
+    assert run.best_epoch == best[-1]
+    assert run.agreement == percent(run.student.predict(transfer.pool) == transfer.responses["logits"].argmax(1))
+    assert run.images_seen == 8 * 64
+    assert not run.student.training
+    # The last epoch's accuracy is that of the same run without validation, which ends in the last weights.
+    last = distill("cnn_4", transfer, "kd", test=test, epochs=8, learning_rate=0.2)
+    assert (last.accuracy, last.accuracy_last) == (run.accuracy_last, run.accuracy_last)
+    assert (last.validation, last.best_epoch) == (None, 8)
+
+
+def test_seeds_repeat_and_global_random_state_is_left_alone(transfer, validation):
+    state = torch.get_rng_state()
+    runs = [distill("cnn_4", transfer, validation=validation, epochs=2, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_a_module_is_copied_not_changed(transfer):
+    model = Own()
+    before = copy.deepcopy(model.state_dict())
+    run = distill(model, transfer, "ckd", epochs=2)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not torch.equal(before["layers.1.weight"], weights(run)["model.layers.1.weight"])
+    assert isinstance(run.student.model, Own)
+
+
+def test_without_labels_validation_is_agreement_with_answers(transfer, pool):
+    generator = torch.Generator().manual_seed(1)
+    answers = TransferSet(pool[64:104].without_labels, {"logits": torch.randn(40, 10, generator=generator)})
+    unlabelled = replace(transfer, pool=transfer.pool.without_labels)
+    run = distill("cnn_4", unlabelled, "ckd", validation=answers, epochs=5)
+    assert run.validation == percent(run.student.predict(answers.pool) == answers.responses["logits"].argmax(1))
+    assert "ckd_label" not in run.history[0]
+    assert run.accuracy is None
+
+
+def test_vectors_have_students_too():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 5, generator=generator)
+    labels = (inputs[:, 0] > 0).long()
+    pool = data.from_tensors(inputs, labels)
+    logits = torch.stack([-4 * inputs[:, 0], 4 * inputs[:, 0]], dim=1)
+    run = distill("mlp_16", TransferSet(pool[:40], {"logits": logits[:40]}), "mse", test=pool[40:], epochs=40)
+    assert run.accuracy >= 90
+    assert run.student.input_shape == (5,)
+
+
+def test_progress_is_told_every_epoch(transfer, validation):
+    told = []
+    run = distill(
+        "cnn_4", transfer, validation=validation, epochs=3, progress=lambda *facts: told.append(copy.deepcopy(facts))
+    )
+    assert [fact[:2] for fact in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [fact[2] for fact in told] == run.history
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_run(transfer, validation, test, tmp_path):
+    paid = replace(transfer, accounts=Accounts(paid=60, served=4), teacher="big")
+    run = distill(
+        "cnn_4", paid, validation=validation, test=test, epochs=3, out=tmp_path / "run", described={"from": "a test"}
+    )
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "done"
+    assert record["results"] == run.results()
+    assert record["accounts"] == {"paid": 60, "served": 4, "failed": 0, "unknown": 0}
+    assert record["settings"]["from"] == "a test"
+    assert record["settings"].items() >= TrainSettings(epochs=3).model_dump().items()
+    assert record["settings"]["student"] == {"name": "cnn_4", "num_classes": 10, "in_channels": 1}
+    assert record["versions"]["torch"] == torch.__version__
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == run.history
+    assert list(rows[0])[:3] == ["epoch", "learning_rate", "loss"]
+    assert {"ckd", "ckd_label", "validation", "images", "seconds"} <= set(rows[0])
+    width, height, ink = _picture((tmp_path / "run" / "curves.png").read_bytes())
+    assert (width, height) == (1260, 476)
+    assert ink > 0.01, "an empty picture"
+
+
+def test_a_finished_run_is_returned_as_it_was(transfer, validation, test, tmp_path):
+    settings = {"validation": validation, "test": test, "epochs": 3, "out": tmp_path / "run"}
+    first = distill("cnn_4", transfer, **settings)
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    again = distill("cnn_4", transfer, **settings)
+    assert same(first, again)
+    assert again.results() == first.results()
+    assert again.history == first.history
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == stamps
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"epochs": 4}, "epochs: 2 there, 4 now"),
+        ({"objective": "kd"}, "method: 'ckd' there, 'kd' now"),
+        ({"options": {"anchor": 0.5}}, "options: {} there, {'anchor': 0.5} now"),
+        ({"student": "cnn_8"}, "student: {'name': 'cnn_4'"),
+        ({"transfer": 1}, "transfer_digest"),
+        ({"test": None}, "test_digest"),
+    ],
+)
+def test_a_run_of_other_settings_is_refused_and_left_alone(transfer, test, tmp_path, change, says):
+    given = {"student": "cnn_4", "transfer": transfer, "objective": "ckd", "test": test, "epochs": 2, "seed": 0}
+    distill(**given, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    if "transfer" in change:
+        change = {"transfer": replace(transfer, responses={"logits": transfer.responses["logits"] + 1})}
+    with pytest.raises(UserError, match="holds a run with other settings") as caught:
+        distill(**given | change, out=tmp_path)
+    assert says in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    distill(**given, out=tmp_path, checkpoint_seconds=0.0, device="cpu")  # these are free to change
+
+
+def test_modules_and_objectives_of_ones_own_are_told_apart(transfer, tmp_path):
+    model = Own()
+    distill(model, transfer, "kd", epochs=1, out=tmp_path / "a")
+    distill(model, transfer, "kd", epochs=1, out=tmp_path / "a")
+    with pytest.raises(UserError, match="initial_digest"):
+        distill(Own(), transfer, "kd", epochs=1, out=tmp_path / "a")
+
+    def objective(weight):
+        return Objective([Term("sum", lambda student, batch: student.square().mean(), weight)])
+
+    distill("cnn_4", transfer, objective(1.0), epochs=1, out=tmp_path / "b")
+    with pytest.raises(UserError, match=r"method: '1 sum\(logits\)' there, '2 sum\(logits\)' now"):
+        distill("cnn_4", transfer, objective(2.0), epochs=1, out=tmp_path / "b")
+
+
+def test_a_module_of_ones_own_is_loaded_with_its_code(transfer, validation, tmp_path):
+    class Brighten(nn.Module):
+        def forward(self, inputs):
+            return inputs.float() / 100
+
+    run = distill(Own(), transfer, "kd", epochs=2, out=tmp_path, preprocess=Brighten())
+    again = distill(Own(), transfer, "kd", epochs=2, out=tmp_path / "other", preprocess=Brighten())
+    assert again.student is not run.student
+    with pytest.raises(UserError, match=r"pass it: load\(run, model=my_module\)"):
+        load(tmp_path)
+    student = load(tmp_path, model=Own(), preprocess=Brighten())
+    assert torch.equal(student.logits(validation), run.student.logits(validation))
+
+
+def test_a_teacher_has_a_card(pool, validation, test, tmp_path):
+    run = teach("cnn_4", pool[:64], validation=validation, test=test, epochs=2, out=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
+        *FILES[:3],
+        "teacher.safetensors",
+    ]
+    card = (tmp_path / "README.md").read_text()
+    assert "Trained on 64 labelled examples" in card
+    assert f"| accuracy | {run.accuracy} |" in card
+    assert run.agreement is None
+    assert torch.equal(load(tmp_path).logits(test), run.student.logits(test))
+
+
+def _picture(png):
+    """Width, height and the share of rows that are not of one colour: enough to tell a plot from an empty page."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height, depth, kind = struct.unpack(">IIBB", png[16:26])
+    assert (depth, kind) == (8, 6)
+    at, packed = 8, b""
+    while at < len(png):
+        length, name = struct.unpack(">I4s", png[at : at + 8])
+        packed += png[at + 8 : at + 8 + length] if name == b"IDAT" else b""
+        at += length + 12
+    rows = zlib.decompress(packed)
+    stride = 4 * width + 1
+    busy = sum(len(set(rows[i * stride + 1 : (i + 1) * stride])) > 3 for i in range(height))
+    return width, height, busy / height
+
+
+# -- going on after an interruption ------------------------------------------------------------------------------------
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule"),
+    [("ckd", "cosine"), ("ckd", "stages"), ("ckd_published", "cosine"), ("crd", "stages"), ("mixup", "cosine")],
+)
+def test_an_interrupted_run_ends_in_the_same_weights(transfer, validation, test, tmp_path, method, schedule):
+    """Interrupted after every epoch, and begun again: weights, figures and history are the same to the bit."""
+    given = {"validation": validation, "test": test, "schedule": schedule, "patience": 1, "epochs": 4}
+    whole = distill("cnn_4", transfer, method, **given, out=tmp_path / "whole")
+
+    def stop(done, total, figures):
+        if done > len(stops):
+            stops.append(done)
+            raise StoppedError
+
+    stops = []
+    for _ in range(whole.epochs):
+        with pytest.raises(StoppedError):
+            # A checkpoint is written after progress was told: one that stops there loses the epoch, and makes it again.
+            distill("cnn_4", transfer, method, **given, out=tmp_path / "parts", progress=stop, checkpoint_seconds=0.0)
+        assert (tmp_path / "parts" / "checkpoint.bin").exists() == (len(stops) > 1)
+    run = distill("cnn_4", transfer, method, **given, out=tmp_path / "parts")
+    assert same(run, whole)
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+    assert timeless == [{k: v for k, v in row.items() if k != "seconds"} for row in whole.history]
+    assert {k: v for k, v in run.results().items() if k != "seconds"} == {
+        k: v for k, v in whole.results().items() if k != "seconds"
+    }
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == FILES
+
+
+def test_a_damaged_checkpoint_is_said_and_nothing_is_lost(transfer, tmp_path):
+    whole = distill("cnn_4", transfer, epochs=3, out=tmp_path / "whole")
+
+    def stop(done, total, figures):
+        if done == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        distill("cnn_4", transfer, epochs=3, out=tmp_path / "run", progress=stop, checkpoint_seconds=0.0)
+    checkpoint = tmp_path / "run" / "checkpoint.bin"
+    content = checkpoint.read_bytes()
+    for damaged in (content[:-1], content[:1000] + b"x" + content[1001:], b"", b"nonsense"):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"checkpoint .* is damaged; delete it to train this run from its start"):
+            distill("cnn_4", transfer, epochs=3, out=tmp_path / "run")
+        assert checkpoint.read_bytes() == damaged
+    checkpoint.unlink()
+    assert same(distill("cnn_4", transfer, epochs=3, out=tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "done"}', "\udcff"])
+def test_a_damaged_record_is_said(transfer, tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    for act in (lambda: distill("cnn_4", transfer, epochs=1, out=tmp_path), lambda: load(tmp_path)):
+        with pytest.raises(UserError, match=r"run\.json cannot be read .*; restore it, or make the run again"):
+            act()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused_before_training(transfer, pool, tmp_path):
+    named = [f"kind {i}" for i in range(7)]
+    narrow = data.from_tensors(pool.inputs[:9], pool.labels[:9] % 7, class_names=named)
+    wide = data.from_tensors(torch.zeros(9, 1, 12, 12, dtype=torch.uint8), [0] * 9)
+    nan = transfer.responses["logits"].clone()
+    nan[3, 2] = float("nan")
+    cases = [
+        ({"student": Own(classes=7)}, "the student answers with 7 classes, but the task has 10"),
+        ({"student": models.create("cnn_4", num_classes=10)}, r"cannot read inputs of shape \(1, 8, 8\)|of 1 channels"),
+        ({"student": nn.Conv2d(1, 10, 8)}, "must return logits of shape"),
+        ({"transfer": replace(transfer, responses={"logits": nan})}, "the teacher's logits hold NaN"),
+        ({"transfer": replace(transfer, responses={"logits": nan[:60]})}, "64 inputs but 60 responses 'logits'"),
+        ({"transfer": TransferSet(transfer.pool, {"logits": torch.zeros(64, 9)})}, "9 classes, but the data has 10"),
+        ({"transfer": TransferSet(transfer.pool.without_labels, {})}, "has no response .logits."),
+        ({"test": pool.without_labels}, "no labels to evaluate by"),
+        ({"validation": pool.without_labels}, "no labels to evaluate by"),
+        ({"test": wide}, r"takes inputs of shape \(1, 8, 8\), not \(1, 12, 12\)"),
+        ({"validation": narrow}, "the pools name different numbers of classes"),
+        ({"objective": Objective([Term("a", lambda s, b: s.sum())]), "options": {"a": 1}}, "an Objective has its own"),
+        ({"epochs": 0}, "the setting epochs cannot be 0: input should be greater than or equal to 1"),
+        ({"epoch": 1}, "there is no setting 'epoch'; did you mean epochs"),
+        ({"learning_rate": float("inf")}, "the setting learning_rate cannot be inf"),
+        ({"schedule": "cosin"}, "the setting schedule cannot be 'cosin': input should be 'cosine' or 'stages'"),
+        ({"device": "gpu"}, "there is no device 'gpu' here; use device: auto or cpu"),
+        ({"device": "cuda:99"}, "there is no device 'cuda:99' here"),
+    ]
+    for change, says in cases:
+        given = {"student": "cnn_4", "transfer": transfer, "out": tmp_path / "run", **change}
+        with pytest.raises(UserError, match=says):
+            distill(**given)
+        assert not (tmp_path / "run").exists(), change
+
+
+def test_folders_of_other_things_are_refused(transfer, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="exists and is not a run; choose another folder"):
+        distill("cnn_4", transfer, epochs=1, out=tmp_path)
+    with pytest.raises(UserError, match="exists and is not a run; choose another folder"):
+        distill("cnn_4", transfer, epochs=1, out=tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
