@@ -202,12 +202,13 @@ def study(
     from tuition.studies import study as studies
 
     variants = [word for word, given in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if given]
-    changes: dict[str, Any] = {"settings": _pairs(sets)}
-    if data is not None:
-        changes["settings"]["data"] = data
+    if "digits" not in grid.variants_of(name):
+        variants = [word for word in variants if word != "digits"]
+    settings = _pairs(sets) | ({} if data is None else {"data": data})
+    axes: dict[str, list[Any]] = {}
     if accounting is not None:
-        changes["axes"] = {"accounting": ["published", "matched"] if accounting == "both" else [accounting]}
-    chosen = grid.read(name, variants, changes)
+        axes["accounting"] = ["published", "matched"] if accounting == "both" else [accounting]
+    chosen = grid.read(name, variants, settings, axes)
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:
@@ -220,11 +221,13 @@ def study(
     for record in found.failed:
         say(f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}")
     if found.failed:
-        say(f"{len(found.failed)} runs failed; --retry makes them again.")
+        say(f"Runs that failed: {len(found.failed)}; --retry makes them again.")
     if found.left:
         say(f"Time is up: {found.done} runs are done, {found.left} or more are left. The same command goes on.")
-        raise typer.Exit(3)
+        sys.exit(3)
     _print_report([out], out)
+    if found.failed:
+        sys.exit(1)
 
 
 @app.command()

@@ -82,11 +82,17 @@ def names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".yaml" and not file.stem.startswith("_"))
 
 
-def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Study:
+def read(
+    name: str,
+    variants: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    axes: Mapping[str, list[Any]] | None = None,
+) -> Study:
     """A study by the name of one of the paper's or by its YAML file.
 
     A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
-    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn, `changes`.
+    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn. Then come
+    `settings` and `axes`, as they are.
 
     Raises:
         UserError: no such study or variant, or settings that cannot be.
@@ -97,7 +103,10 @@ def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | N
         if variant not in known:
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
         values = merge(values, known[variant])
-    return Study.of(merge(values, changes or {}))
+    study = Study.of(values)
+    return study.model_copy(
+        update={"settings": {**study.settings, **(settings or {})}, "axes": {**study.axes, **(axes or {})}}
+    )
 
 
 def variants_of(name: str) -> list[str]:

@@ -25,12 +25,13 @@ from tuition.store import ResponseStore
 from tuition.studies import job
 from tuition.studies.book import Book, record_of
 from tuition.studies.executor import run_parallel
-from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, plan
+from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, images, plan
 from tuition.studies.job import DistillSettings
 from tuition.studies.records import Record
 from tuition.training import Student, files
 from tuition.training.run import pick_device
 
+LITTLE = 20_000  # images of a run that is sooner made again than kept in checkpoints
 Progress = Callable[[str, int, int], None]  # called with what is counted, how much of it is done, and the total
 
 
@@ -92,6 +93,7 @@ def run(
         now = plan(study, book.find, identify)
         wanted = [at_hand(trial.settings, folders) for trial in (*now.ready, *now.later)]
         check(wanted)
+        out.mkdir(parents=True, exist_ok=True)
         _pay(wanted, watch)
         while now.ready:
             book.write(now.ends)
@@ -125,10 +127,10 @@ def note_command(out: Path, arguments: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to make in `folder`, where it also continues from its checkpoint, before `deadline` (as time.time())."""
+    """A run to make before `deadline` (as time.time()), in a folder if its checkpoints are to be kept."""
 
     settings: DistillSettings
-    folder: Path
+    folder: Path | None
     deadline: float
     spectrum: bool
 
@@ -324,7 +326,8 @@ def _make(now: Plan, book: Book, folders: Mapping[str, str], workers: int | None
         if settings.log_dir is not None:
             log = f"{trial.row}-{settings.calls}-seed{settings.seed}-{trial.key[:8]}"
             settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir) / log)})
-        jobs.append(Job(settings, book.out / "unfinished" / name, deadline, book.wants_spectra))
+        folder = book.out / "unfinished" / name if images(settings) > LITTLE else None
+        jobs.append(Job(settings, folder, deadline, book.wants_spectra))
     with closing(run_parallel(train, jobs, workers=workers)) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.result is None and outcome.error is None:
@@ -334,6 +337,6 @@ def _make(now: Plan, book: Book, folders: Mapping[str, str], workers: int | None
             record = record_of(trial, figures, outcome.error)
             book.add(record, found)
             book.write(ends[trial.key])
-            if folder.exists():
+            if folder is not None and folder.exists():
                 shutil.rmtree(folder)
             yield record

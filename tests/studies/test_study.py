@@ -1,0 +1,407 @@
+"""Studies run on digits: resumed, killed, continued, stopped in time, with failures; paid once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tuition import ResponseStore, cli, data
+from tuition.errors import UserError
+from tuition.models import Preprocess
+from tuition.studies import job, records, study, tables
+from tuition.studies.executor import Outcome
+from tuition.studies.forecast import forecast
+from tuition.studies.grid import Study
+from tuition.training import Student
+
+SMALL = {
+    "settings": {"epochs": 3, "device": "cpu"},
+    "pairs": [{"teacher": "cnn_16", "student": "cnn_8"}],
+    "methods": ["ce", "ckd"],
+    "axes": {"calls": [20, 40], "seed": [0, 1]},
+}
+RATES = {"candidates": {"learning_rate": [0.1, 0.05]}, "at": {"calls": 40, "seed": 0}}
+
+
+def in_this_process(function, jobs, workers=None):
+    """What the executor does, without processes, which take seconds to start."""
+    for i, task in enumerate(jobs):
+        try:
+            yield Outcome(i, function(task))
+        except (UserError, KeyError) as error:
+            yield Outcome(i, None, str(error))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(study, "run_parallel", in_this_process)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
+    job.train_teacher(
+        job.TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(teacher, tmp_path_factory):
+    """A small study that is done."""
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "run_parallel", in_this_process)
+        study.run(Study.of(SMALL), out, teachers=[teacher])
+    return out
+
+
+def made(run_study, *args, **kwargs):
+    """The summary of a study, and how many runs it made."""
+    counts = [0]
+    summary = run_study(
+        *args, **kwargs, progress=lambda what, done, total: counts.append(done) if what == "runs" else None
+    )
+    return summary, counts[-1]
+
+
+def rows(folder):
+    """All that runs.csv holds but the time it took and where the data lay."""
+    return {
+        (r.key, r.purpose, r.accounting): (r.method, r.calls, r.seed, r.accuracy, r.validation, str(r.curve), r.status)
+        for r in records.read(folder)
+    }
+
+
+# -- what a study leaves -----------------------------------------------------------------------------------------------
+
+
+def test_every_run_has_its_row(finished):
+    found = records.read(finished)
+    assert {(r.method, r.calls, r.seed) for r in found} == {
+        (m, c, s) for m in ("ce", "ckd") for c in (20, 40) for s in (0, 1)
+    }
+    for record in found:
+        assert (record.dataset, record.teacher, record.student) == ("digits", "cnn_16", "cnn_8")
+        assert (record.purpose, record.status, record.epochs, record.schedule) == ("result", "done", 3, "cosine")
+        assert record.paid == record.calls
+        assert record.images_seen == 3 * record.calls
+        assert [point[0] for point in record.curve] == [1, 2, 3]
+        assert 0 <= record.accuracy <= 100
+        assert record.validation == max(point[2] for point in record.curve)
+        assert record.settings["options"] == ({} if record.method == "ce" else record.settings["options"])
+        assert str(finished) not in json.dumps(record.settings), "no path of this machine"
+    assert not (finished / "unfinished").exists()
+
+
+def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):
+    record = next(r for r in records.read(finished) if (r.method, r.calls, r.seed) == ("ckd", 40, 1))
+    chosen = job.DistillSettings.of(
+        {
+            **SMALL["settings"],
+            "calls": 40,
+            "seed": 1,
+            "method": "ckd",
+            "teacher": str(teacher),
+            "store": str(tmp_path / "r"),
+        }
+    )
+    run = job.run(chosen)
+    assert (run.accuracy, run.validation, run.agreement) == (record.accuracy, record.validation, record.agreement)
+
+
+def test_answers_are_paid_once_for_all_methods_and_budgets(finished):
+    asked = set()
+    for seed in (0, 1):
+        asked |= set(job.question(job.AskSettings(calls=40, seed=seed)).inputs.digests)
+    assert ResponseStore(str(finished / "responses.db")).accounts("cnn_16").paid == len(asked)
+
+
+# -- nothing twice -----------------------------------------------------------------------------------------------------
+
+
+def test_equal_settings_never_run_twice_and_a_changed_one_is_new(finished, teacher, tmp_path, here):
+    before = (finished / "runs.csv").read_bytes()
+    summary, count = made(study.run, Study.of(SMALL), finished, teachers=[teacher])
+    assert (summary.done, summary.failed, summary.left, count) == (8, [], 0, 0)
+    assert (finished / "runs.csv").read_bytes() == before
+
+    grown = Study.of(SMALL | {"methods": ["ce", "ckd", "kd"]})
+    summary, count = made(study.run, grown, tmp_path, teachers=[teacher], continue_from=[finished])
+    assert (summary.done, count) == (12, 4), "only kd is new"
+    assert rows(finished).items() <= rows(tmp_path).items()
+    changed = Study.of(SMALL | {"settings": SMALL["settings"] | {"epochs": 2}})
+    assert forecast(changed, tmp_path, teachers=[teacher]).runs == 8
+
+
+def test_a_continued_study_pays_for_nothing_that_it_does_not_need(finished, teacher, tmp_path, here):
+    study.run(Study.of(SMALL), tmp_path, teachers=[teacher], continue_from=[finished])
+    assert (
+        not (tmp_path / "responses.db").exists() or ResponseStore(str(tmp_path / "responses.db")).accounts().paid == 0
+    )
+
+
+def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, here):
+    other = tmp_path / "cnn_16"
+    job.train_teacher(job.TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
+    assert forecast(Study.of(SMALL), tmp_path / "s", teachers=[other], continue_from=[finished]).runs == 8
+    with pytest.raises(UserError, match="stands for another teacher"):
+        study.run(Study.of(SMALL), finished, teachers=[other])
+
+
+def test_defaults_that_change_make_new_runs(finished, teacher, monkeypatch):
+    assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 0
+    monkeypatch.setattr(job.DistillSettings.model_fields["momentum"], "default", 0.8)
+    job.DistillSettings.model_rebuild(force=True)
+    try:
+        assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 8
+    finally:
+        monkeypatch.undo()
+        job.DistillSettings.model_rebuild(force=True)
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_is_chosen_and_its_run_reused(teacher, tmp_path, here):
+    chosen = Study.of(SMALL | {"methods": ["ckd"], "choose": RATES})
+    summary, count = made(study.run, chosen, tmp_path, teachers=[teacher])
+    assert (summary.done, count) == (5, 5), "two tried, of which one is among the four results"
+    found = records.read(tmp_path)
+    tried = {r.learning_rate: r.validation for r in found if r.purpose == "selection"}
+    best = max(tried, key=lambda rate: (tried[rate], rate))
+    results = [r for r in found if r.purpose == "result"]
+    assert len(results) == 4
+    assert {r.learning_rate for r in results} == {best}
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_recorded_and_retried_on_request_only(teacher, tmp_path, here):
+    diverging = Study.of(SMALL | {"methods": ["ckd"], "axes": {"calls": [40], "learning_rate": [0.05, 1e30]}})
+    summary, count = made(study.run, diverging, tmp_path, teachers=[teacher])
+    assert (summary.done, count) == (1, 2)
+    (failed,) = summary.failed
+    assert failed.learning_rate == 1e30
+    assert "lower the learning rate" in failed.error
+    assert {r.status for r in records.read(tmp_path)} == {"done", "failed"}
+    summary, count = made(study.run, diverging, tmp_path, teachers=[teacher])
+    assert (len(summary.failed), count) == (1, 0)
+    summary, count = made(study.run, diverging, tmp_path, teachers=[teacher], retry=True)
+    assert (len(summary.failed), count) == (1, 1)
+
+
+def test_a_retry_that_succeeds_replaces_the_failure(teacher, tmp_path, here, monkeypatch):
+    train, whole = study.train, Study.of(SMALL)
+
+    def fragile(task):
+        if task.settings.seed == 1:
+            raise KeyError("out of memory")
+        return train(task)
+
+    monkeypatch.setattr(study, "train", fragile)
+    summary = study.run(whole, tmp_path, teachers=[teacher])
+    assert (summary.done, len(summary.failed)) == (4, 4)
+    monkeypatch.setattr(study, "train", train)
+    summary, count = made(study.run, whole, tmp_path, teachers=[teacher], retry=True)
+    assert (summary.done, summary.failed, count) == (8, [], 4)
+    assert {r.status for r in records.read(tmp_path)} == {"done"}
+
+
+def test_a_candidate_that_fails_is_not_chosen(teacher, tmp_path, here):
+    rates = {"candidates": {"learning_rate": [1e30, 0.05]}}
+    study.run(
+        Study.of(SMALL | {"methods": ["ckd"], "axes": {"calls": [40]}, "choose": rates}), tmp_path, teachers=[teacher]
+    )
+    assert {(r.purpose, r.learning_rate, r.status) for r in records.read(tmp_path)} == {
+        ("selection", 1e30, "failed"),
+        ("selection", 0.05, "done"),
+        ("result", 0.05, "done"),
+    }
+
+
+def test_what_cannot_be_is_said_before_anything_is_asked(teacher, tmp_path, here):
+    for change, sentence in [
+        ({"methods": ["ckd", "kdd"]}, "no method 'kdd'"),
+        ({"methods": [{"method": "ckd", "options": {"ancor": 1}}]}, "did you mean anchor"),
+        ({"axes": {"calls": [20, 2000]}}, "do not fit"),
+        ({"settings": SMALL["settings"] | {"budget": 60}, "axes": {"calls": [40], "seed": [0, 1]}}, "budget is 60"),
+        ({"pairs": [{"teacher": "cnn_8", "student": "cnn_8"}]}, "is a cnn_16"),
+    ]:
+        with pytest.raises(UserError, match=sentence):
+            study.run(Study.of(SMALL | change), tmp_path / "s", teachers=[teacher])
+        assert not (tmp_path / "s" / "responses.db").exists()
+
+
+# -- looking ahead, stopping, being killed -----------------------------------------------------------------------------
+
+
+def test_a_forecast_is_right_and_writes_nothing(teacher, tmp_path, here):
+    whole = Study.of(SMALL | {"choose": RATES})
+    ahead = forecast(whole, tmp_path / "s", teachers=[teacher])
+    assert not (tmp_path / "s").exists()
+    assert ahead.seconds > 0
+    _, count = made(study.run, whole, tmp_path / "s", teachers=[teacher])
+    store = ResponseStore(str(tmp_path / "s" / "responses.db"))
+    assert (ahead.runs, ahead.new, ahead.known, ahead.teachers) == (count, store.accounts().paid, 0, [])
+    content = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+    ahead = forecast(Study.of(SMALL | {"axes": {"calls": [20, 60], "seed": [0]}}), tmp_path / "s", teachers=[teacher])
+    assert ahead.paid == store.accounts().paid
+    wanted = set(job.question(job.AskSettings(calls=60)).inputs.digests)
+    held = {d for s in (0, 1) for d in job.question(job.AskSettings(calls=40, seed=s)).inputs.digests}
+    assert ahead.new == len(wanted - held)
+    assert content == {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+
+
+def test_a_forecast_names_the_teachers_to_train(tmp_path):
+    ahead = forecast(Study.of(SMALL), tmp_path / "s")
+    assert (ahead.runs, ahead.teachers) == (8, ["cnn_16"])
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_time_is_no_run_and_then_it_goes_on(finished, teacher, tmp_path, here):
+    summary, count = made(study.run, Study.of(SMALL), tmp_path, teachers=[teacher], minutes=0)
+    assert (summary.done, summary.left, count) == (0, 8, 0)
+    study.run(Study.of(SMALL), tmp_path, teachers=[teacher])
+    assert rows(tmp_path) == rows(finished)
+
+
+def test_a_teacher_is_trained_first_and_its_training_resumed(tmp_path, here, monkeypatch):
+    whole = Study.of(SMALL | {"teaching": {"epochs": 2, "examples": 60, "checkpoint_seconds": 0}, "methods": ["ce"]})
+    clock = iter(range(10**6))
+    monkeypatch.setattr(study, "time", SimpleNamespace(time=lambda: next(clock)))
+    assert study.run(whole, tmp_path, minutes=1.5 / 60).left == 4  # its time is up after the second epoch
+    assert json.loads((tmp_path / "teachers/cnn_16/run.json").read_text())["status"] == "running"
+    assert (tmp_path / "teachers/cnn_16/checkpoint.bin").exists()
+    summary, _ = made(study.run, whole, tmp_path)
+    assert (summary.done, summary.left) == (4, 0)
+
+
+def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint(finished, teacher, tmp_path, here, monkeypatch):
+    slow = Study.of(SMALL | {"settings": SMALL["settings"] | {"checkpoint_seconds": 0}})
+    monkeypatch.setattr(study, "LITTLE", 0)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(study, "time", SimpleNamespace(time=lambda: next(clock)))
+    summary = study.run(slow, tmp_path, teachers=[teacher], minutes=14 / 60)
+    assert summary.done > 0
+    assert summary.left > 0
+    (folder,) = (tmp_path / "unfinished").iterdir()
+    assert (folder / "checkpoint.bin").exists()
+    epochs = []
+    monkeypatch.setattr(study, "time", time)
+    distill = job.distill
+
+    def watched(*args, progress, **kwargs):
+        return distill(*args, progress=lambda done, *rest: epochs.append(done), **kwargs)
+
+    monkeypatch.setattr(job, "distill", watched)
+    assert study.run(slow, tmp_path, teachers=[teacher]).left == 0
+    assert epochs[0] > 1, "the first run goes on where it stopped"
+    assert rows(tmp_path) == rows(finished)
+    assert not list((tmp_path / "unfinished").iterdir())
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_the_same_command_gives_the_same_tables(finished, teacher, tmp_path):
+    file, out = tmp_path / "study.yaml", tmp_path / "killed"
+    file.write_text(yaml.safe_dump(SMALL))
+    command = [sys.executable, "-m", "tuition", "study", str(file), "--out", str(out), "--teacher", str(teacher)]
+
+    def start():
+        core = {min(os.sched_getaffinity(0))}  # one thread, as the finished study had, for equal rounding
+        return subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, core))
+
+    process = start()
+    while not (out / "runs.csv").exists() or (out / "runs.csv").read_bytes().count(b"\n") < 4:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = rows(out)
+    assert 0 < len(before) < 8
+    assert start().wait() == 0
+    assert rows(out) == rows(finished)
+    assert before.items() <= rows(out).items()
+    paid = [ResponseStore(str(folder / "responses.db")).accounts().paid for folder in (out, finished)]
+    assert paid[0] == paid[1]
+
+    (section,) = records.sections(records.read(finished))
+    tables.write([t for t in tables.all_tables(section) if not t.name.startswith("cost")], tmp_path / "expected")
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "expected").iterdir()}
+    assert len(expected) > 3
+    assert expected.items() <= {path.name: path.read_bytes() for path in (out / "tables").iterdir()}.items()
+    assert (out / "report.html").exists()
+    assert (out / "command.txt").read_text().startswith("tuition study ")
+
+
+def test_the_command_stops_in_time_with_an_exit_code_of_its_own(teacher, tmp_path, here, monkeypatch, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(SMALL))
+    words = ["tuition", "study", str(file), "--out", str(tmp_path / "s"), "--teacher", str(teacher)]
+    monkeypatch.setattr(sys, "argv", [*words, "--dry-run"])
+    cli.main()
+    printed = capsys.readouterr()
+    assert "new teacher calls" in printed.out
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(sys, "argv", [*words, "--max-minutes", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 3
+    assert "8 or more are left. The same command goes on." in capsys.readouterr().err
+
+
+# -- spectra and logs --------------------------------------------------------------------------------------------------
+
+
+def test_a_spectrum_is_that_of_the_centred_penultimate_features():
+    pool = data.load("digits", split="test")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20), torch.nn.Linear(20, 10))
+    student = Student(model, Preprocess([0.5], [0.3]), input_shape=(1, 8, 8)).eval()
+    with torch.no_grad():
+        features = model[:2](student.preprocess(pool.inputs)).double().numpy()
+    expected = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    np.testing.assert_allclose(study.spectrum(student, pool), expected, rtol=1e-5)
+
+
+def test_spectra_are_kept_and_continued_with(teacher, tmp_path, here):
+    wanted = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
+    study.run(wanted, tmp_path / "a", teachers=[teacher])
+    found = records.read_spectra(tmp_path / "a")
+    assert [len(values) for values in found.values()] == [32]
+    assert list(found) == [r.key for r in records.read(tmp_path / "a")]
+    summary, count = made(study.run, wanted, tmp_path / "b", teachers=[teacher], continue_from=[tmp_path / "a"])
+    assert (summary.done, count) == (1, 0)
+    assert records.read_spectra(tmp_path / "b") == found
+
+
+def test_runs_without_spectra_are_made_again_where_spectra_are_wanted(finished, teacher, tmp_path, here):
+    wanted = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
+    summary, count = made(study.run, wanted, tmp_path, teachers=[teacher], continue_from=[finished])
+    assert (summary.done, count) == (1, 1)
+
+
+def test_logs_for_tensorboard(teacher, tmp_path, here):
+    logs = tmp_path / "logs"
+    logged = Study.of(
+        SMALL | {"settings": SMALL["settings"] | {"log_dir": str(logs)}, "methods": ["ce"], "axes": {"calls": [20]}}
+    )
+    study.run(logged, tmp_path / "s", teachers=[teacher])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = logs.iterdir()
+    assert folder.name.startswith("ce-20-seed0-")
+    events = EventAccumulator(str(folder)).Reload()
+    (record,) = records.read(Path(tmp_path / "s"))
+    assert [(e.step, round(e.value, 3)) for e in events.Scalars("validation")] == [
+        (point[0], round(point[2], 3)) for point in record.curve
+    ]
