@@ -1,5 +1,7 @@
 """Choosing rows: against naive loops, and what each method promises."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,11 @@ METHODS = ["random", "stratified", "k-centre", "medoids"]
 
 def points(n: int, d: int, seed: int) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def _as_many_candidates_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[k_centre.__module__], "CANDIDATES", 1024)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +52,12 @@ def test_stratified_keeps_the_shares(pool) -> None:
         select(pool.without_labels, 41, method="stratified", seed=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(n=st.integers(2, 30), d=st.integers(1, 5), seed=st.integers(0, 10**6), offset=st.sampled_from([0.0, 1000.0]))
-def test_k_centre_is_the_farthest_first_traversal(n: int, d: int, seed: int, offset: float) -> None:
-    """Against loops over float64 distances; an offset of all points changes nothing."""
+@pytest.mark.parametrize("candidates", [4, 8, 1024])
+def test_k_centre_is_the_farthest_first_traversal(candidates: int, n: int, d: int, seed: int, offset: float) -> None:
+    """Against loops over float64 distances; an offset of all points changes nothing, nor do fewer candidates."""
+    sys.modules[k_centre.__module__].CANDIDATES = candidates
     features, first, count = points(n, d, seed) + offset, seed % n, max(2, n // 2)
     rows = [first]
     exact = features.double()

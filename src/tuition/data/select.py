@@ -14,6 +14,9 @@ from tuition.errors import UserError
 Method = Literal["random", "stratified", "k-centre", "medoids"]
 
 
+CANDIDATES = 1024  # of k-centre
+
+
 def select(pool: Pool, count: int, *, method: Method = "random", features: Any = None, seed: int) -> Tensor:
     """Rows (count,) of a pool to ask about, all different; `pool[rows]` is the pool of them.
 
@@ -21,9 +24,9 @@ def select(pool: Pool, count: int, *, method: Method = "random", features: Any =
         pool: n inputs.
         count: how many rows, 1 to n.
         method: "random" draws uniformly, as `pool.sample` does; "stratified" keeps the classes' shares (needs labels);
-            "k-centre" covers the features: each row is the one farthest from those before it (Gonzalez 1985; core-sets of
-            Sener and Savarese, ICLR 2018), so that fewer rows are a prefix of more; "medoids" are the rows nearest to the
-            centres of `count` k-means clusters.
+            "k-centre" covers the features: each row is the one farthest from those before it (Gonzalez 1985; core-sets
+            of Sener and Savarese, ICLR 2018), so that fewer rows are a prefix of more; "medoids" are the rows nearest
+            to the centres of `count` k-means clusters.
         features: (n, d) of any encoder, for the last two; by default the inputs themselves, images in [0, 1].
         seed: of the draw, of the first centre, of k-means.
 
@@ -47,19 +50,32 @@ def select(pool: Pool, count: int, *, method: Method = "random", features: Any =
 
 
 def k_centre(features: Tensor, count: int, first: int) -> Tensor:
-    """Greedy k-centre: rows (count,) of features (n, d), each farthest from its nearest predecessor. O(n d) a row."""
+    """Greedy k-centre: rows (count,) of features (n, d), each the one farthest from its nearest predecessor.
+
+    Distances only shrink as rows are chosen, so old ones are bounds. They are brought up to date at once for the few
+    farthest candidates alone, and for all n by one matrix product when a bound elsewhere exceeds the candidates.
+    """
     features = features - features.mean(0)  # smaller norms, smaller rounding in the expanded square below
     norms = features.square().sum(1)
     nearest = torch.full_like(norms, torch.inf)
-    rows = torch.empty(count, dtype=torch.long)
-    rows[0] = first
-    for i in range(1, count):
-        last = rows[i - 1]
-        distances = torch.addmv(norms, features, features[last], alpha=-2).add_(norms[last])
+    rows, done = [first], 0
+    while len(rows) < count:
+        new = torch.tensor(rows[done:])
+        distances = torch.addmm(norms[new], features, features[new].T, alpha=-2).amin(1).add_(norms)
         nearest = torch.minimum(nearest, distances)
-        nearest[last] = -torch.inf  # never again, even among duplicates
-        rows[i] = nearest.argmax()
-    return rows
+        nearest[new] = -torch.inf  # never again, even among duplicates
+        done = len(rows)
+        near, candidates = nearest.topk(min(CANDIDATES, len(norms)))
+        bound, block = near[-1].clone(), features[candidates]
+        while len(rows) < count and len(rows) < done + CANDIDATES // 4:
+            best = int(near.argmax())
+            if near[best] < bound:
+                break
+            rows.append(int(candidates[best]))
+            from_best = torch.addmv(norms[candidates], block, block[best], alpha=-2).add_(norms[rows[-1]])
+            near = torch.minimum(near, from_best)
+            near[best] = -torch.inf
+    return torch.tensor(rows)
 
 
 def medoids(features: Tensor, count: int, seed: int) -> Tensor:
