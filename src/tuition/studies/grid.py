@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ from pydantic import BeforeValidator, Field
 from tuition.errors import UserError
 from tuition.studies.job import ASKED, TRAINED, DistillSettings
 from tuition.studies.records import Record
-from tuition.training.methods import settings_of
+from tuition.training import methods
 from tuition.training.settings import Settings
 
 # What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
@@ -164,6 +165,7 @@ class End(NamedTuple):
     accounting: Literal["published", "matched"]
 
 
+usual_options = cache(methods.settings_of)
 Identify = Callable[[DistillSettings], Mapping[str, str]]
 Find = Callable[[Trial], Record | None]
 
@@ -173,7 +175,7 @@ def resolved(settings: DistillSettings) -> dict[str, Any]:
     values = settings.model_dump(include=MATTERS)
     values["data"] = Path(settings.data).name
     values["features"] = settings.features and Path(settings.features).name
-    values["options"] = settings_of(settings.method) | settings.options
+    values["options"] = usual_options(settings.method) | settings.options
     if not groups(settings):
         values["accounting"] = "published"  # a step forwards the same images in both
     return values
@@ -181,7 +183,7 @@ def resolved(settings: DistillSettings) -> dict[str, Any]:
 
 def groups(settings: DistillSettings) -> tuple[int, int] | None:
     """Sizes of the groups that a step compares; None for methods that see a batch as a whole."""
-    options = settings_of(settings.method) | settings.options
+    options = usual_options(settings.method) | settings.options
     if options.get("sampled"):
         return 1, 1
     return (options["left"], options["right"]) if "left" in options else None
