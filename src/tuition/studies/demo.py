@@ -52,7 +52,8 @@ def run(out: Path, *, workers: int | None = None, progress: Callable[[int, int],
     teacher = teachers.from_torch(taught.student, name="teacher")
     store = ResponseStore(str(out / "responses.db"))
     for pool, calls in product(parts, CALLS):  # each ask pays only for what the one before it did not
-        store.ask(teacher, pool[:calls], budget=SEEDS * max(CALLS))
+        plan = store.plan(teacher, pool[:calls])  # which knows of calls that a kill has wasted
+        store.ask(teacher, pool[:calls], budget=plan.paid + plan.new)
 
     # The largest first, so that no core waits for a late one.
     jobs = [Job(out, *rest) for rest in product(METHODS, CALLS, range(SEEDS))]

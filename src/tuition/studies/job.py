@@ -70,6 +70,7 @@ class AskSettings(DataSettings):
 class DistillSettings(AskSettings):
     """What `tuition distill` needs; a study is many of these."""
 
+    calls: int = Field(320, ge=2, description="inputs of the transfer set, each one teacher call")
     student: str = Field("cnn_8", description="the student's architecture (see `tuition models`)")
     method: str = Field("ckd", description="what it is trained by (see `tuition methods`)")
     options: dict[str, Any] = Field({}, description="settings of the method")
@@ -203,6 +204,8 @@ def ask(
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
+    if isinstance(teacher, TorchTeacher):
+        _answer(teacher, asked.inputs, 1)  # what is wrong with it is found before a call is paid
     store = ResponseStore(settings.store)
     answered = store.ask(
         teacher,
@@ -327,7 +330,7 @@ def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
     """What a local teacher says to blank inputs.
 
     Raises:
-        UserError: it cannot read such inputs, or does not answer with logits (n, k).
+        UserError: it cannot read such inputs, or its answers are not what a pool like this needs.
     """
     try:
         answer = teacher(_blank(pool, count))
@@ -336,6 +339,13 @@ def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
     logits = answer.get("logits")
     if logits is None or logits.ndim != 2:
         raise UserError("the teacher must return logits of shape (n, classes); wrap it in a module that does.")
+    if not bool(logits.isfinite().all()):
+        raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
+    if logits.shape[1] < (pool.num_classes or 0):
+        raise UserError(
+            f"the teacher answers with {logits.shape[1]} classes, but {pool.name} has {pool.num_classes}; "
+            "use a teacher of this data."
+        )
     return answer
 
 

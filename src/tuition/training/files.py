@@ -39,15 +39,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write(path, csv_text(rows).encode())
 
 
-def open_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Begin a run in `directory`, or continue the one there; returns what run.json holds.
+def open_run(directory: Path, settings: dict[str, Any], accounts: dict[str, int]) -> dict[str, Any]:
+    """Begin a run in `directory`, or continue the one there, whose accounts it keeps; returns what run.json holds.
 
     Raises:
         UserError: the folder holds another run or other files, or cannot be written.
     """
     there = find_run(directory, settings)
     if there is None:
-        there = {"settings": settings, "status": "running"}
+        there = {"settings": settings, "status": "running", "accounts": accounts}
         write_json(directory / RUN, there)
     return there
 
@@ -95,7 +95,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     path = directory / RUN
     try:
         record = json.loads(path.read_text())
-        if not isinstance(record, dict) or not {"settings", "status"} <= record.keys():
+        if not isinstance(record, dict) or not {"settings", "status", "accounts"} <= record.keys():
             raise ValueError("it is not the record of a run")
         return record
     except (FileNotFoundError, NotADirectoryError):

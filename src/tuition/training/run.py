@@ -56,7 +56,7 @@ class Run:
         top5, calibration_error: on test data, at the best validation.
         agreement: with the teacher's hard answers, on the transfer set as it was asked about.
         best_epoch, epochs, steps, images_seen, seconds: how long it was trained.
-        accounts: teacher calls of the ask that made the transfer set.
+        accounts: teacher calls of the ask that made the transfer set, when the run was begun.
         history: one row an epoch, as in metrics.csv.
         directory: the run's folder, or None.
     """
@@ -138,8 +138,10 @@ def distill(
             "validation_digest": None if validation is None else _digest(validation),
             "test_digest": None if test is None else _digest(test),
         }
-        record = files.open_run(directory, _settings(name, options, whole, seed, chosen, described) | digests)
+        chosen_settings = _settings(name, options, whole, seed, chosen, described) | digests
+        record = files.open_run(directory, chosen_settings, transfer.accounts.as_dict())
         if record["status"] == "done":
+            files.finish(directory)
             return _reopen(directory, record, whole)
 
     whole, objective = whole.to(device), objective.to(device)
@@ -185,7 +187,7 @@ def distill(
         steps=state.steps,
         images_seen=state.images,
         seconds=round(state.seconds, 3),
-        accounts=transfer.accounts,
+        accounts=Accounts(**record["accounts"]) if record else transfer.accounts,
         history=state.history,
         directory=directory,
     )
@@ -249,7 +251,6 @@ def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> N
         | {
             "status": "done",
             "results": run.results(),
-            "accounts": run.accounts.as_dict(),
             "student": run.student.card() | {"weights": weights},
             "versions": versions(),
         },

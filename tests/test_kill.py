@@ -1,0 +1,264 @@
+"""`kill -9` at any moment of `tuition distill`, then the same command: it ends in the same weights, to the bit.
+
+The command runs in real processes that get real SIGKILLs. They are forks of one process that has imported everything,
+for importing takes longer than the run.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+CALLS, BATCH, EPOCHS = 40, 4, 4
+
+# The user's own code: a teacher that takes its time and counts its calls, a student that does when it is evaluated.
+USER = """
+import os, time
+import torch
+from torch import nn
+from tuition import teachers
+
+def log(line):
+    handle = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(handle, line.encode())
+    os.close(handle)
+
+def answer(inputs):
+    for image in inputs:
+        log(image.numpy().tobytes().hex() + "\\n")
+    time.sleep(0.01)
+    return {"logits": inputs.float().flatten(1)[:, 10:20] / 20}
+
+def teacher():
+    return teachers.from_callable(answer, fingerprint="pixels, version 1", name="pixels")
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+    def forward(self, inputs):
+        if len(inputs) > 100:  # the test split; validation is small
+            open("evaluating", "w").close()
+            time.sleep(0.05)
+        elif self.training:
+            time.sleep(0.005)
+        return self.layers(inputs)
+"""
+
+# Imports everything once; then forks a child for every line of arguments, and says how it ended.
+ZYGOTE = """
+import json, os, sys
+sys.path.insert(0, "")
+import torch
+torch.set_num_threads(1)
+import matplotlib.backends.backend_agg, matplotlib.figure, sqlalchemy.dialects.sqlite, sklearn.datasets
+import tuition.studies.job, tuition.store.asking, tuition.training.curves, tuition.studies.demo, user
+from tuition import cli, data
+data.load("digits", split="train"), data.load("digits", split="test")
+print("ready", flush=True)
+for line in sys.stdin:
+    folder, *arguments = json.loads(line)
+    if (child := os.fork()) == 0:
+        os.setpgid(0, 0)
+        os.chdir(folder)
+        sys.argv = ["tuition", *arguments]
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        code = 70
+        try:
+            code = cli.main()
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Zygote:
+    """Runs `tuition` in forks, one at a time."""
+
+    process: subprocess.Popen
+
+    def run(self, folder, *arguments, until=None, how=signal.SIGKILL):
+        """The exit code; killed as soon as `until()` is true."""
+        self.process.stdin.write(json.dumps([str(folder), *map(str, arguments)]) + "\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        while until is not None and _alive(child):
+            if until():
+                os.kill(child, how)
+                break
+            time.sleep(0.001)
+        return int(self.process.stdout.readline())
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory):
+    home = tmp_path_factory.mktemp("zygote")
+    (home / "user.py").write_text(USER)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ZYGOTE], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    yield Zygote(process)
+    process.stdin.close()
+    assert process.wait(10) == 0
+
+
+COMMAND = (
+    "distill --teacher user:teacher --student user:Slow --method ckd --out run --store r.db --epochs"
+    f" {EPOCHS} --calls {CALLS} --set ask_batch={BATCH} --set checkpoint_seconds=0 --set batch_size=16"
+).split()
+
+
+@pytest.fixture(scope="module")
+def whole(zygote, tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "began").write_text(str(time.time()))
+    assert zygote.run(folder, *COMMAND) == 0, (folder / "stderr").read_text()
+    return folder
+
+
+def record(folder):
+    return json.loads((folder / "run/run.json").read_text())
+
+
+def status(folder):
+    return record(folder)["status"] if (folder / "run/run.json").exists() else None
+
+
+def books(folder):
+    """paid, unknown and the number of answers stored, as the database says."""
+    with sqlite3.connect(folder / "r.db") as database:
+        paid, unknown = database.execute("SELECT sum(paid), sum(unknown) FROM tuition_teachers").fetchone()
+        return paid, unknown, database.execute("SELECT count(*) FROM tuition_responses").fetchone()[0]
+
+
+def asked(folder):
+    return (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+
+
+def check_same(folder, whole):
+    """The run is the undisturbed one; only how long it took may differ."""
+    found, expected = (load_file(path / "run/student.safetensors") for path in (folder, whole))
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(expected[name]) for name in expected)
+    found, expected = record(folder), record(whole)
+    found["results"].pop("seconds"), expected["results"].pop("seconds")
+    assert found["results"] == expected["results"]
+    assert found["settings"] == expected["settings"]
+    assert sorted(os.listdir(folder / "run")) == sorted(os.listdir(whole / "run"))
+    columns = [
+        [line.rsplit(",", 1)[0] for line in (path / "run/metrics.csv").read_text().splitlines()]
+        for path in (folder, whole)
+    ]
+    assert columns[0] == columns[1]
+
+
+def check_books(folder, kills):
+    """Every input is stored once; what a kill caught in flight is paid and unknown, and asked again."""
+    paid, unknown, stored = books(folder)
+    assert stored == CALLS
+    assert paid == CALLS + unknown
+    assert unknown <= kills * BATCH
+    assert len(set(asked(folder))) == CALLS
+    assert CALLS <= len(asked(folder)) <= paid
+
+
+def test_undisturbed(whole):
+    assert books(whole) == (CALLS, 0, CALLS)
+    assert record(whole)["accounts"] == {"paid": CALLS, "served": 0, "failed": 0, "unknown": 0}
+    assert sorted(os.listdir(whole / "run")) == ["curves.png", "metrics.csv", "run.json", "student.safetensors"]
+
+
+def test_killed_in_every_phase(zygote, whole, tmp_path):
+    """One run, killed in one phase after the other, each time proved by what lies in the folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def exists(name):
+        return (folder / name).exists()
+
+    def kill(until):
+        """Kill as soon as `until()`; once more from the same state, where the machine was too slow for the moment."""
+        shutil.copytree(folder, tmp_path / "before")
+        while zygote.run(folder, *COMMAND, until=until) != -signal.SIGKILL:
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / "before", folder)
+        shutil.rmtree(tmp_path / "before")
+
+    kill(lambda: len(asked(folder)) > CALLS // 2)
+    assert status(folder) is None, "killed while asking"
+    assert 0 < books(folder)[2] < CALLS
+
+    kill(lambda: exists("run/checkpoint.bin"))
+    assert status(folder) == "running", "killed while training"
+    assert not exists("evaluating")
+    asked_then = asked(folder)
+
+    kill(lambda: exists("evaluating"))
+    assert status(folder) == "running", "killed while evaluating"
+    assert not exists("run/student.safetensors")
+
+    kill(lambda: exists("run/student.safetensors"))
+    assert status(folder) == "running", "killed while writing results"
+
+    assert zygote.run(folder, *COMMAND) == 0
+    assert asked(folder) == asked_then, "nothing was asked after the answers were complete"
+    check_same(folder, whole)
+    check_books(folder, kills=1)
+    # The run's own accounts are those of the ask that completed its answers, not of the last look into the store.
+    accounts = record(folder)["accounts"]
+    assert accounts["paid"] + accounts["served"] == CALLS
+    assert accounts["paid"] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_moments(zygote, whole, tmp_path, seed):
+    dice, kills = random.Random(seed), 0
+    took = (whole / "run/run.json").stat().st_mtime - float((whole / "began").read_text())
+    for _ in range(6):
+        moment = time.monotonic() + dice.uniform(0, took)
+        code = zygote.run(tmp_path, *COMMAND, until=lambda moment=moment: time.monotonic() > moment)
+        assert code in (0, -signal.SIGKILL), (tmp_path / "stderr").read_text()
+        kills += code != 0
+    assert zygote.run(tmp_path, *COMMAND) == 0
+    assert kills > 0
+    check_same(tmp_path, whole)
+    check_books(tmp_path, kills)
+
+
+@pytest.mark.parametrize("phase", ["asking", "training"])
+def test_interrupted_by_the_user(zygote, whole, tmp_path, phase):
+    """Ctrl-C: one sentence, exit code 130, and the same command goes on."""
+    done = {
+        "asking": lambda: len(asked(tmp_path)) > CALLS // 2,
+        "training": lambda: (tmp_path / "run/checkpoint.bin").exists(),
+    }[phase]
+    assert zygote.run(tmp_path, *COMMAND, until=done, how=signal.SIGINT) == 130
+    assert (tmp_path / "stderr").read_text() == "Stopped. Give the same command again to go on from here.\n"
+    assert (status(tmp_path) is None) == (phase == "asking")
+    assert zygote.run(tmp_path, *COMMAND) == 0
+    check_same(tmp_path, whole)
+    check_books(tmp_path, kills=1)
