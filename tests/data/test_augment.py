@@ -45,6 +45,21 @@ def test_crops_equal_the_loop_over_pixels(shape, crop, dtype, seed):
             np.testing.assert_array_equal(out, cut_naively(image, view, crop))
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_views_are_cut_from_windows_that_are_made_once(flip):
+    images = torch.randint(0, 256, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    crop = Crop(padding=2, size=7, flip=flip)
+    windows = crop.windows(images)
+    assert windows.shape == (1 + flip, 5, 6, 7, 7, 7, 3)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        rows, views = torch.randint(5, (12,), generator=generator), crop.draw(12, (8, 9), generator)
+        found = crop.cut(windows, rows, views)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        for row, view, out in zip(rows, views.tolist(), found.numpy(), strict=True):
+            np.testing.assert_array_equal(out, cut_naively(images[row].numpy(), view, crop))
+
+
 def test_every_offset_and_both_flips_are_drawn_alike_often():
     views = Crop(padding=1).draw(9000, (8, 8), torch.Generator().manual_seed(0))
     values, counts = views.unique(dim=0, return_counts=True)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,6 +102,15 @@ def test_state_dict_resumes_the_same_losses() -> None:
     one(*steps[0])
     other.load_state_dict(one.state_dict())
     assert [one(*s).item() for s in steps[1:]] == [other(*s).item() for s in steps[1:]]
+
+
+def test_a_state_without_z_finds_it_anew() -> None:
+    crd, batch = CRD(6, 5, 20, dim=8), (torch.randn(4, 6), torch.randn(4, 5), torch.arange(4))
+    before = copy.deepcopy(crd.state_dict())
+    first = crd(*batch).item(), crd.z_student.item()
+    crd(*batch)
+    crd.load_state_dict(before)
+    assert (crd(*batch).item(), crd.z_student.item()) == first
 
 
 def test_gradient() -> None:

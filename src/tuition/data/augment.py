@@ -58,14 +58,25 @@ class Crop:
         return torch.tensor([[top, left, 0]]).expand(count, 3)
 
     def __call__(self, images: Tensor, views: Tensor) -> Tensor:
-        """Cut each image's view in one gather: (n, c, h, w) of any dtype and (n, 3) -> (n, c, height, width)."""
-        n, c, h, w = images.shape
-        height, width = self.output_size((h, w))
+        """Cut each image's view: (n, c, h, w) of any dtype and (n, 3) -> (n, c, height, width)."""
+        rows = torch.arange(len(images), device=images.device)
+        return self.cut(self.windows(images), rows, views.to(images.device)).contiguous()
+
+    def windows(self, images: Tensor) -> Tensor:
+        """Every view of images (n, c, h, w), to `cut` from as often as is wanted.
+
+        A strided view (flips, n, tops, lefts, height, width, c) of one copy, or two where there are flips, of the
+        padded images, channels last, so that a view is cut by copying whole lines. Lefts of the mirrored copy count
+        from its own left.
+        """
+        height, width = self.output_size((images.shape[2], images.shape[3]))
         padded = F.pad(images, [self.padding] * 4) if self.padding else images
-        views = views.to(images.device)
-        top, left, flip = views[:, 0, None], views[:, 1, None], views[:, 2, None]
-        rows = top + torch.arange(height, device=images.device)
-        columns = torch.arange(width, device=images.device)
-        columns = left + torch.where(flip.bool(), width - 1 - columns, columns)
-        flat = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).reshape(n, 1, -1).expand(n, c, -1)
-        return padded.flatten(2).gather(2, flat).reshape(n, c, height, width)
+        both = torch.stack([padded, padded.flip(3)] if self.flip else [padded])
+        return both.movedim(2, -1).contiguous().unfold(2, height, 1).unfold(3, width, 1).movedim(4, -1)
+
+    def cut(self, windows: Tensor, rows: Tensor, views: Tensor) -> Tensor:
+        """The `views` (b, 3) of images `rows` (b,) in one gather: (b, c, height, width), channels last."""
+        top, left, flip = views.unbind(1)
+        if self.flip:
+            left = torch.where(flip.bool(), windows.shape[3] - 1 - left, left)
+        return windows[flip, rows, top, left].movedim(-1, 1)

@@ -1,6 +1,7 @@
 """CRD: contrastive representation distillation (Tian, Krishnan and Isola 2020)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,7 @@ class CRD(nn.Module):
     z_student: Tensor
     z_teacher: Tensor
     labels: Tensor | None
+    expected: Tensor
 
     def __init__(
         self,
@@ -77,6 +79,12 @@ class CRD(nn.Module):
                 self.register_buffer(f"memory_{side}", torch.empty(num_samples, dim).uniform_(-bound, bound))
                 self.register_buffer(f"z_{side}", torch.tensor(0.0))  # 0: not known yet
         self.register_buffer("labels", labels, persistent=False)
+        if labels is None:
+            allowed = torch.full((num_samples,), num_samples - 1)
+        else:
+            allowed = num_samples - labels.bincount()[labels]
+        self.register_buffer("expected", negatives / allowed, persistent=False)  # draws of each allowed row
+        self._z_known = False  # on the host, as reading a tensor there would wait for the device
 
     def forward(self, student: Tensor, teacher: Tensor, ids: Tensor, contrast_idx: Tensor | None = None) -> Tensor:
         """Scalar in the module's dtype.
@@ -96,14 +104,16 @@ class CRD(nn.Module):
             )
         dtype = self.embed_student.weight.dtype
         weights = self._weights(ids, contrast_idx).to(dtype)
+        count = self.negatives if contrast_idx is None else contrast_idx.shape[1] - 1
         with torch.autocast(student.device.type, enabled=False):
             s = F.normalize(self.embed_student(student.flatten(1).to(dtype)))
             t = F.normalize(self.embed_teacher(teacher.detach().flatten(1).to(dtype)))
-            loss = self._side(s, self.memory_teacher, self.z_student, ids, weights)
-            loss = loss + self._side(t, self.memory_student, self.z_teacher, ids, weights)
+            loss = self._side(s, self.memory_teacher, self.z_student, ids, weights, count)
+            loss = loss + self._side(t, self.memory_student, self.z_teacher, ids, weights, count)
         if self.training:
             self._remember(self.memory_student, ids, s.detach())
             self._remember(self.memory_teacher, ids, t.detach())
+            self._z_known = True
         return loss
 
     def _weights(self, ids: Tensor, contrast_idx: Tensor | None) -> Tensor:
@@ -115,23 +125,32 @@ class CRD(nn.Module):
                 1, drawn, torch.ones_like(drawn, dtype=torch.float32)
             )
         allowed = ids[:, None] != rows if self.labels is None else self.labels[ids][:, None] != self.labels
-        return allowed * (self.negatives / allowed.sum(dim=1, keepdim=True))
+        return allowed * self.expected[ids, None]
 
-    def _side(self, x: Tensor, memory: Tensor, z: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        # The copy, as backward needs this memory after it has been updated.
-        scores = (x @ memory.clone().T / self.temperature).exp()
-        count = weights.sum(dim=1)
-        own = scores.gather(1, ids[:, None]).squeeze(1)
-        with torch.no_grad():
-            mean = ((own + (weights * scores).sum(dim=1)) / (1 + count)).mean()
-            first = torch.where(z > 0, z, mean * len(memory))
+    def _side(self, x: Tensor, memory: Tensor, z: Tensor, ids: Tensor, weights: Tensor, count: int) -> Tensor:
+        """With g = exp(u) / Z and c' = c + 1e-7, g / (g + c') is the sigmoid of u - log(Z c'); so logs are softplus."""
+        n, x = len(memory), x / self.temperature
+        if not self._z_known:
+            with torch.no_grad():
+                scores = (x @ memory.T).exp()
+                own = scores.gather(1, ids[:, None]).squeeze(1)
+                mean = ((own + (weights * scores).sum(dim=1)) / (1 + count)).mean()
+                first = torch.where(z > 0, z, mean * n)
             if self.training:
                 z.copy_(first)
-        noise = (count / len(memory))[:, None]
-        own, scores = own[:, None] / first, scores / first
-        positive = (own / (own + noise + 1e-7)).log().squeeze(1)
-        negative = (weights * (noise / (scores + noise + 1e-7)).log()).sum(dim=1)
-        return -(positive + negative).mean()
+        else:
+            first = z
+        noise = count / n
+        shift = (first * (noise + 1e-7)).log()
+        memory = memory.clone()  # as backward needs it after it has been updated
+        positive = F.softplus(shift - (x * memory[ids]).sum(dim=1))
+        negative = F.softplus(torch.addmm(-shift, x, memory.T))
+        drawn = torch.dot(weights.flatten(), negative.flatten()) / len(x)
+        return positive.mean() + drawn + count * math.log1p(1e-7 / noise)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._z_known = False  # until a forward pass has looked
 
     @torch.no_grad()
     def _remember(self, memory: Tensor, ids: Tensor, x: Tensor) -> None:

@@ -44,16 +44,19 @@ class Batches:
         # Without augmentation the student sees what the teacher was asked about.
         inputs = transfer.inputs if augment is not None else pool.asked()
         assert isinstance(inputs, Tensor)
-        self.inputs = inputs.to(device)
+        self.size = (inputs.shape[-2], inputs.shape[-1])
+        inputs = inputs.to(device)
+        self.inputs = inputs.movedim(1, -1).contiguous() if augment is None else augment.windows(inputs)
         self.responses = {name: value.to(device) for name, value in transfer.responses.items()}
-        self.targets = self.responses.pop("targets", None)
-        self.labels = None if transfer.labels is None else transfer.labels.to(device)
+        self.targets = self.responses.pop("targets", None)  # of mixed inputs, whose labels are shares
+        if self.targets is None and transfer.labels is not None:
+            self.targets = F.one_hot(transfer.labels, num_classes).float().to(device)
         self.maps = [name for name, value in self.responses.items() if value.ndim == 4]
         self.views = None
         if aligned and augment is not None and self.maps:
             self.views = pool.asked_views(augment).to(device)
-        self.augment, self.num_classes, self.device, self.generator = augment, num_classes, device, generator
-        self.groups, self.drawn = objective.groups, None
+        self.augment, self.device, self.generator = augment, device, generator
+        self.rows, self.groups, self.drawn = len(transfer), objective.groups, None
         self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
         if self.groups is not None:
             rows = sum(self.groups)
@@ -68,38 +71,44 @@ class Batches:
         return self.steps
 
     def epoch(self) -> Iterator[Batch]:
-        """The batches of one epoch. All draws are made when the first is asked for."""
-        rows = self._draw()
-        parts: Sequence[Tensor | None] = [None] * self.steps
+        """The batches of one epoch."""
+        return (self.batch(rows, views) for rows, views in self.draw())
+
+    def draw(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Rows (b,) and, with augmentation, views (b, 3) of each batch of an epoch, drawn and copied all at once."""
+        rows = self._draw_rows()
+        views: Sequence[Tensor | None] = [None] * self.steps
         if self.augment is not None:
-            views = self.augment.draw(rows.numel(), (self.inputs.shape[2], self.inputs.shape[3]), self.generator)
-            parts = [v.flatten(0, 1) for v in views.to(self.device).view(len(rows), -1, 3).tensor_split(self.steps)]
-        for index, part in zip(rows.to(self.device).tensor_split(self.steps), parts, strict=True):
-            if self.groups is not None:  # (m, p + q): the p columns are one side, the q columns the other
-                p = self.groups[0]
-                index = torch.cat([index[:, :p].flatten(), index[:, p:].flatten()])
-            inputs = self.inputs[index]
-            if self.augment is not None and part is not None:
-                inputs = self.augment(inputs, part)
-            responses = {name: value[index] for name, value in self.responses.items()}
-            if self.views is not None and self.augment is not None and part is not None:
-                for name in self.maps:
-                    size = self.augment.output_size((self.inputs.shape[2], self.inputs.shape[3]))
-                    responses[name] = move(responses[name], self.views[index], part, size)
-            yield Batch(inputs, index, responses, self._targets(index), self.groups)
+            drawn = self.augment.draw(rows.numel(), self.size, self.generator).to(self.device)
+            views = drawn.view(*rows.shape, 3).tensor_split(self.steps)
+        for part, seen in zip(rows.to(self.device).tensor_split(self.steps), views, strict=True):
+            yield self._sides(part), None if seen is None else self._sides(seen)
 
-    def _targets(self, index: Tensor) -> Tensor | None:
-        if self.targets is not None:  # of mixed inputs, whose labels are shares
-            return self.targets[index]
-        return None if self.labels is None else F.one_hot(self.labels[index], self.num_classes).float()
+    def batch(self, rows: Tensor, views: Tensor | None) -> Batch:
+        """The batch of these rows (b,), seen through these views (b, 3); nothing waits for the device."""
+        responses = {name: value[rows] for name, value in self.responses.items()}
+        if self.augment is None or views is None:
+            inputs = self.inputs[rows].movedim(-1, 1)
+        else:
+            inputs = self.augment.cut(self.inputs, rows, views)
+            if self.views is not None:
+                size = (inputs.shape[2], inputs.shape[3])
+                responses |= {name: move(responses[name], self.views[rows], views, size) for name in self.maps}
+        return Batch(inputs, rows, responses, None if self.targets is None else self.targets[rows], self.groups)
 
-    def _draw(self) -> Tensor:
-        n = len(self.inputs)
+    def _sides(self, x: Tensor) -> Tensor:
+        """Of groups (m, p + q, ...) first all of the one side, then all of the other."""
         if self.groups is None:
-            return torch.randperm(n, generator=self.generator)
+            return x
+        p = self.groups[0]
+        return torch.cat([x[:, :p].flatten(0, 1), x[:, p:].flatten(0, 1)])
+
+    def _draw_rows(self) -> Tensor:
+        if self.groups is None:
+            return torch.randperm(self.rows, generator=self.generator)
         count = self.steps * self.groups_per_step
         if self.drawn is None:
-            return draw_groups(n, count, sum(self.groups), self.generator)
+            return draw_groups(self.rows, count, sum(self.groups), self.generator)
         return self.drawn[torch.randint(len(self.drawn), (count,), generator=self.generator)]
 
 
