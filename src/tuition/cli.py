@@ -197,18 +197,20 @@ def study(
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and do nothing.")] = False,
     sets: Sets = None,
 ) -> None:
-    """Run a grid of methods, budgets and seeds, resumably, and report on it."""
+    """Run a grid of methods, budgets and seeds, resumably, and report on it.
+
+    --set takes the place of an axis too, and a list makes one: --set seed=[0,1,2].
+    """
     from tuition.studies import forecast, grid
     from tuition.studies import study as studies
 
     variants = [word for word, given in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if given]
     if "digits" not in grid.variants_of(name):
         variants = [word for word in variants if word != "digits"]
-    settings = _pairs(sets) | ({} if data is None else {"data": data})
-    axes: dict[str, list[Any]] = {}
+    changes = _pairs(sets) | ({} if data is None else {"data": data})
     if accounting is not None:
-        axes["accounting"] = ["published", "matched"] if accounting == "both" else [accounting]
-    chosen = grid.read(name, variants, settings, axes)
+        changes["accounting"] = ["published", "matched"] if accounting == "both" else accounting
+    chosen = grid.read(name, variants, changes)
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:

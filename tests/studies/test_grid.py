@@ -67,9 +67,16 @@ def test_later_goes_before_earlier_key_by_key_and_null_removes(tmp_path):
     assert study.settings == {"epochs": 7, "momentum": 0.8}
     assert [row.method for row in study.methods] == ["ckd"]
     assert study.axes == {"calls": [10], "view": ["clean", "random"]}
-    study = grid.read(name, ["quick"], {"test": None}, {"calls": [20]})
-    assert study.settings == {"epochs": 1, "momentum": 0.8, "test": None}
-    assert study.axes == {"calls": [20], "seed": [3]}
+    study = grid.read(name, ["quick"])
+    assert study.settings == {"epochs": 1, "momentum": 0.8}
+    assert study.axes == {"calls": [10], "seed": [3]}
+
+
+def test_changes_take_the_place_of_settings_axes_and_candidates():
+    study = grid.read("figure2-wrn", ["fast"], {"test": None, "calls": 20, "view": ["clean"], "learning_rate": 0.3})
+    assert study.settings == {"data": "cifar100", "schedule": "cosine", "epochs": 120, "patience": 50, "test": None}
+    assert (study.axes["calls"], study.axes["view"], study.axes["seed"]) == ([20], ["clean"], [0, 1, 2])
+    assert study.choose.candidates == {"learning_rate": [0.3]}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,12 @@ def test_answers_are_paid_once_for_all_methods_and_budgets(finished):
     assert ResponseStore(str(finished / "responses.db")).accounts("cnn_16").paid == len(asked)
 
 
+@pytest.mark.parametrize("view", ["clean", "random"])
+def test_a_smaller_budget_asks_nothing_that_a_larger_one_does_not(view):
+    asked = [set(job.question(job.AskSettings(calls=calls, seed=3, view=view)).inputs.digests) for calls in (30, 90)]
+    assert asked[0] < asked[1]
+
+
 # -- nothing twice -----------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +364,21 @@ def test_the_command_stops_in_time_with_an_exit_code_of_its_own(teacher, tmp_pat
         cli.main()
     assert stopped.value.code == 3
     assert "8 or more are left. The same command goes on." in capsys.readouterr().err
+
+
+def test_the_report_of_several_studies_by_command(finished, teacher, tmp_path, here, monkeypatch, capsys):
+    study.run(Study.of(SMALL | {"methods": ["kd"]}), tmp_path / "other", teachers=[teacher])
+    folders = [str(finished), str(tmp_path / "other")]
+    monkeypatch.setattr(sys, "argv", ["tuition", "report", *folders, "--out", str(tmp_path / "out")])
+    cli.main()
+    printed = capsys.readouterr().out
+    means = {(m, c): [] for m in ("ce", "kd", "ckd") for c in (20, 40)}
+    for record in records.read(*map(Path, folders)):
+        means[record.method, record.calls].append(record.accuracy)
+    for (method, _), values in means.items():
+        line = next(line for line in printed.splitlines() if line.split()[:1] == [method])
+        assert f"{np.mean(values):.1f} ±{np.std(values, ddof=1):.1f}" in line
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 # -- spectra and logs --------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> fl
 @cache
 def _calibrate(student: str, data: str, batch_size: int, device: str) -> float:
     """Seconds an image, of training with the whole machine on a few images."""
-    pool = job.load_data(data, "train")[:256]
+    pool = job.load_data(data, "train")[: 2 * batch_size]
     answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
     run = distill(student, TransferSet(pool, answers), "kd", epochs=2, batch_size=batch_size, device=device)
     first, second = run.history  # the first warms up

@@ -83,17 +83,14 @@ def names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".yaml" and not file.stem.startswith("_"))
 
 
-def read(
-    name: str,
-    variants: Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
-    axes: Mapping[str, list[Any]] | None = None,
-) -> Study:
+def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Study:
     """A study by the name of one of the paper's or by its YAML file.
 
     A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
-    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn. Then come
-    `settings` and `axes`, as they are.
+    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn.
+
+    Args:
+        changes: settings, which then stand in the place of an axis or of candidates of that name; a list makes an axis.
 
     Raises:
         UserError: no such study or variant, or settings that cannot be.
@@ -105,9 +102,16 @@ def read(
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
         values = merge(values, known[variant])
     study = Study.of(values)
-    return study.model_copy(
-        update={"settings": {**study.settings, **(settings or {})}, "axes": {**study.axes, **(axes or {})}}
-    )
+    settings, axes, candidates = dict(study.settings), dict(study.axes), dict(study.choose.candidates)
+    for key, value in (changes or {}).items():
+        if key in candidates:
+            candidates[key] = value if isinstance(value, list) else [value]
+        elif key in axes or isinstance(value, list):
+            axes[key] = value if isinstance(value, list) else [value]
+        else:
+            settings[key] = value
+    choose = study.choose.model_copy(update={"candidates": candidates})
+    return study.model_copy(update={"settings": settings, "axes": axes, "choose": choose})
 
 
 def variants_of(name: str) -> list[str]:
