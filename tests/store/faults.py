@@ -309,7 +309,7 @@ class Books:
 
     def read(self) -> frozenset[int]:
         """The inputs whose answers are stored, each compared with the truth."""
-        from tuition.store.ledger import identify, located
+        from tuition.store.entries import identify, located
         from tuition.store.reading import read
 
         pool = pool_of(list(range(UNIVERSE)))

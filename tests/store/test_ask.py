@@ -318,6 +318,31 @@ def test_a_failed_call_of_another_asker_is_taken_over(url: str, pool: Pool) -> N
     assert transfer.accounts == Accounts(paid=20)
 
 
+def test_calls_lost_by_another_asker_do_not_break_the_budget(url: str, pool: Pool) -> None:
+    """Both mean to send the same inputs, which fits; one loses its calls, so the other may not send them again."""
+    sent = threading.Event()
+
+    def lose(inputs: torch.Tensor) -> Any:
+        sent.set()
+        time.sleep(0.3)
+        raise OSError("cut")
+
+    store, second = ResponseStore(url), Paid()
+
+    def fail() -> None:
+        with pytest.raises(TeacherError, match="cut"):
+            store.ask(Paid(lose), pool[:10], budget=10)
+
+    other = threading.Thread(target=fail)
+    other.start()
+    sent.wait(10)
+    with pytest.raises(BudgetError, match=r"10 more calls do not fit in the budget of 10, of which 10 are used up"):
+        store.ask(second, pool[:10], budget=10)
+    other.join()
+    assert second.sent == []
+    assert store.accounts() == Accounts(paid=10, unknown=10)
+
+
 def test_outputs_of_several_kinds(url: str, pool: Pool) -> None:
     """Vectors come back as float32, maps as bfloat16; the outputs are those that all rows have."""
     maps = torch.randn(100, 4, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,9 @@ import torch
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts
 from tuition.errors import UserError
-from tuition.store.asking import check, send_all
-from tuition.store.ledger import Flight, Ledger, identify, located
+from tuition.store.asking import check, opened, send_all
+from tuition.store.entries import identify, located
+from tuition.store.ledger import Flight
 from tuition.store.reading import read
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
@@ -42,6 +43,7 @@ def reask(
     budget: int,
     seed: int,
     batch_size: int = 64,
+    retries: int = 5,
     cost_per_call: float | None = None,
 ) -> Comparison:
     """Ask a teacher again about `count` stored inputs of a pool, drawn by `seed`: has it changed silently?
@@ -53,11 +55,9 @@ def reask(
         TeacherError: the teacher refused, answered badly or failed.
         UserError: fewer than `count` inputs of the pool are stored.
     """
-    name, fingerprint = teacher.name, teacher.fingerprint
-    database, layers = store.database, tuple(getattr(teacher, "layers", ()))
-    with database.read() as connection:
-        teacher_id = identify(connection, name, fingerprint)
-        distinct = list(dict.fromkeys(pool.digests))
+    distinct, difference = list(dict.fromkeys(pool.digests)), dict[str, float]()
+    with store.database.read() as connection:
+        teacher_id = identify(connection, teacher.name, teacher.fingerprint)
         stored = located(connection, teacher_id, distinct) if teacher_id is not None else {}
         if teacher_id is None or not 0 < count <= len(stored):
             raise UserError(
@@ -66,38 +66,23 @@ def reask(
         order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = [distinct[i] for i in order if distinct[i] in stored][:count]
         before = read(connection, teacher_id, chosen)
-    rows = dict(zip(pool.digests, range(len(pool)), strict=True))
     place = {digest: row for row, digest in enumerate(chosen)}
-    difference: dict[str, float] = {}
 
-    with database.connect() as connection, database.owner(connection) as owner:
-        ledger = Ledger(database, connection, owner, fingerprint, budget, store.budget, cost_per_call or 0.0)
-        ledger.open(name, chosen, layers, again=True)
+    def take(flight: Flight, answer: Any) -> str | None:
+        ledger.record(flight, [], {})
+        outputs, _, wrong = check(answer, len(flight.digests), ledger.layers)
+        at = [place[digest] for digest in flight.digests]
+        for name, value in before.items():
+            if wrong is None and (name not in outputs or outputs[name].shape != value[at].shape):
+                wrong = f"does not answer with the {name} that are stored"
+            if wrong is not None:
+                return wrong
+            largest = float((outputs[name] - value[at].float()).abs().max())
+            difference[name] = max(difference.get(name, 0.0), largest)
+        return None
 
-        def take(flight: Flight, answer: Any) -> str | None:
-            outputs, _, wrong = check(answer, len(flight.digests), layers)
-            ledger.record(flight, [], {})
-            at = torch.tensor([place[digest] for digest in flight.digests])
-            for key, value in before.items():
-                if wrong is None and (key not in outputs or outputs[key].shape != value[at].shape):
-                    wrong = f"does not answer with the {key} that are stored"
-                elif wrong is None:
-                    largest = float((outputs[key] - value[at].float()).abs().max())
-                    difference[key] = max(difference.get(key, 0.0), largest)
-            return wrong
-
-        try:
-            send_all(
-                ledger,
-                teacher,
-                chosen,
-                lambda digests: pool.asked([rows[digest] for digest in digests]),
-                take,
-                batch_size=batch_size,
-                concurrency=1,
-                retries=5,
-                again=True,
-            )
-        finally:
-            ledger.close(served=0)
+    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
+    with opened(store.database, teacher, **prices) as ledger:
+        ledger.open(chosen, again=True)
+        send_all(ledger, teacher, pool, chosen, take, batch_size=batch_size, concurrency=1, retries=retries, again=True)
     return Comparison(count, difference, ledger.accounts)

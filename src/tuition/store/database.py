@@ -20,68 +20,63 @@ VERSION = 2
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
-version_table = sa.Table("tuition_version", _meta, sa.Column("version", sa.Integer, nullable=False))
+
+
+def _table(name: str, *columns: sa.Column[Any], **options: Any) -> sa.Table:
+    return sa.Table(f"tuition_{name}", _meta, *columns, **options)
+
+
+def _column(name: str, kind: Any = sa.Integer, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=False, **options)
+
+
+def _count(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
+    return _column(name, kind, server_default="0")
+
+
+version_table = _table("version", _column("version"))
 # A teacher is a fingerprint, with its accounts. Names are bound to one teacher each.
-teachers = sa.Table(
-    "tuition_teachers",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
-    *(
-        sa.Column(count, sa.BigInteger, nullable=False, server_default="0")
-        for count in ("paid", "served", "failed", "unknown", "imported")
-    ),
-    sa.Column("cost", sa.Double, nullable=False, server_default="0"),
+teachers = _table(
+    "teachers",
+    _column("id", primary_key=True),
+    _column("fingerprint", sa.Text, unique=True),
+    *map(_count, ("paid", "served", "failed", "unknown", "imported")),
+    _count("cost", sa.Double),
 )
-names = sa.Table(
-    "tuition_names",
-    _meta,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("teacher_id", sa.Integer, nullable=False),
+names = _table("names", _column("name", sa.Text, primary_key=True), _column("teacher_id"))
+# Which outputs blobs of a teacher hold: see payload.layout.
+layouts = _table("layouts", _column("id", primary_key=True), _column("teacher_id"), _column("outputs", sa.Text))
+blobs = _table(
+    "blobs",
+    _column("id", primary_key=True),
+    _column("layout_id"),
+    _column("checksum", sa.LargeBinary),
+    _column("payload", sa.LargeBinary),
 )
-# Which outputs the blobs of a teacher hold: see payload.layout.
-layouts = sa.Table(
-    "tuition_layouts",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("teacher_id", sa.Integer, nullable=False),
-    sa.Column("outputs", sa.Text, nullable=False),
-)
-blobs = sa.Table(
-    "tuition_blobs",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("layout_id", sa.Integer, nullable=False),
-    sa.Column("checksum", sa.LargeBinary, nullable=False),
-    sa.Column("payload", sa.LargeBinary, nullable=False),
-)
-responses = sa.Table(
-    "tuition_responses",
-    _meta,
-    sa.Column("teacher_id", sa.Integer, primary_key=True),
-    sa.Column("digest", sa.LargeBinary, primary_key=True),
-    sa.Column("blob_id", sa.Integer, nullable=False),
-    sa.Column("blob_row", sa.Integer, nullable=False),
+responses = _table(
+    "responses",
+    _column("teacher_id", primary_key=True),
+    _column("digest", sa.LargeBinary, primary_key=True),
+    _column("blob_id"),
+    _column("blob_row"),
     sqlite_with_rowid=False,  # half the size
 )
-# An ask under way, and what it means to send (digests, joined); gone when the ask ends.
-asks = sa.Table(
-    "tuition_asks",
-    _meta,
-    sa.Column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("teacher_id", sa.Integer, nullable=False),
-    sa.Column("plan", sa.LargeBinary, nullable=False),
+# An ask under way, and the digests it means to send, joined; gone when the ask ends.
+asks = _table(
+    "asks",
+    _column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
+    _column("teacher_id"),
+    _column("plan", sa.LargeBinary),
 )
-# A request reserved and not yet settled: it counts against the budget, and nobody else sends these inputs.
-flights = sa.Table(
-    "tuition_flights",
-    _meta,
-    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("owner", sa.BigInteger, nullable=False),
-    sa.Column("teacher_id", sa.Integer, nullable=False),
-    sa.Column("calls", sa.Integer, nullable=False),
-    sa.Column("digests", sa.LargeBinary, nullable=False),
-    sa.Column("price", sa.Double, nullable=False, server_default="0"),  # of one call
+# A request reserved and not yet settled: it counts against the budget, and nobody else sends its inputs.
+flights = _table(
+    "flights",
+    _column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _column("owner", sa.BigInteger),
+    _column("teacher_id"),
+    _column("calls"),
+    _column("digests", sa.LargeBinary),
+    _count("price", sa.Double),  # of one call
 )
 
 MIGRATIONS = {  # from each version to the next
@@ -107,8 +102,10 @@ class Database:
         self.path = Path(os.path.realpath(self.url.database or "")) if self.is_sqlite else None
         # Connections are not kept: a store that nobody uses is one complete file, and a fork inherits nothing.
         arguments: dict[str, Any] = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"options": _POSTGRESQL}
-        with self._sentences():
+        try:
             self.engine = sa.create_engine(self.url, poolclass=sa.NullPool, connect_args=arguments)
+        except ModuleNotFoundError as error:
+            raise UserError("a store in PostgreSQL needs its driver; install tuition[postgresql].") from error
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _configure_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
@@ -153,20 +150,17 @@ class Database:
         The proof is a lock that the operating system, or the server, lets go when the process dies, however it dies.
         """
         number = secrets.randbits(62)
-        if self.is_sqlite:
-            path = self._lock_path(number)
-            lock = sqlite3.connect(path, isolation_level=None)
-            try:
-                lock.execute("PRAGMA journal_mode = memory")
-                lock.execute("BEGIN EXCLUSIVE")
-                yield number
-            finally:
-                lock.close()
-                path.unlink(missing_ok=True)
-        else:
+        if not self.is_sqlite:
             with connection.begin():
                 connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
             yield number  # let go with the connection
+            return
+        path = self._lock_path(number)
+        try:
+            with closing(_lock(path)):
+                yield number
+        finally:
+            path.unlink(missing_ok=True)
 
     def is_dead(self, connection: Connection, number: int) -> bool:
         """Whether the asker of this number is gone. Not for one's own number."""
@@ -178,16 +172,12 @@ class Database:
         path = self._lock_path(number)
         if not path.exists():
             return True
-        lock = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:
-            lock.execute("PRAGMA journal_mode = memory")
-            lock.execute("BEGIN EXCLUSIVE")
+            _lock(path).close()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 return False
             raise
-        finally:
-            lock.close()
         path.unlink(missing_ok=True)
         return True
 
@@ -210,6 +200,8 @@ class Database:
                     )
             elif tables and self.is_sqlite:
                 raise UserError(f"{self.shown} is a database of something else, not a store; choose another path.")
+        if self.is_sqlite:
+            self._write_ahead()
         with self.connect() as connection, connection.begin():
             if not self.is_sqlite:  # SQLite's transaction is alone already
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x7475_6974)))
@@ -222,6 +214,18 @@ class Database:
                     connection.exec_driver_sql(statement)
             connection.execute(version_table.update().values(version=VERSION))
 
+    def _write_ahead(self) -> None:
+        """Let readers and a writer work at the same time; the file remembers."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        with self._sentences(), closing(sqlite3.connect(self.path or "")) as connection:
+            while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                try:
+                    connection.execute("PRAGMA journal_mode = wal")
+                except sqlite3.OperationalError as error:  # SQLite does not wait here by itself
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
+
     # -- errors -------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -229,14 +233,12 @@ class Database:
         try:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            if isinstance(error, sa.exc.IntegrityError):
+            if isinstance(error, sa.exc.IntegrityError):  # ours, not the user's
                 raise
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             what = str(cause).strip().splitlines()[0].rstrip(".")
             advice = next((advice for word, advice in _ADVICE if word in what), "check its path or URL and its server")
             raise UserError(f"the store {self.shown} cannot be used ({what}); {advice}.") from error
-        except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
-            raise UserError(f"the store {self.shown} needs a driver ({error}); install tuition[postgresql].") from error
 
 
 _ADVICE = [
@@ -272,16 +274,20 @@ def _normalise(url: str) -> URL:
     return parsed
 
 
+def _lock(path: Path) -> sqlite3.Connection:
+    """A connection that has a file for itself until it is closed, or an error at once."""
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = memory")
+        connection.execute("BEGIN EXCLUSIVE")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite
-    deadline = time.monotonic() + BUSY_SECONDS
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode = wal")
-        except sqlite3.OperationalError as error:  # SQLite does not wait here by itself
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
     connection.execute("PRAGMA synchronous = full")  # a commit is on the disk before it returns
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute("PRAGMA wal_autocheckpoint = 8192")

@@ -14,7 +14,7 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, teachers
-from tuition.store.ledger import located
+from tuition.store.entries import located
 
 BLOBS = 32  # blobs a query, so that few of them are in memory at a time
 

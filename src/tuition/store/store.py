@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,6 +12,9 @@ from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, TransferSet
 from tuition.errors import UserError
 from tuition.teachers.protocol import Teacher
+
+if TYPE_CHECKING:
+    from tuition.store.ledger import Flight
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class ResponseStore:
                 (that counts as paid). What was answered well before and beside it is stored.
             UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
         """
-        from tuition.store.asking import ask
+        from tuition.store import asking, payload, reading
 
         for value, least, what in (
             (budget, 0, "budget"),
@@ -99,19 +103,30 @@ class ResponseStore:
         ):
             if value < least:
                 raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
-        return ask(
-            self.database,
-            teacher,
-            pool,
-            budget=budget,
-            store_budget=self.budget,
-            price=cost_per_call or 0.0,
-            dtype=self.dtype,
-            batch_size=batch_size,
-            concurrency=concurrency,
-            retries=retries,
-            progress=progress,
-        )
+
+        def take(flight: Flight, answer: Any) -> str | None:
+            outputs, keep, wrong = asking.check(answer, len(flight.digests), ledger.layers)
+            kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, self.dtype)
+            return ledger.record(flight, [flight.digests[row] for row in keep], kept) or wrong
+
+        prices = {"budget": budget, "store_budget": self.budget, "price": cost_per_call or 0.0}
+        with asking.opened(self.database, teacher, **prices) as ledger:
+            new = ledger.open(list(dict.fromkeys(pool.digests)))
+            asking.send_all(
+                ledger,
+                teacher,
+                pool,
+                new,
+                take,
+                batch_size=batch_size,
+                concurrency=concurrency,
+                retries=retries,
+                progress=progress,
+            )
+            ledger.accounts += Accounts(served=len(pool) - ledger.stored)
+        with self.database.read() as connection:
+            responses = reading.read(connection, ledger.teacher_id, pool.digests)
+        return TransferSet(pool, responses, ledger.name, ledger.fingerprint, ledger.accounts)
 
     def plan(self, teacher: Teacher, pool: Pool, *, cost_per_call: float | None = None) -> Plan:
         """What `ask` would do, without asking or writing anything.
@@ -119,9 +134,20 @@ class ResponseStore:
         Raises:
             UserError: as `ask` would, but for the budget.
         """
-        from tuition.store.asking import new_inputs
+        import sqlalchemy as sa
 
-        new, paid = new_inputs(self.database, teacher, pool)
+        from tuition.store import database, entries, ledger
+
+        name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
+        new, paid = len(digests), 0
+        with self.database.read() as connection:
+            teacher_id = entries.identify(connection, name, fingerprint)
+            if teacher_id is not None:
+                stored = entries.located(connection, teacher_id, digests)
+                entries.check_layers(connection, teacher_id, stored, tuple(getattr(teacher, "layers", ())))
+                by_id = sa.select(database.teachers.c.paid).where(database.teachers.c.id == teacher_id)
+                paid = connection.execute(by_id).scalar_one() + len(ledger.in_flight(connection, teacher_id))
+                new -= len(stored)
         return Plan(new, len(pool) - new, paid, None if cost_per_call is None else new * cost_per_call)
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
@@ -130,6 +156,16 @@ class ResponseStore:
         Raises:
             UserError: no teacher of this name.
         """
-        from tuition.store.asking import accounts
+        import sqlalchemy as sa
 
-        return accounts(self.database, teacher)
+        from tuition.store import entries, ledger
+        from tuition.store.database import teachers
+
+        counts = sa.select(*(sa.func.coalesce(sa.func.sum(teachers.c[count]), 0) for count in Accounts().as_dict()))
+        if teacher is not None and not isinstance(teacher, str):
+            counts = counts.where(teachers.c.fingerprint == teacher.fingerprint)
+        with self.database.connect() as connection, self.database.write(connection):
+            ledger.settle_dead(self.database, connection)
+            if isinstance(teacher, str):
+                counts = counts.where(teachers.c.id == entries.named(connection, teacher))
+            return Accounts(*map(int, connection.execute(counts).one()))

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from tuition.data.transfer import Accounts
 from tuition.errors import UserError
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
-from tuition.store.ledger import index_blob, located, settle_dead
+from tuition.store.entries import index_blob, located, named
+from tuition.store.ledger import settle_dead
 from tuition.store.reading import DamagedError, every_blob, open_blob
 from tuition.store.store import ResponseStore
 
@@ -115,7 +116,8 @@ def mend(store: ResponseStore) -> int:
             except DamagedError:
                 connection.execute(blobs.delete().where(blobs.c.id == blob.id))
                 continue
-            kept += index_blob(connection, blob.teacher_id, blob.id, digests)
+            index_blob(connection, blob.teacher_id, blob.id, digests)
+            kept += len(digests)
         return before - kept
 
 
@@ -127,9 +129,7 @@ def prune(store: ResponseStore, teacher: str) -> int:
     """
     with store.database.connect() as connection, store.database.write(connection):
         settle_dead(store.database, connection)
-        teacher_id = connection.scalar(sa.select(names.c.teacher_id).where(names.c.name == teacher))
-        if teacher_id is None:
-            raise UserError(f"the store knows no teacher {teacher!r}; `tuition store usage` lists those it knows.")
+        teacher_id = named(connection, teacher)
         if connection.scalar(sa.select(asks.c.owner).where(asks.c.teacher_id == teacher_id)) is not None:
             raise UserError(f"teacher {teacher!r} is being asked now; prune when that is over.")
         own = sa.select(layouts.c.id).where(layouts.c.teacher_id == teacher_id)

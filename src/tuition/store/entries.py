@@ -1,0 +1,125 @@
+"""Statements about teachers and their responses, inside a transaction of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from torch import Tensor
+
+from tuition.errors import UserError
+from tuition.store import payload
+from tuition.store.database import blobs, layouts, names, responses, teachers
+
+LOOKUP = 500  # digests a query
+BLOB_BYTES = 64 << 20  # reading one response never loads more than this
+
+
+def identify(connection: Connection, name: str, fingerprint: str) -> int | None:
+    """The id of the teacher with this fingerprint, None if it is new.
+
+    Raises:
+        UserError: the name is bound to another fingerprint.
+    """
+    by_name = sa.select(teachers.c.fingerprint).join(names, names.c.teacher_id == teachers.c.id)
+    bound = connection.scalar(by_name.where(names.c.name == name))
+    if bound is not None and bound != fingerprint:
+        old, new = bound.split("; "), fingerprint.split("; ")
+        lost, added = [part for part in old if part not in new], [part for part in new if part not in old]
+        raise UserError(
+            f"the name {name!r} stands for another teacher in this store (stored: {', '.join(lost) or 'nothing more'}; "
+            f"given: {', '.join(added) or 'nothing more'}); give this teacher another name, or ask the one meant."
+        )
+    return connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
+
+
+def register(connection: Connection, name: str, fingerprint: str) -> int:
+    """As `identify`, but a new teacher is entered, and the name bound to it."""
+    teacher_id = identify(connection, name, fingerprint)
+    if teacher_id is None:
+        insert = teachers.insert().values(fingerprint=fingerprint).returning(teachers.c.id)
+        teacher_id = connection.execute(insert).scalar_one()
+    if connection.scalar(sa.select(names.c.name).where(names.c.name == name)) is None:
+        connection.execute(names.insert().values(name=name, teacher_id=teacher_id))
+    return teacher_id
+
+
+def named(connection: Connection, name: str) -> int:
+    """The id of the teacher of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    teacher_id = connection.scalar(sa.select(names.c.teacher_id).where(names.c.name == name))
+    if teacher_id is None:
+        raise UserError(f"the store knows no teacher {name!r}; `tuition store usage` lists those it knows.")
+    return teacher_id
+
+
+def located(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Blob and row of those of the digests that are stored."""
+    # This statement and index_blob's see every response: written out, for SQLAlchemy's own take several times as long.
+    found: dict[bytes, tuple[int, int]] = {}
+    query = f"SELECT digest, blob_id, blob_row FROM {responses.name} WHERE teacher_id = "
+    for start in range(0, len(digests), LOOKUP):
+        part = digests[start : start + LOOKUP]
+        if connection.dialect.name == "sqlite":
+            marks = ",".join("?" * len(part))
+            rows = connection.exec_driver_sql(f"{query}? AND digest IN ({marks})", (teacher_id, *part))
+        else:
+            rows = connection.exec_driver_sql(f"{query}%s AND digest = ANY(%s)", (teacher_id, list(part)))
+        found.update((digest, (blob, row)) for digest, blob, row in rows.all())
+    return found
+
+
+def index_blob(connection: Connection, teacher_id: int, blob_id: int, digests: Sequence[bytes]) -> None:
+    """Enter the rows of a blob in the index."""
+    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * 4)
+    insert = f"INSERT INTO {responses.name} (teacher_id, digest, blob_id, blob_row) VALUES ({marks})"
+    connection.exec_driver_sql(insert, [(teacher_id, digest, blob_id, row) for row, digest in enumerate(digests)])
+
+
+def store_rows(
+    connection: Connection, teacher_id: int, fingerprint: str, digests: Sequence[bytes], outputs: Mapping[str, Tensor]
+) -> None:
+    """Store rows of outputs, already in their stored types, as one blob (or a few, where rows are large)."""
+    spec = payload.layout(outputs)
+    found = sa.select(layouts.c.id).where(layouts.c.teacher_id == teacher_id, layouts.c.outputs == spec)
+    layout_id = connection.scalar(found)
+    if layout_id is None:
+        insert = layouts.insert().values(teacher_id=teacher_id, outputs=spec).returning(layouts.c.id)
+        layout_id = connection.execute(insert).scalar_one()
+    step = max(1, BLOB_BYTES // sum(value[0].nbytes for value in outputs.values()))
+    for start in range(0, len(digests), step):
+        part = digests[start : start + step]
+        data = payload.encode(part, {name: value[start : start + step] for name, value in outputs.items()})
+        blob = {"layout_id": layout_id, "checksum": payload.checksum(fingerprint, data), "payload": data}
+        blob_id = connection.execute(blobs.insert().values(blob).returning(blobs.c.id)).scalar_one()
+        index_blob(connection, teacher_id, blob_id, part)
+
+
+def wrong_widths(connection: Connection, teacher_id: int, outputs: Mapping[str, Tensor]) -> str | None:
+    """What is wrong where vectors are not as wide as those stored for this teacher, None if nothing is."""
+    for stored in connection.scalars(sa.select(layouts.c.outputs).where(layouts.c.teacher_id == teacher_id)):
+        for name, (_, shape) in payload.read_layout(stored).items():
+            if len(shape) == 1 and name in outputs and list(outputs[name].shape[1:]) != shape:
+                return f"{name} {outputs[name][0].numel()} wide, where those stored are {shape[0]} wide"
+    return None
+
+
+def check_layers(
+    connection: Connection, teacher_id: int, stored: Mapping[bytes, tuple[int, int]], layers: Sequence[str]
+) -> None:
+    """Refuse stored answers that lack a feature map asked for: to ask again would be to pay twice."""
+    query = sa.select(layouts.c.id, layouts.c.outputs).where(layouts.c.teacher_id == teacher_id)
+    short = [row.id for row in connection.execute(query) if not set(layers) <= set(payload.read_layout(row.outputs))]
+    if not short or not stored:
+        return
+    lacking = set(connection.scalars(sa.select(blobs.c.id).where(blobs.c.layout_id.in_(short))))
+    count = sum(blob in lacking for blob, _ in stored.values())
+    if count:
+        raise UserError(
+            f"{count} of these inputs are stored without the maps {', '.join(layers)}; ask without layers and add them "
+            "with `recompute`, which costs no calls, or ask into another store."
+        )
