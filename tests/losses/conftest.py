@@ -1,14 +1,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow example is no wrong one
-hypothesis.settings.load_profile("no deadline")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
