@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tuition.models.weights import write_atomically as write
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
 
 # What may differ between a run and its continuation: these change how it is come by, not what comes out.
-FREE = {"device", "checkpoint_seconds"}
+FREE = {"device", "graphs", "checkpoint_seconds"}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,9 +82,14 @@ def check_writable(directory: Path) -> None:
     Raises:
         UserError: they cannot.
     """
-    probe = directory / ".writable"
-    write(probe, b"?")
-    probe.unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot write to {directory}: {why}; free space or choose another folder.") from error
 
 
 def read_run(directory: Path) -> dict[str, Any]:

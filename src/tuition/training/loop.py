@@ -15,6 +15,7 @@ from tuition import models
 from tuition.errors import UserError
 from tuition.training import files
 from tuition.training.batches import Batches
+from tuition.training.graphs import Graphs
 from tuition.training.objective import Batch, Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings
@@ -38,6 +39,8 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+# What repeats a run exactly on CUDA, at a price that is not yet measured.
+@torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 def train(
     student: Student,
     objective: Objective,
@@ -60,7 +63,7 @@ def train(
         The final state, and the student's weights at the best validation (the last ones without validation).
 
     Raises:
-        UserError: a loss is no longer finite; the schedule needs a validation set that is missing.
+        UserError: a loss is no longer finite; the schedule needs a validation set that is missing; `graphs` do not fit.
     """
     parameters = [*student.parameters(), *objective.parameters()]
     device = batches.device
@@ -86,19 +89,30 @@ def train(
         best = {name: value.to(device) for name, value in saved["best"].items()}
     saved_at = time.monotonic()
 
+    def take(rows: Tensor, views: Tensor | None = None) -> dict[str, Tensor]:
+        return step(student, objective, optimizer, batches.batch(rows, views), batches.generator)
+
+    graphs = None
+    if settings.graphs:
+        if device.type != "cuda" or objective.mix is not None:
+            raise UserError("graphs are for CUDA, and for methods that do not mix images; use graphs: false.")
+        graphs = Graphs(take)
+        optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
+
     steps = settings.epochs * len(batches)
     while state.epoch < settings.epochs and not stages.finished:
         begun = time.perf_counter()
         student.train()
         sums: dict[str, Tensor] = {}
         rate = settings.learning_rate
-        for batch in batches.epoch():
+        for rows, views in batches.draw():
             factor = cosine(state.steps, steps) if settings.schedule == "cosine" else stages.factor
-            rate = optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
-            for name, value in step(student, objective, optimizer, batch, batches.generator).items():
+            rate = settings.learning_rate * factor
+            set_rate(optimizer, rate)
+            for name, value in (graphs or take)(rows, views).items():
                 sums[name] = sums[name] + value if name in sums else value
             state.steps += 1
-            state.images += len(batch.rows)
+            state.images += len(rows)
         state.epoch += 1
         terms = {name: float(total) / len(batches) for name, total in sums.items()}
         for name, mean in terms.items():
@@ -119,6 +133,8 @@ def train(
             if settings.schedule == "stages" and stages.update(improved) and not stages.finished:
                 _restore(student, objective, best)
                 optimizer.state.clear()
+                if graphs is not None:
+                    graphs.forget()
         state.seconds += time.perf_counter() - begun
         row |= {"images": state.images, "seconds": round(state.seconds, 3)}
         state.history.append(row)
@@ -141,6 +157,15 @@ def train(
     if validate is None:
         state.best_epoch, best = state.epoch, _weights(student, objective)
     return state, {name.removeprefix("0."): value for name, value in best.items() if name.startswith("0.")}
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate; where it is a tensor, which graphs read, in place."""
+    held = optimizer.param_groups[0]["lr"]
+    if isinstance(held, Tensor):
+        held.fill_(rate)
+    else:
+        optimizer.param_groups[0]["lr"] = rate
 
 
 def step(

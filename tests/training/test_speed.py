@@ -1,0 +1,64 @@
+"""What keeps a step fast on a device cannot be timed here, but that it never waits for the device can be proved."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch.utils._pytree import tree_map_only
+
+from tuition import models
+from tuition.training import Student, methods
+from tuition.training.batches import Batches
+from tuition.training.loop import step
+
+# Mixes draw their boxes and orders on the host.
+BLACK_BOX = [
+    name
+    for name in methods.METHODS
+    if not methods.teacher_layers(name, "cnn_4") and not name.startswith(("mix", "cutmix"))
+]
+
+
+def make(transfer, method):
+    model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
+    student = Student(model, models.Preprocess.fit(transfer.pool.inputs), input_shape=(1, 8, 8)).train()
+    task = methods.Task(transfer.labels, transfer.responses, 10, 0, model, student.preprocess(transfer.pool.inputs[:2]))
+    objective = methods.create(method, task)
+    generator = torch.Generator().manual_seed(0)
+    batches = Batches(
+        transfer,
+        objective,
+        batch_size=16,
+        augment=transfer.pool.augment,
+        num_classes=10,
+        device=torch.device("cpu"),
+        generator=generator,
+    )
+    return student, objective, batches
+
+
+def test_the_check_sees_a_wait():
+    with FakeTensorMode(), pytest.raises(DynamicOutputShapeException):
+        torch.ones(3).nonzero()
+    with FakeTensorMode(), pytest.raises(RuntimeError):
+        float(torch.ones(3).sum())
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_a_step_never_waits_for_the_device(transfer, method):
+    """Tensors without contents: nothing on the host can depend on what is in them."""
+    student, objective, batches = make(transfer, method)
+    draws = list(batches.draw())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in (student, objective):
+            module._apply(mode.from_tensor)
+        vars(batches).update(tree_map_only(torch.Tensor, mode.from_tensor, vars(batches)))
+        optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.1, momentum=0.9, fused=True)
+        for rows, views in draws[:2]:
+            terms = step(
+                student,
+                objective,
+                optimizer,
+                batches.batch(mode.from_tensor(rows), mode.from_tensor(views)),
+                batches.generator,
+            )
+            assert all(term.shape == () for term in terms.values())
