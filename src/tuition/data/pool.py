@@ -236,7 +236,10 @@ def _checked_inputs(inputs: Any) -> Inputs:
 
 
 def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None, name: str) -> Tensor:
-    labels = torch.as_tensor(labels)
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError) as error:
+        raise UserError("labels are n class indices, not names or lists; convert them first.") from error
     if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}; convert them.")
     if len(labels) != count:

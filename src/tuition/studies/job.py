@@ -138,6 +138,8 @@ def find_teacher(name: str) -> Teacher:
             factory = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"the teacher {name} cannot be imported ({error}); is it on PYTHONPATH?") from None
+        if not callable(factory):
+            raise UserError(f"the teacher {name} is no function; name one that returns a teacher.")
         made = factory()
         if isinstance(made, nn.Module):
             return teachers.from_torch(made)
@@ -335,7 +337,10 @@ def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
     try:
         answer = teacher(_blank(pool, count))
     except NotCharged as error:
-        raise UserError(f"the teacher cannot answer inputs of {pool.name}: {str(error).splitlines()[0]}.") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"the teacher cannot answer inputs of {pool.name} ({why}); use a teacher of such data."
+        ) from error
     logits = answer.get("logits")
     if logits is None or logits.ndim != 2:
         raise UserError("the teacher must return logits of shape (n, classes); wrap it in a module that does.")

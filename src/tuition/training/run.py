@@ -396,7 +396,9 @@ def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: n
         raise
     except Exception as error:  # whatever the model's own code raises
         first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"the student cannot read inputs of shape {student.input_shape}: {first}.") from error
+        raise UserError(
+            f"the student cannot read inputs of shape {student.input_shape} ({first}); build it for them."
+        ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError("the student must return logits of shape (n, classes).")
     if logits.shape[1] != num_classes:

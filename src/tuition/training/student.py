@@ -108,6 +108,7 @@ class Student(nn.Module):
         except ImportError:
             raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
         path = Path(path)
+        files.check_writable(path.parent)
         training, log = self.training, logging.getLogger("torch.onnx")
         level = log.level
         log.setLevel(logging.ERROR)  # it warns of libraries that are not needed
@@ -149,7 +150,10 @@ class Student(nn.Module):
             size = (inputs.shape[-2], inputs.shape[-1])
             inputs = self.crop(inputs, self.crop.centre(len(inputs), size))
         if tuple(inputs.shape[1:]) != self.input_shape:
-            raise UserError(f"this student takes inputs of shape {self.input_shape}, not {tuple(inputs.shape[1:])}.")
+            raise UserError(
+                f"this student takes inputs of shape {self.input_shape}, not {tuple(inputs.shape[1:])}; "
+                "resize or convert them first."
+            )
         return inputs
 
     # -- files -----------------------------------------------------------------------------------------------------
