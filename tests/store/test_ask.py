@@ -220,24 +220,23 @@ def test_a_failing_teacher_counts_as_paid(url: str, pool: Pool, concurrency: int
 
 def test_requests_in_flight_at_a_time(path: Any, pool: Pool) -> None:
     here, most, lock = 0, 0, threading.Lock()
+    five = threading.Barrier(5)
 
     def answer(inputs: torch.Tensor) -> Any:
         nonlocal here, most
         with lock:
             here += 1
             most = max(most, here)
-        time.sleep(0.05)
+        five.wait(30)  # passes only with five requests in flight
         with lock:
             here -= 1
         return right(inputs)
 
     settled: list[tuple[int, int]] = []
-    start = time.monotonic()
     transfer = ResponseStore(str(path)).ask(
         Paid(answer), pool, budget=100, batch_size=5, concurrency=5, progress=lambda *counts: settled.append(counts)
     )
     assert most == 5
-    assert time.monotonic() - start < 20 * 0.05, "requests were sent one after the other"
     assert torch.equal(transfer.responses["logits"], right(pool.inputs)["logits"])
     assert settled == [(count, 100) for count in range(5, 101, 5)]
 

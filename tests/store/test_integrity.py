@@ -234,8 +234,10 @@ def test_what_is_no_store(tmp_path: Path) -> None:
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE birds (name TEXT)")
     connection.close()
+    before = other.read_bytes()
     with pytest.raises(UserError, match="a database of something else"):
         ResponseStore(str(other))
+    assert other.read_bytes() == before, "it was left alone"
 
     with pytest.raises(UserError, match="check that its folder exists and is writable"):
         ResponseStore(str(tmp_path / "nowhere" / "responses.db"))
@@ -248,6 +250,29 @@ def test_what_is_no_store(tmp_path: Path) -> None:
         ResponseStore("mysql://host/name")
     with pytest.raises(UserError, match="is not a URL"):
         ResponseStore("://")
+
+
+def test_a_connection_that_is_cut(server: str, pool: Pool) -> None:
+    """The server ends the asker's connection while an answer is on its way: it is stored all the same, by a new one."""
+    import psycopg
+
+    with psycopg.connect(server.format("postgres"), autocommit=True) as admin:
+        admin.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+        def cut(inputs: torch.Tensor) -> torch.Tensor:
+            if 50 in inputs:
+                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()")
+            return right(inputs)
+
+        store = ResponseStore(server.format("postgres"))
+        with pytest.raises(UserError, match="cannot be used"):
+            store.ask(
+                teachers.from_callable(cut, fingerprint="times three", name="times"), pool, budget=100, batch_size=10
+            )
+    assert store.accounts() == Accounts(paid=60)
+    transfer = store.ask(TEACHER, pool, budget=100)
+    assert transfer.accounts == Accounts(paid=40, served=60)
+    assert torch.equal(transfer.responses["logits"], right(pool.inputs))
 
 
 def test_a_server_that_is_not_there_and_a_password_that_is_not_shown() -> None:
