@@ -33,6 +33,7 @@ Sets = Annotated[
     list[str] | None, Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set learning_rate=0.1.")
 ]
 Data = Annotated[str | None, Option(help="digits, a folder (parquet or images), or a name on the hub.")]
+Size = Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")]
 Seed = Annotated[int | None, Option(help="Seed of every random draw.")]
 Epochs = Annotated[int | None, Option(help="Epochs of training.")]
 Teacher = Annotated[str | None, Option(help="Folder made by `tuition teach`, or package.module:factory.")]
@@ -246,7 +247,7 @@ def predict(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
     inputs: Annotated[str, Argument(help="An image, a folder of images, or a data set.")],
     split: Annotated[str, Option(help="Split of a data set.")] = "test",
-    size: Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")] = None,
+    size: Size = None,
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
@@ -272,6 +273,7 @@ def evaluate(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
     data: Annotated[str, Option(help="digits, a folder (parquet or images), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to evaluate on.")] = "test",
+    size: Size = None,
     per_class: Annotated[bool, Option("--per-class", help="Print a row for each class.")] = False,
     confusion: Annotated[Path | None, Option(help="Write the confusion matrix to this CSV file.")] = None,
 ) -> None:
@@ -280,7 +282,7 @@ def evaluate(
     from tuition.studies import job
     from tuition.training import evaluation, files
 
-    student, pool = load(run), job.load_data(data, split)
+    student, pool = load(run), job.load_data(data, split, size)
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
     logits = student.logits(pool)
@@ -371,13 +373,14 @@ def methods(
 @app.command()
 def data(
     name: Annotated[str, Argument(help="digits, a folder (parquet or images), or a name on the hub.")],
-    split: Annotated[str, Option()] = "train",
+    split: Annotated[str, Option(help="Split to look at.")] = "train",
+    size: Size = None,
     sheet: Annotated[Path | None, Option(help="Write a contact sheet to this PNG file.")] = None,
 ) -> None:
     """Count a data set and, with --sheet, look at it."""
     from tuition import data as sources
 
-    pool = sources.load(name, split=split)
+    pool = sources.load(name, split=split, size=size)
     table = _table(pool.name, "", "")
     table.add_row("inputs", f"{len(pool):,}")
     table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")

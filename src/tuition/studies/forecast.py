@@ -81,15 +81,15 @@ def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> fl
         if like:
             rate = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers
         else:
-            rate = _calibrate(settings.student, settings.data, settings.batch_size, settings.device)
+            rate = _calibrate(settings.student, settings.data, settings.size, settings.batch_size, settings.device)
         total += rate * images(settings)
     return total
 
 
 @cache
-def _calibrate(student: str, data: str, batch_size: int, device: str) -> float:
+def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str) -> float:
     """Seconds an image, of training with the whole machine on a few images."""
-    pool = job.load_data(data, "train")[: 2 * batch_size]
+    pool = job.load_data(data, "train", size)[: 2 * batch_size]
     answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
     run = distill(student, TransferSet(pool, answers), "kd", epochs=2, batch_size=batch_size, device=device)
     first, second = run.history  # the first warms up

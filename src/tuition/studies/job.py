@@ -33,6 +33,7 @@ class DataSettings(TrainSettings):
     """What every command needs to know."""
 
     data: str = Field("digits", description="digits, a folder, or a name on the hub")
+    size: int | None = Field(None, ge=8, description="squash each picture to so many pixels a side")
     test: str | None = Field("test", description="the data's split to evaluate on; null evaluates nothing")
     seed: int = Field(0, ge=0, lt=2**32, description="of the draw of inputs, the initial weights and the training")
 
@@ -79,13 +80,13 @@ class DistillSettings(AskSettings):
 
 
 # What a run's record holds of its settings; the store may move, and its address may hold a password.
-ASKED = {"data", "test", "calls", "select", "features", "view", "labels", "paid_mixes"}
+ASKED = {"data", "size", "test", "calls", "select", "features", "view", "labels", "paid_mixes"}
 TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
 
 
 @lru_cache(maxsize=4)
-def load_data(name: str, split: str) -> Pool:
-    return data.load(name, split=split)
+def load_data(name: str, split: str, size: int | None = None) -> Pool:
+    return data.load(name, split=split, size=size)
 
 
 def test_data(settings: DataSettings) -> Pool | None:
@@ -97,7 +98,7 @@ def test_data(settings: DataSettings) -> Pool | None:
     if settings.test is None:
         return None
     try:
-        pool = load_data(settings.data, settings.test)
+        pool = load_data(settings.data, settings.test, settings.size)
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')} (or --set test=null, to evaluate nothing).") from error
     if pool.labels is None:
@@ -161,7 +162,7 @@ def _taught(folder: str) -> Teacher:
 
 def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
     """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
-    pool = load_data(settings.data, "train")
+    pool = load_data(settings.data, "train", settings.size)
     if settings.examples is not None:
         pool = pool.sample(settings.examples, seed=settings.seed, stratified=True)
     validation, train = pool.split(max(10, len(pool) // 10), seed=settings.seed, stratified=True)
@@ -172,7 +173,7 @@ def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None 
         test=test_data(settings),
         seed=settings.seed,
         out=out,
-        described=settings.model_dump(include={"data", "test", "examples"}),
+        described=settings.model_dump(include={"data", "size", "test", "examples"}),
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
@@ -189,7 +190,7 @@ class Question:
 
 def question(settings: AskSettings) -> Question:
     """The inputs that these settings ask about."""
-    pool = load_data(settings.data, "train")
+    pool = load_data(settings.data, "train", settings.size)
     rows, held_out = draw(pool, settings)
     labelled = settings.labels and pool.labels is not None
     if not labelled:
@@ -408,7 +409,13 @@ def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -
     """The same settings, with a small teacher that is trained now, unless it was trained before."""
     folder = stand_in_folder(settings)
     quick = TeachSettings(
-        data=settings.data, model=STAND_IN, epochs=STAND_IN_EPOCHS, learning_rate=0.1, device=settings.device
+        data=settings.data,
+        size=settings.size,
+        test=settings.test,
+        model=STAND_IN,
+        epochs=STAND_IN_EPOCHS,
+        learning_rate=0.1,
+        device=settings.device,
     )
     train_teacher(quick, folder, progress)
     return settings.model_copy(update={"teacher": str(folder)})

@@ -233,7 +233,10 @@ def identities(folders: Mapping[str, str]) -> Identify:
         return job.find_teacher(folders[teacher]).fingerprint if is_ready(folders[teacher]) else "to be trained"
 
     def identify(settings: DistillSettings) -> dict[str, str]:
-        found = {"teacher": fingerprint(settings.teacher or ""), "data": _content(settings.data, settings.test)}
+        found = {
+            "teacher": fingerprint(settings.teacher or ""),
+            "data": _content(settings.data, settings.test, settings.size),
+        }
         if settings.features is not None:
             found["features"] = hashlib.sha256((Path(settings.features) / files.RUN).read_bytes()).hexdigest()
         return found
@@ -242,10 +245,10 @@ def identities(folders: Mapping[str, str]) -> Identify:
 
 
 @cache
-def _content(data: str, test: str | None) -> str:
+def _content(data: str, test: str | None, size: int | None) -> str:
     total = hashlib.sha256()
     for split in ("train", test):
-        pool = None if split is None else job.load_data(data, split)
+        pool = None if split is None else job.load_data(data, split, size)
         if pool is not None:
             total.update(b"".join(pool.digests))
             total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
