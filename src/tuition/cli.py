@@ -363,7 +363,7 @@ def methods(
         _print(table)
         say("`tuition methods NAME` lists a method's settings.")
     else:
-        typer.echo(f"{name}: {known.summary(name)}\n")
+        _print(f"{name}: {known.summary(name)}\n")
         table = _table("Settings", "name", "default")
         for setting, default in known.settings_of(name).items():
             table.add_row(setting, "none" if default is None else str(default))
