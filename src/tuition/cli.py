@@ -363,7 +363,7 @@ def methods(
         _print(table)
         say("`tuition methods NAME` lists a method's settings.")
     else:
-        _print(f"{name}: {known.summary(name)}\n")
+        _print(f"{name}: {known.summary(name)}")
         table = _table("Settings", "name", "default")
         for setting, default in known.settings_of(name).items():
             table.add_row(setting, "none" if default is None else str(default))
@@ -495,7 +495,8 @@ def _table(title: str, *columns: str, text: int = 1) -> Any:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=any(columns))
+    style: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD, "show_edge": False}
+    table = Table(title=title, show_header=any(columns), pad_edge=False, **style)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < text else "right", overflow="fold")
     return table
@@ -504,7 +505,7 @@ def _table(title: str, *columns: str, text: int = 1) -> Any:
 def _print(table: Any) -> None:
     from rich.console import Console
 
-    Console(markup=False, highlight=False).print(table)
+    Console(markup=False, highlight=False).print(table, end="\n\n")
 
 
 def _number(value: float | None) -> str:
