@@ -262,3 +262,61 @@ def test_interrupted_by_the_user(zygote, whole, tmp_path, phase):
     assert zygote.run(tmp_path, *COMMAND) == 0
     check_same(tmp_path, whole)
     check_books(tmp_path, kills=1)
+
+
+def test_a_disk_that_fills_up(zygote, whole, tmp_path):
+    """The checkpoint does not fit: one sentence. With more room the same command goes on, and nothing is paid again."""
+    run = tmp_path / "run"
+    run.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", run]
+    made = subprocess.run(mount, capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"mounting a small disk is not allowed here: {made.stderr}")
+    try:
+        assert zygote.run(tmp_path, *COMMAND) == 2
+        said = (tmp_path / "stderr").read_text()
+        assert said.count("\n") == 1
+        assert "Error: run/checkpoint.bin cannot be written: No space left on device; free space" in said
+        assert os.listdir(run) == ["run.json"], "nothing half written is left"
+        subprocess.run(["mount", "-o", "remount,size=4m", run], check=True)
+        assert zygote.run(tmp_path, *COMMAND) == 0
+        check_same(tmp_path, whole)
+        assert books(tmp_path) == (CALLS, 0, CALLS)
+    finally:
+        subprocess.run(["umount", run], check=True)
+
+
+DEMO = """
+import sys
+from pathlib import Path
+from tuition.studies import demo
+if __name__ == "__main__":
+    demo.CALLS, demo.METHODS = (20, 40), ("kd", "ckd")
+    demo.run(Path(sys.argv[1]), workers=1)
+"""
+
+
+@pytest.mark.long
+def test_a_killed_demo_goes_on(tmp_path):
+    """Killed while it trains the teacher, after it asked, and while it trains students; nothing is paid twice."""
+    (tmp_path / "script.py").write_text(DEMO)
+
+    def start(out):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "script.py", out], cwd=tmp_path, env=environment)
+
+    for sign, patience in (("teacher/run.json", 0.5), ("responses.db", 0.5), ("responses.db", 8)):
+        process = start("killed")
+        while not (tmp_path / "killed" / sign).exists():
+            time.sleep(0.05)
+        time.sleep(patience)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed/summary.json").exists()
+    assert start("killed").wait() == 0
+    assert start("whole").wait() == 0
+    killed, whole = (json.loads((tmp_path / out / "summary.json").read_text()) for out in ("killed", "whole"))
+    assert killed["results"] == whole["results"]
+    assert killed["teacher_accuracy"] == whole["teacher_accuracy"]
+    assert whole["accounts"]["paid"] == 3 * 40
+    assert killed["accounts"]["paid"] == 3 * 40 + killed["accounts"]["unknown"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from tuition.training import files
 
+# Okabe and Ito's colours, told apart by colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NOT_TERMS = {"epoch", "learning_rate", "loss", "validation", "images", "seconds"}
 
 
@@ -20,8 +23,10 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     measured = "validation" in history[0]
     figure = Figure(figsize=(9 if measured else 5, 3.4), layout="constrained", dpi=140)
     axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
-    for colour, name in zip(COLOURS, [n for n in history[0] if n not in NOT_TERMS], strict=False):
-        axes[0].plot(epochs, [row[name] for row in history], label=name, color=colour, linewidth=1.6)
+    looks = [{"color": colour, "linestyle": dashes} for dashes in ("-", "--", ":") for colour in COLOURS]
+    marker = "o" if len(epochs) == 1 else ""
+    for look, name in zip(cycle(looks), [name for name in history[0] if name not in NOT_TERMS], strict=False):
+        axes[0].plot(epochs, [row[name] for row in history], label=name, marker=marker, linewidth=1.6, **look)
     axes[0].set(title="loss terms (weighted)", xlabel="epoch")
     if all(row[name] > 0 for row in history for name in row if name not in NOT_TERMS):
         axes[0].set_yscale("log")
@@ -31,16 +36,8 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
         best = max(range(len(values)), key=lambda i: (values[i], i))
         axes[1].plot(epochs, values, color=COLOURS[0], linewidth=1.6)
         axes[1].plot(epochs[best], values[best], "o", color=COLOURS[1])
-        label = f"best {values[best]:.1f} %, epoch {epochs[best]:.0f}"
-        axes[1].annotate(
-            label,
-            (epochs[best], values[best]),
-            textcoords="offset points",
-            xytext=(-6, -16),
-            ha="right",
-            color=COLOURS[1],
-        )
-        axes[1].set(title="validation (%)", xlabel="epoch")
+        title = f"validation (%), best {values[best]:.1f} in epoch {epochs[best]:.0f}"
+        axes[1].set(title=title, xlabel="epoch")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
@@ -48,7 +45,3 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     files.write(path, picture.getvalue())
-
-
-# Okabe and Ito's colours, told apart by colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
