@@ -60,7 +60,7 @@ class Slow(nn.Module):
 ZYGOTE = """
 import json, os, sys
 sys.path.insert(0, "")
-import torch
+import torch, torch._dynamo  # which the first optimizer imports
 torch.set_num_threads(1)
 import matplotlib.backends.backend_agg, matplotlib.figure, sqlalchemy.dialects.sqlite, sklearn.datasets
 import tuition.studies.job, tuition.store.asking, tuition.training.curves, tuition.studies.demo, user
