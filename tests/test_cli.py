@@ -121,10 +121,11 @@ def test_settings_come_from_yaml_then_set_then_options():
         "seed": 3,
     }
     Path("c.yaml").write_text(yaml.safe_dump(settings))
-    ok("distill", "--config", "c.yaml", "--set", "epochs=4", "--set", "batch_size=10", "--epochs", "2", "--out", "cfg")
+    sets = [word for pair in ("epochs=4", "batch_size=10", "options.ce=0.5") for word in ("--set", pair)]
+    ok("distill", "--config", "c.yaml", *sets, "--epochs", "2", "--out", "cfg")
     found = json.loads(Path("cfg/run.json").read_text())["settings"]
     assert (found["epochs"], found["batch_size"], found["seed"], found["method"]) == (2, 10, 3, "kd")
-    assert found["options"] == {"temperature": 2.0}
+    assert found["options"] == {"temperature": 2.0, "ce": 0.5}
     every = {*job.TRAINED, *job.ASKED, "method", "options", "student", "teacher", "device", "checkpoint_seconds"}
     assert every <= found.keys(), "the run writes back all that it was"
 

@@ -30,7 +30,8 @@ app = typer.Typer(
 
 Config = Annotated[Path | None, Option("--config", help="YAML file of settings; options given here override it.")]
 Sets = Annotated[
-    list[str] | None, Option("--set", metavar="NAME=VALUE", help="Any other setting, such as --set learning_rate=0.1.")
+    list[str] | None,
+    Option("--set", metavar="NAME=VALUE", help="Any other setting, such as learning_rate=0.1, options.anchor=0.2."),
 ]
 Data = Annotated[str | None, Option(help="digits, a folder (parquet or images), or a name on the hub.")]
 Size = Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")]
@@ -633,6 +634,11 @@ S = TypeVar("S", bound="Settings")
 def _settings(kind: type[S], config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> S:
     """Settings from a YAML file, then --set, then options, the later going before the earlier."""
     values = ({} if config is None else kind.read(config)) | _pairs(sets)
+    if isinstance(values.get("options", {}), dict):  # options.anchor is the method's setting anchor, as in studies
+        nested = {name: values.pop(name) for name in list(values) if str(name).startswith("options.")}
+        if nested:
+            own = {name.removeprefix("options."): value for name, value in nested.items()}
+            values["options"] = values.get("options", {}) | own
     return kind.of(values | {name: value for name, value in given.items() if value is not None})
 
 
