@@ -232,6 +232,7 @@ def test_killed_in_every_phase(zygote, whole, tmp_path):
     accounts = record(folder)["accounts"]
     assert accounts["paid"] + accounts["served"] == CALLS
     assert accounts["paid"] > 0
+    assert f"teacher calls paid {accounts['paid']} " in " ".join((folder / "stdout").read_text().split())
 
 
 @pytest.mark.parametrize("seed", range(3))
