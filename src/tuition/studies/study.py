@@ -220,7 +220,7 @@ def is_ready(teacher: str) -> bool:
 
 
 def _teach(study: Study, name: str, folder: Path, watch: Progress) -> None:
-    shared = {k: v for k, v in study.settings.items() if k in ("data", "device")}
+    shared = {k: v for k, v in study.settings.items() if k in ("data", "size", "test", "device")}
     settings = job.TeachSettings.of({"model": name, **shared, **study.teaching})
     job.train_teacher(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
 
