@@ -9,6 +9,7 @@ from tuition import models
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
 from tuition.training.loop import step
+from tuition.training.threads import fitting_threads, step_flops
 
 # Mixes draw their boxes and orders on the host.
 BLACK_BOX = [
@@ -34,6 +35,31 @@ def make(transfer, method):
         generator=generator,
     )
     return student, objective, batches
+
+
+def whole(name, shape):
+    model = models.create(name, num_classes=10, in_channels=shape[0], seed=0)
+    return Student(model, models.Preprocess([0.0] * shape[0], [1.0] * shape[0]), input_shape=shape)
+
+
+def test_flops_of_a_step_by_hand():
+    layers = 9 * 1 * 4 * 64 + 9 * 4 * 8 * 16 + 9 * 8 * 16 * 4 + 16 * 10  # three convolutions and the classifier
+    assert step_flops(whole("cnn_4", (1, 8, 8)), 64) == 2 * 3 * 64 * layers
+
+
+def test_small_students_leave_threads_to_others():
+    """A step of cnn_4 is 0.01 GFLOP, one of resnet8 on 32x32 is 4.8."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for student, threads in ((whole("cnn_4", (1, 8, 8)), 1), (whole("resnet8", (3, 32, 32)), 2)):
+            with fitting_threads(student.train(), 64):
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 2
+            assert student.training
+            assert all(int(v) == 0 for n, v in student.state_dict().items() if "tracked" in n)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_check_sees_a_wait():

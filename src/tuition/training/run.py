@@ -27,6 +27,7 @@ from tuition.training.objective import Objective
 from tuition.training.recentre import recentre, recentred
 from tuition.training.settings import TrainSettings
 from tuition.training.student import EVALUATION_BATCH, Student, load
+from tuition.training.threads import fitting_threads
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "README.md"
 RESULTS = (
@@ -157,15 +158,16 @@ def distill(
         aligned=chosen.aligned,
     )
     centre = _centre(transfer, num_classes) if objective.recentre else None
-    state, best = train(
-        whole,
-        objective,
-        batches,
-        chosen,
-        validate=None if validation is None else _validator(validation, device, transfer, centre),
-        checkpoint=None if directory is None else directory / files.CHECKPOINT,
-        progress=progress,
-    )
+    with fitting_threads(whole, chosen.batch_size):
+        state, best = train(
+            whole,
+            objective,
+            batches,
+            chosen,
+            validate=None if validation is None else _validator(validation, device, transfer, centre),
+            checkpoint=None if directory is None else directory / files.CHECKPOINT,
+            progress=progress,
+        )
     with recentred(whole, transfer, centre):
         last = None if test is None else whole.evaluate(test)
     whole.load_state_dict(best)

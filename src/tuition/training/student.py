@@ -117,7 +117,7 @@ class Student(nn.Module):
             with warnings.catch_warnings(action="ignore"):
                 program = torch.onnx.export(
                     self.cpu(),
-                    (self._example(),),
+                    (self.example(),),
                     input_names=["inputs"],
                     output_names=["logits"],
                     dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
@@ -135,7 +135,8 @@ class Student(nn.Module):
         files.write(path, proto.SerializeToString())
         return path
 
-    def _example(self) -> Tensor:
+    def example(self) -> Tensor:
+        """Two blank raw inputs (2, *input_shape)."""
         dtype = torch.uint8 if len(self.input_shape) == 3 else torch.float32
         return torch.zeros(2, *self.input_shape, dtype=dtype)
 
