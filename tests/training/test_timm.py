@@ -15,7 +15,9 @@ def test_a_timm_student_of_a_timm_teacher(tmp_path):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (48, 3, 32, 32), dtype=torch.uint8, generator=generator)
     pool = data.from_tensors(images, torch.arange(48) % 4)
-    teacher = teachers.from_torch(models.create("timm:resnet10t", num_classes=4, seed=0), mean=[0.5] * 3, std=[0.25] * 3)
+    teacher = teachers.from_torch(
+        models.create("timm:resnet10t", num_classes=4, seed=0), mean=[0.5] * 3, std=[0.25] * 3
+    )
     store = ResponseStore(str(tmp_path / "responses.db"))
     transfer = store.ask(teacher, pool[:32], budget=32)
     student = models.create("timm:test_resnet", num_classes=4, seed=1)
