@@ -38,7 +38,9 @@ def synthetic_runs(
                 [float(e), 4.2 * math.exp(-e / 40), best * (1 - math.exp(-e / 30)) + generator.standard_normal()]
                 for e in range(1, 121, 2)
             ]
-            settings = {"train": {"batch_size": 64, "weight_decay": 5e-4, "learning_rate": rate, "seed": seed, "calls": n}}
+            settings = {
+                "train": {"batch_size": 64, "weight_decay": 5e-4, "learning_rate": rate, "seed": seed, "calls": n}
+            }
             for purpose in ("result", "selection") if selection else ("result",):
                 if (purpose, rate) != ("result", 0.05) and purpose == "result":
                     continue

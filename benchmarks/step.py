@@ -1,0 +1,101 @@
+"""A training step of every black-box method against the bare step of the same student, and against the machine's peak.
+
+    python benchmarks/step.py [--quick] [--json FILE] [--device cpu] [--students wrn_16_2 vgg8] [--methods kd crd]
+
+Image for image: a step of ckd_published forwards twice a batch. GFLOP/s are those of the whole step, by the student's
+convolutions and matrix products alone; the peak is that of a large matrix product, float32 on a CPU and bfloat16 on
+CUDA. On CUDA, "graph" is the step replayed as a CUDA graph, against the bare step too.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from common import BATCH, BLACK_BOX, Training, arguments, compare, interleaved, ratio, report, transfer_set, wait
+
+from tuition.data import TransferSet
+from tuition.training.graphs import WARM_UP, Graphs
+from tuition.training.loop import step
+from tuition.training.threads import step_flops
+
+STUDENTS = ["wrn_16_2", "vgg8", "resnet32", "resnet8"]
+TARGET = 1.03
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--students", nargs="+", default=None)
+    parser.add_argument("--methods", nargs="+", default=None)
+    given = parser.parse_args()
+    students = given.students or (["cnn_4"] if given.quick else STUDENTS)
+    methods = given.methods or BLACK_BOX
+    transfer = transfer_set(320 if given.quick else 1600)
+    top = peak(torch.device(given.device), 256 if given.quick else 4096)
+    rows = []
+    for student in students:
+        for method, (ours, bare) in compare(student, methods, given, transfer).items():
+            flops = step_flops(Training.of(student, "ce", transfer, torch.device("cpu")).student, BATCH) / BATCH
+            found = ratio(ours, bare)
+            row = {
+                "student": student,
+                "method": method,
+                "bare ms": 1000 * BATCH * statistics.median(bare),
+                "step ms": 1000 * BATCH * statistics.median(ours),
+                "ratio": found,
+                "met": found <= TARGET,
+                "GFLOP/s": flops / statistics.median(ours) / 1e9,
+                "of peak %": 100 * flops / statistics.median(ours) / top,
+            }
+            if given.device.startswith("cuda"):
+                graph = graphed(student, method, given, transfer)
+                row["graph ms"] = None if graph is None else 1000 * BATCH * graph
+                row["graph ratio"] = None if graph is None else graph / statistics.median(bare)
+            rows.append(row)
+    print(f"peak {top / 1e9:.4g} GFLOP/s")
+    report("step", rows, given)
+
+
+def peak(device: torch.device, n: int) -> float:
+    """FLOP/s of a product of two (n, n) matrices, the best of several."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        wait(device)
+        begun = time.perf_counter()
+        torch.mm(a, b)
+        wait(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * n**3 / best
+
+
+def graphed(name: str, method: str, given: argparse.Namespace, transfer: TransferSet) -> float | None:
+    """Seconds an image of the step as CUDA graph; None for methods that mix on the host."""
+    device = torch.device(given.device)
+    training = Training.of(name, method, transfer, device)
+    if training.objective.mix is not None:
+        return None
+    training.optimizer.param_groups[0]["lr"] = torch.tensor(0.05, device=device)
+
+    def take(rows: torch.Tensor, views: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        batch = training.batches.batch(rows, views)
+        return step(training.student, training.objective, training.optimizer, batch, training.batches.generator)
+
+    def steps() -> Iterator[int]:
+        graphs = Graphs(take)
+        while True:
+            for rows, views in training.batches.draw():
+                graphs(rows, views)
+                yield len(rows)
+
+    run = steps()
+    for _ in range(2 * WARM_UP + 2):
+        next(run)
+    blocks, seconds = (2, 0.0) if given.quick else (5, 0.5)
+    return statistics.median(interleaved([run], device, blocks=blocks, seconds=seconds)[0])
+
+
+if __name__ == "__main__":
+    main()
