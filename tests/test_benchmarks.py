@@ -1,0 +1,46 @@
+"""The benchmarks of training run, and write what they print. Their figures are not looked at: tests run in company."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("overhead", []), ("step", ["--methods", "ckd_published", "cutmix"]), ("pipeline", []), ("packing", [])],
+)
+def test_each_runs_and_writes_its_rows(name, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    file = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--device", "cpu", "--json", str(file), *arguments])
+    importlib.import_module(name).main()
+    found = json.loads(file.read_text())
+    assert found["benchmark"] == name
+    assert found["quick"]
+    printed = capsys.readouterr().out
+    for row in found["rows"]:
+        assert all(value > 0 for value in row.values() if isinstance(value, float))
+        assert str(row.get("method") or row.get("what") or row["processes"]) in printed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and this would use it")
+@pytest.mark.parametrize(("arguments", "says"), [([], "packing.py --json"), (["table1"], "tuition study table1 --out")])
+def test_without_a_gpu_the_script_says_what_it_would_do(arguments, says, tmp_path):
+    script = subprocess.run(
+        [FOLDER / "gpu.sh", tmp_path / "out", *arguments],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert script.returncode == 1
+    assert "There is no GPU here" in script.stdout
+    assert says in script.stdout
+    assert not (tmp_path / "out").exists()
