@@ -94,6 +94,9 @@ def test_a_dry_run_asks_nothing():
         "Teacher calls: 10 paid, 40 served, 0 failed, 0 unknown, cost 2.50.\n"
     )
     assert paid() == before + 10
+    printed = facts(ok(*command, "--dry-run", "--store", "nowhere.db")[0])
+    assert (printed["new calls"], printed["cost of the new calls"]) == ("50", "12.50")
+    assert not Path("nowhere.db").exists()
 
 
 def test_distill_says_what_it_gave_and_took():
@@ -284,6 +287,18 @@ def test_a_store_is_looked_after():
     assert (code, err.count("--yes")) == (2, 1)
     assert ok("store", "prune", "copy.db", "--teacher", "teacher", "--yes")[1] == f"{count} answers were dropped.\n"
     assert ok("store", "verify", "copy.db")[1] == "0 of 0 answers are whole.\n"
+
+
+def test_a_teacher_is_asked_again_within_the_budget():
+    ok("ask", "--teacher", "teacher", "--calls", "12", "--store", "again.db")
+    command = ("store", "verify", "again.db", "--reask", "5", "--teacher", "teacher", "--data", "digits")
+    _, err = ok(*command, "--budget", "17")
+    assert re.search(r"logits of 5 inputs asked again differ by at most \S+\.\nTeacher calls: 5 paid", err)
+    assert paid("again.db") == 17
+    for more in (["--budget", "21"], []):
+        code, _, err = tuition(*command, *more)
+        assert (code, err.count("Error:")) == (2, 1)
+    assert paid("again.db") == 17
 
 
 def test_a_damaged_store_is_told_by_the_exit_code():

@@ -404,10 +404,10 @@ Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database U
 
 def _store(url: str) -> ResponseStore:
     from tuition import ResponseStore
+    from tuition.studies.job import store_exists
 
-    path = url.removeprefix("sqlite:///")
-    if "://" not in path and not Path(path).is_file():
-        raise UserError(f"there is no store {path}; name the file that --store named when answers were asked for.")
+    if not store_exists(url):
+        raise UserError(f"there is no store {url}; name the file that --store named when answers were asked for.")
     return ResponseStore(url)
 
 
@@ -427,14 +427,35 @@ def usage(store: Where) -> None:
 
 
 @stores.command()
-def verify(store: Where) -> None:
-    """Compare every answer with its checksum and its index; exit code 1 if something is damaged."""
-    from tuition.store import verify
+def verify(
+    store: Where,
+    reask: Annotated[int, Option(min=0, help="Ask the teacher again about so many stored inputs, paid.")] = 0,
+    teacher: Teacher = None,
+    data: Data = None,
+    budget: Budget = None,
+    seed: Seed = None,
+) -> None:
+    """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
 
-    found = verify(_store(store))
+    With --reask K, --teacher, --data and --budget, K random inputs are asked about again, which shows a teacher that
+    has changed silently.
+    """
+    from tuition import store as stores
+    from tuition.studies import job
+
+    opened = _store(store)
+    found = stores.verify(opened)
     say(f"{found.whole:,} of {found.responses:,} answers are whole.")
     for problem in found.problems:
         say(problem)
+    if reask:
+        if teacher is None or data is None or budget is None:
+            raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
+        pool = job.load_data(data, "train")
+        compared = stores.reask(opened, job.find_teacher(teacher), pool, count=reask, budget=budget, seed=seed or 0)
+        for name, difference in compared.difference.items():
+            say(f"{name} of {compared.inputs:,} inputs asked again differ by at most {difference:.3g}.")
+        _print_accounts(compared.accounts)
     if found.problems:
         raise typer.Exit(1)
 

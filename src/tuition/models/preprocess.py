@@ -32,14 +32,14 @@ class Preprocess(nn.Module):
             or self.mean.shape != self.std.shape
             or not ((self.std > 0) & self.mean.isfinite()).all()
         ):
-            raise UserError(f"Preprocessing needs one mean and one positive std a channel, not {mean} and {std}.")
+            raise UserError(f"preprocessing needs one mean and one positive std a channel, not {mean} and {std}.")
 
     def forward(self, inputs: Tensor) -> Tensor:
         if inputs.ndim < 2 or inputs.shape[1] != len(self.mean):
             shape = tuple(inputs.shape)
-            raise UserError(f"The model reads inputs of {len(self.mean)} channels: those of shape {shape} do not fit.")
+            raise UserError(f"the model reads inputs of {len(self.mean)} channels: those of shape {shape} do not fit.")
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
-            raise UserError(f"Inputs are uint8 (0 to 255) or floats, not {inputs.dtype}: convert them first.")
+            raise UserError(f"inputs are uint8 (0 to 255) or floats, not {inputs.dtype}: convert them first.")
         scale = 255 if inputs.dtype == torch.uint8 else 1
         last = inputs.movedim(1, -1)
         flat = last.flatten(1)  # with the statistics repeated along it: rows of three channels would be slow to step
@@ -58,10 +58,10 @@ class Preprocess(nn.Module):
             UserError: no inputs, or NaN or infinity among them.
         """
         if inputs.ndim < 2 or inputs.numel() == 0:
-            raise UserError(f"There is nothing to normalise by in inputs of shape {tuple(inputs.shape)}.")
+            raise UserError(f"there is nothing to normalise by in inputs of shape {tuple(inputs.shape)}.")
         mean, variance = _moments_of_bytes(inputs) if inputs.dtype == torch.uint8 else _moments(inputs)
         if not variance.isfinite().all():
-            raise UserError("The inputs hold NaN or infinity: mend or drop these rows.")
+            raise UserError("the inputs hold NaN or infinity: mend or drop these rows.")
         std = variance.sqrt()
         return cls(mean, std.where(std > 1e-12 * mean.abs(), 1.0))  # below that it is rounding
 

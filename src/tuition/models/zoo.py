@@ -89,7 +89,7 @@ def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
         if depth < 10 or depth % 6 != 4:
             raise UserError(f"{name}: the depth must be 6 n + 4, such as 10, 16, 22, 28 or 40, not {depth}.")
         return WideResNet(depth, width, num_classes, in_channels)
-    raise UserError(f"There is no model {name!r}{nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
+    raise UserError(f"there is no model {name!r}{nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
 
 
 def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:

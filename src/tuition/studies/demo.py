@@ -62,7 +62,8 @@ def run(out: Path, *, workers: int | None = None, progress: Callable[[int, int],
     for done, outcome in enumerate(run_parallel(train_student, jobs, workers=workers), start=1):
         job = jobs[outcome.index]
         if outcome.result is None:
-            raise UserError(f"the student {job.method}, {job.calls} calls, seed {job.seed} failed: {outcome.error}")
+            kind = RuntimeError if "\n" in str(outcome.error) else UserError  # a traceback, or a sentence
+            raise kind(f"the student {job.method}, {job.calls} calls, seed {job.seed} failed: {outcome.error}")
         accuracies[job.method, job.calls].append(outcome.result)
         if progress is not None:
             progress(done, len(jobs))

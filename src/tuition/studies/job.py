@@ -381,10 +381,21 @@ class Estimate:
         ]
 
 
+def store_exists(url: str) -> bool:
+    """Whether a store is there already; of a server, this is not known before it is opened."""
+    path = url.removeprefix("sqlite:///")
+    return "://" in path or Path(path).is_file()
+
+
 def plan(settings: AskSettings) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
     asked, teacher = question(settings).inputs, the_teacher(settings)
-    found = ResponseStore(settings.store).plan(teacher, asked, cost_per_call=settings.cost_per_call)
+    price = settings.cost_per_call
+    if store_exists(settings.store):
+        found = ResponseStore(settings.store).plan(teacher, asked, cost_per_call=price)
+    else:  # nor make a store
+        new = len(set(asked.digests))
+        found = Plan(new, len(asked) - new, 0, None if price is None else new * price)
     seconds = None
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency
