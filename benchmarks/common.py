@@ -124,8 +124,26 @@ def compare(
     for method in chosen:
         training = Training.of(name, method, transfer, device)
         with fitting_threads(training.student, BATCH):
-            ours, bare = interleaved([training.steps(), bare_steps(training)], device, blocks=blocks, seconds=seconds)
+            ours, bare = alternating([training.steps(), bare_steps(training)], device, blocks=blocks, seconds=seconds)
         found[method] = (ours, bare)
+    return found
+
+
+def alternating(
+    runs: Sequence[Iterator[int]], device: torch.device, *, blocks: int, seconds: float
+) -> list[list[float]]:
+    """Seconds an image of each run, block by block: the median over a block's steps.
+
+    Within a block of about `seconds` for each run, the runs take turns step by step, so that what else the machine does
+    falls on all of them alike. (Not for runs that work ahead while others have their turn.)
+    """
+    found: list[list[float]] = [[] for _ in runs]
+    images = max([next(run) for run in runs for _ in range(3)])
+    turns = max(2, round(seconds / (max(seconds_an_image(run, 3, device) for run in runs) * images)))
+    for _ in range(blocks):
+        times = [[seconds_an_image(run, 1, device) for run in runs] for _ in range(turns)]
+        for kept, taken in zip(found, zip(*times, strict=True), strict=True):
+            kept.append(statistics.median(taken))
     return found
 
 
