@@ -31,7 +31,7 @@ from tuition.studies.records import Record
 from tuition.teachers import Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Student, files
-from tuition.training.run import pick_device
+from tuition.training.fit import pick_device
 
 LITTLE = 20_000  # images of a run that is sooner made again than kept in checkpoints
 Progress = Callable[[str, int, int], None]  # called with what is counted, how much of it is done, and the total

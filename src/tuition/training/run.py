@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,19 @@ from torch import Tensor, nn
 import tuition
 from tuition import models
 from tuition.data import Accounts, Pool, TransferSet
-from tuition.data.pool import Inputs
-from tuition.errors import UserError
-from tuition.training import evaluation, files, methods
+from tuition.training import evaluation, files
 from tuition.training.batches import Batches
+from tuition.training.fit import (
+    as_tensor,
+    build_objective,
+    build_student,
+    check_evaluation,
+    check_responses,
+    count_classes,
+    labelled,
+    pick_device,
+    recorded_settings,
+)
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
 from tuition.training.recentre import recentre, recentred
@@ -122,13 +130,13 @@ def distill(
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
     chosen = TrainSettings.of(settings)
-    _check_responses(transfer)
-    transfer = _labelled(transfer, chosen.teacher_labels)
-    num_classes = _num_classes(transfer, validation, test)
-    whole = _student(student, transfer.pool, num_classes, preprocess, seed)
-    _check_test(whole, validation, test)
+    check_responses(transfer)
+    transfer = labelled(transfer, chosen.teacher_labels)
+    num_classes = count_classes(transfer, validation, test)
+    whole = build_student(student, transfer.pool, num_classes, preprocess, seed)
+    check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)
-    objective, name = _objective(objective, whole, transfer, num_classes, options, seed)
+    objective, name = build_objective(objective, whole, transfer, num_classes, options, seed)
 
     directory = None if out is None else Path(out)
     record: dict[str, Any] = {}
@@ -139,7 +147,7 @@ def distill(
             "validation_digest": None if validation is None else _digest(validation),
             "test_digest": None if test is None else _digest(test),
         }
-        chosen_settings = _settings(name, options, whole, seed, chosen, described) | digests
+        chosen_settings = recorded_settings(name, options, whole, seed, chosen, described) | digests
         record = files.open_run(directory, chosen_settings, transfer.accounts.as_dict())
         if record["status"] == "done":
             files.finish(directory)
@@ -285,186 +293,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"there is no device {name!r} here; use device: auto or cpu.") from None
-    return device
-
-
-def _labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
-    if transfer.labels is not None or not teacher_labels:
-        return transfer
-    if "logits" not in transfer.responses:
-        raise UserError("teacher_labels needs a teacher that answers with logits.")
-    return replace(transfer, pool=replace(transfer.pool, labels=transfer.responses["logits"].argmax(dim=1)))
-
-
-def _num_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
-    """Classes of the task: as many as the teacher's logits have, else as the labels name."""
-    pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
-    # Names that are mere numbers were made up for the highest label seen, which may be short of the last class.
-    named = {len(p.class_names) for p in pools if p.class_names and not p.class_names[-1].isdecimal()}
-    highest = max((p.num_classes or 0 for p in pools), default=0)
-    if len(named) > 1 or (named and highest > min(named)):
-        raise UserError(
-            f"the pools name different numbers of classes ({sorted({*named, highest})}); use splits of one data set."
-        )
-    logits = transfer.responses.get("logits")
-    if logits is None:
-        if highest == 0:
-            raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
-        return highest
-    if logits.shape[1] < highest or (named and logits.shape[1] != highest):
-        raise UserError(
-            f"the teacher answers with {logits.shape[1]} classes, but the data has {highest}; "
-            "use a teacher of this data."
-        )
-    return logits.shape[1]
-
-
-def _tensor(inputs: Inputs) -> Tensor:
-    if not isinstance(inputs, Tensor):
-        raise UserError("this student needs images or vectors; encode the texts first.")
-    return inputs
-
-
-def check(
-    student: nn.Module | str,
-    pool: Pool,
-    objective: str | Objective,
-    *,
-    answer: dict[str, Tensor] | None,
-    test: Pool | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    options: dict[str, Any] | None = None,
-    described: dict[str, Any] | None = None,
-    **settings: Any,
-) -> None:
-    """Find out whether a student, a method and a folder fit a pool and a teacher, before the teacher is asked.
-
-    Args:
-        answer: what a local teacher returns for one blank input; None if it cannot be known before a call is paid.
-        others: as `distill` takes them.
-
-    Raises:
-        UserError: what `distill` would say.
-    """
-    chosen = TrainSettings.of(settings)
-    pick_device(chosen.device)
-    few = pool[:4]
-    known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
-    transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in known.items()})
-    _check_responses(transfer)
-    transfer = _labelled(transfer, chosen.teacher_labels)
-    classes = _num_classes(transfer, pool, None if answer is None else test)
-    whole = _student(student, few, classes, None, seed)
-    _check_test(whole, test)
-    name = objective
-    if not (isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known)):
-        _, name = _objective(objective, whole, transfer, classes, options, seed)
-    # else a remote teacher's feature maps are seen when they arrive
-    if out is not None:
-        wanted = _settings(str(name), options, whole, seed, chosen, described)
-        if answer is None:
-            del wanted["student"]  # its number of classes may be known better
-        if files.find_run(Path(out), wanted) is None:
-            files.check_writable(Path(out))
-
-
-def _student(model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int) -> Student:
-    """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes."""
-    sample = _tensor(pool[:2].asked())
-    if isinstance(model, str):
-        model = models.create(model, num_classes=num_classes, in_channels=sample.shape[1], seed=seed)
-    student = Student(
-        copy.deepcopy(model),
-        preprocess if preprocess is not None else models.Preprocess.fit(_tensor(pool.inputs)),
-        input_shape=tuple(sample.shape[1:]),
-        class_names=pool.class_names,
-        crop=pool.crop,
-    )
-    student.eval()
-    try:
-        with torch.no_grad():
-            logits = student(sample.to(next(student.parameters()).device))
-    except UserError:
-        raise
-    except Exception as error:  # whatever the model's own code raises
-        first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"the student cannot read inputs of shape {student.input_shape} ({first}); build it for them."
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UserError("the student must return logits of shape (n, classes).")
-    if logits.shape[1] != num_classes:
-        raise UserError(
-            f"the student answers with {logits.shape[1]} classes, but the task has {num_classes}; build it for them."
-        )
-    return student
-
-
-def _objective(
-    objective: str | Objective,
-    student: Student,
-    transfer: TransferSet,
-    num_classes: int,
-    options: dict[str, Any] | None,
-    seed: int,
-) -> tuple[Objective, str]:
-    """The objective and its name."""
-    if isinstance(objective, str):
-        with torch.no_grad():
-            example = student.preprocess(_tensor(transfer.pool[:2].asked()))
-        task = methods.Task(transfer.labels, transfer.responses, num_classes, seed, student.model, example)
-        return methods.create(objective, task, options), objective
-    if options:
-        raise UserError("options are settings of a method given by name; an Objective has its own.")
-    # Not copied, for its terms would go on calling the modules it was made with.
-    return objective, " + ".join(f"{term.weight:g} {term.name}({term.reads})" for term in objective.terms)
-
-
-def _settings(
-    method: str,
-    options: dict[str, Any] | None,
-    student: Student,
-    seed: int,
-    chosen: TrainSettings,
-    described: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What a run records, and compares when it is continued."""
-    return {
-        "method": method,
-        "options": options or {},
-        "student": getattr(student.model, "recipe", None) or type(student.model).__name__,
-        "seed": seed,
-        **chosen.model_dump(),
-        **(described or {}),
-    }
-
-
-def _check_responses(transfer: TransferSet) -> None:
-    for name, value in transfer.responses.items():
-        if len(value) != len(transfer):
-            raise UserError(f"there are {len(transfer)} inputs but {len(value)} responses {name!r}; give one an input.")
-        if not bool(value.isfinite().all()):
-            raise UserError(f"the teacher's {name} hold NaN or infinity; mend the teacher, or leave such inputs out.")
-
-
-def _check_test(student: Student, *pools: Pool | TransferSet | None) -> None:
-    for pool in pools:
-        if isinstance(pool, Pool) and pool.labels is None:
-            raise UserError(f"{pool.name} has no labels to evaluate by; give labelled inputs, or none.")
-        if pool is not None:
-            student.logits((pool.pool if isinstance(pool, TransferSet) else pool)[:1])
-
-
 def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
     """What a comparison of logits with the teacher's and with labels, of equal weights, has for its mean target."""
     logits = transfer.responses["logits"]
@@ -480,7 +308,7 @@ def _validator(
     pool = validation.pool if isinstance(validation, TransferSet) else validation
     wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
     assert wanted is not None
-    inputs, wanted = _tensor(pool.asked()).to(device), wanted.to(device)
+    inputs, wanted = as_tensor(pool.asked()).to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
         with recentred(student, transfer, centre), torch.inference_mode():
@@ -511,6 +339,3 @@ def _tensors_digest(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
         total.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:32]
-
-
-__all__ = ["Run", "distill", "pick_device", "versions"]
