@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from tuition import UserError, data, distill, losses, models, teachers
 from tuition.data import TransferSet
@@ -119,6 +120,18 @@ def test_unequal_widths_meet_in_a_projector():
         epochs=20,
     )
     assert run.history[-1]["ckd"] < run.history[0]["ckd"]
+
+
+@pytest.mark.parametrize(("method", "name", "still"), [("crd", "memory_student", -1.0), ("vid", "log_scale", 4.99324)])
+def test_what_a_method_learns_is_saved_with_the_run(method, name, still, digits, tmp_path):
+    """CRD's memories and VID's variances, moved away from where they began (log_scale at softplus^-1 of 5)."""
+    run = distill("cnn_4", digits, method, epochs=3, out=tmp_path / "run")
+    saved = load_file(run.directory / "objective.safetensors")
+    found = next(value for key, value in saved.items() if key.endswith(name))
+    assert torch.isfinite(found).all()
+    assert (found - still).abs().max() > 1e-3
+    distill("cnn_4", digits, "kd", epochs=1, out=tmp_path / "stateless")
+    assert not (tmp_path / "stateless" / "objective.safetensors").exists()
 
 
 def test_unknown_method_and_setting_name_the_nearest(digits):

@@ -38,6 +38,7 @@ from tuition.training.student import EVALUATION_BATCH, Student, load
 from tuition.training.threads import fitting_threads
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "README.md"
+OBJECTIVE = "objective.safetensors"
 RESULTS = (
     "accuracy",
     "accuracy_last",
@@ -202,7 +203,7 @@ def distill(
         directory=directory,
     )
     if directory is not None:
-        _write(run, directory, record, weights)
+        _write(run, objective, directory, record, weights)
     return run
 
 
@@ -248,11 +249,13 @@ def _card(record: dict[str, Any], examples: int) -> str:
     return "\n".join(lines)
 
 
-def _write(run: Run, directory: Path, record: dict[str, Any], weights: str) -> None:
+def _write(run: Run, objective: Objective, directory: Path, record: dict[str, Any], weights: str) -> None:
     """The run's files; run.json last, for it says that the others are whole."""
     from tuition.training.curves import draw
 
     models.save_weights(run.student, directory / weights)
+    if objective.state_dict():  # projectors, memories, variances
+        models.save_weights(objective, directory / OBJECTIVE)
     files.write_rows(directory / files.METRICS, run.history)
     draw(run.history, directory / files.CURVES)
     files.write_json(
