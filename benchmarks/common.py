@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,11 @@ def sgd(*modules: torch.nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
 
 
-def bare_steps(training: Training) -> Iterator[int]:
-    """The student's own arithmetic: forward, cross-entropy, backward, optimizer, on an epoch of ready float batches."""
+def bare_steps(training: Training, *, apart: bool = False) -> Iterator[int]:
+    """The student's own arithmetic: forward, cross-entropy, backward, optimizer, on an epoch of ready float batches.
+
+    `apart`: in two forwards of half a batch each, as methods of pairs have to, for batch norm is to see sides apart.
+    """
     model, device = copy.deepcopy(training.student.model), training.batches.device
     optimizer = sgd(model)
     ready = []
@@ -108,7 +112,7 @@ def bare_steps(training: Training) -> Iterator[int]:
         for inputs, labels in ready:
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = model(inputs)
+                logits = torch.cat([model(half) for half in inputs.chunk(2)]) if apart else model(inputs)
             F.cross_entropy(logits.float(), labels).backward()
             optimizer.step()
             yield len(inputs)
@@ -116,16 +120,20 @@ def bare_steps(training: Training) -> Iterator[int]:
 
 def compare(
     name: str, chosen: Sequence[str], given: argparse.Namespace, transfer: TransferSet
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds an image of each method's step and of the bare step beside it, block by block."""
+) -> dict[str, list[list[float]]]:
+    """Seconds an image, block by block, of each method's step, of the bare step beside it and, for a method that
+    forwards the sides of its groups apart, of the bare step in two halves."""
     device = torch.device(given.device)
     blocks, seconds = (2, 0.0) if given.quick else (5, 1.0 if device.type == "cpu" else 0.4)
     found = {}
     for method in chosen:
         training = Training.of(name, method, transfer, device)
+        runs = [training.steps(), bare_steps(training)]
+        if training.objective.groups is not None:
+            runs.append(bare_steps(training, apart=True))
         with fitting_threads(training.student, BATCH):
-            ours, bare = alternating([training.steps(), bare_steps(training)], device, blocks=blocks, seconds=seconds)
-        found[method] = (ours, bare)
+            found[method] = alternating(runs, device, blocks=blocks, seconds=seconds)
+        print(f"{name} {method}: {ratio(*found[method][:2]):.3f} of the bare step", file=sys.stderr)
     return found
 
 
