@@ -107,7 +107,7 @@ def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) ->
 def calls_to_reach(curve: Curve, target: float, resamples: int = 2000) -> Estimate:
     """Calls one method needs for a target accuracy, with a bootstrap interval over seeds (table 1)."""
     weights = seed_weights([curve], resamples)
-    return _estimate(_crossings(curve, target, weights), len(weights))
+    return bootstrap_estimate(_crossings(curve, target, weights), len(weights))
 
 
 def saving(curve: Curve, baselines: Sequence[Curve], target: float, resamples: int = 2000) -> Estimate:
@@ -115,7 +115,7 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float, resamples: i
     weights = seed_weights([curve, *baselines], resamples)
     best = np.min([_crossings(baseline, target, weights) for baseline in baselines], axis=0)
     with np.errstate(invalid="ignore"):
-        return _estimate(best - _crossings(curve, target, weights), len(weights))
+        return bootstrap_estimate(best - _crossings(curve, target, weights), len(weights))
 
 
 def seed_weights(curves: Sequence[Curve], resamples: int) -> dict[int, np.ndarray]:
@@ -141,7 +141,7 @@ def _crossings(curve: Curve, target: float, weights: Mapping[int, np.ndarray]) -
     return np.where(np.isnan(means).any(axis=1), math.nan, interpolate_calls(calls, means, target))
 
 
-def _estimate(samples: np.ndarray, seeds: int) -> Estimate:
+def bootstrap_estimate(samples: np.ndarray, seeds: int) -> Estimate:
     """Row 0 is the value; the others give the interval, in which infinite samples count as what they are.
 
     Resampling a handful of seeds gives too narrow an interval, so the percentiles are widened as the t interval is
@@ -179,7 +179,7 @@ class LearningCurve:
         """Calls for a target accuracy, and why not to believe them ("" if nothing speaks against it)."""
         with np.errstate(all="ignore"):
             calls = (self.b / (self.a - target)) ** (1 / self.c)
-            estimate = _estimate(np.where((self.a > target) & (self.b > 0), calls, math.inf), self.seeds)
+            estimate = bootstrap_estimate(np.where((self.a > target) & (self.b > 0), calls, math.inf), self.seeds)
         if self.counts < MIN_COUNTS:
             return estimate, f"too few counts: {self.counts} points for 3 parameters"
         if self.b[0] <= 0:
