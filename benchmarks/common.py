@@ -84,7 +84,7 @@ class Training:
     def steps(self) -> Iterator[int]:
         """Runs a step, and tells how many images it took; on and on."""
         for rows, views in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
-            step(self.student, self.objective, self.optimizer, self.batches.batch(rows, views), self.batches.generator)
+            step(self.student, self.objective, self.optimizer, self.batches.batch(rows, views))
             yield len(rows)
 
 

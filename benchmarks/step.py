@@ -83,7 +83,7 @@ def graphed(name: str, method: str, given: argparse.Namespace, transfer: Transfe
 
     def take(rows: torch.Tensor, views: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         batch = training.batches.batch(rows, views)
-        return step(training.student, training.objective, training.optimizer, batch, training.batches.generator)
+        return step(training.student, training.objective, training.optimizer, batch)
 
     def steps() -> Iterator[int]:
         graphs = Graphs(take)

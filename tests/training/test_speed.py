@@ -80,11 +80,6 @@ def test_a_step_never_waits_for_the_device(transfer, method):
         vars(batches).update(tree_map_only(torch.Tensor, mode.from_tensor, vars(batches)))
         optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.1, momentum=0.9, fused=True)
         for rows, views in draws[:2]:
-            terms = step(
-                student,
-                objective,
-                optimizer,
-                batches.batch(mode.from_tensor(rows), mode.from_tensor(views)),
-                batches.generator,
-            )
+            batch = batches.batch(mode.from_tensor(rows), mode.from_tensor(views))
+            terms = step(student, objective, optimizer, batch)
             assert all(term.shape == () for term in terms.values())

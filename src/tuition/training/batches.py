@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from tuition.data import Crop, TransferSet
 from tuition.errors import UserError
-from tuition.training.objective import Batch, Objective
+from tuition.training import parallel
+from tuition.training.objective import Batch, Objective, Share
 
 
 class Batches:
@@ -56,6 +58,7 @@ class Batches:
         if aligned and augment is not None and self.maps:
             self.views = pool.asked_views(augment).to(device)
         self.augment, self.device, self.generator = augment, device, generator
+        self.mix, self.gathers = objective.mix, objective.gathers
         self.rows, self.groups, self.drawn = len(transfer), objective.groups, None
         self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
         if self.groups is not None:
@@ -65,6 +68,10 @@ class Batches:
             self.groups_per_step = max(2, min(batch_size, len(transfer)) // rows) if matched else batch_size
             if objective.groups_drawn:
                 self.drawn = draw_groups(len(transfer), objective.groups_drawn, rows, generator)
+        if self.groups is None:
+            parallel.check_share(len(transfer) // self.steps, "rows")
+        else:
+            parallel.check_share(self.groups_per_step, "groups")
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -85,7 +92,20 @@ class Batches:
             yield self._sides(part), None if seen is None else self._sides(seen)
 
     def batch(self, rows: Tensor, views: Tensor | None) -> Batch:
-        """The batch of these rows (b,), seen through these views (b, 3); nothing waits for the device."""
+        """The batch of these rows (b,), seen through these views (b, 3), and mixed where the method mixes.
+
+        With several processes, this one's share of it. Nothing waits for the device.
+        """
+        if parallel.count() == 1:
+            return self._batch(rows, views)
+        index = parallel.share(len(rows), self.groups, self.device)
+        if self.mix is None and not self.gathers:
+            part = self._batch(rows[index], None if views is None else views[index])
+            return replace(part, share=Share(index, len(rows), None))
+        whole = self._batch(rows, views)
+        return replace(whole.at(index), share=Share(index, len(rows), whole))
+
+    def _batch(self, rows: Tensor, views: Tensor | None) -> Batch:
         responses = {name: value[rows] for name, value in self.responses.items()}
         if self.augment is None or views is None:
             inputs = self.inputs[rows].movedim(-1, 1)
@@ -94,7 +114,9 @@ class Batches:
             if self.views is not None:
                 size = (inputs.shape[2], inputs.shape[3])
                 responses |= {name: move(responses[name], self.views[rows], views, size) for name in self.maps}
-        return Batch(inputs, rows, responses, None if self.targets is None else self.targets[rows], self.groups)
+        targets = None if self.targets is None else self.targets[rows]
+        batch = Batch(inputs, rows, responses, targets, self.groups)
+        return batch if self.mix is None else self.mix(batch, self.generator)
 
     def _sides(self, x: Tensor) -> Tensor:
         """Of groups (m, p + q, ...) first all of the one side, then all of the other."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.errors import UserError
-from tuition.training import files
+from tuition.training import files, parallel
 from tuition.training.batches import Batches
 from tuition.training.graphs import Graphs
 from tuition.training.objective import Batch, Objective
@@ -90,12 +90,14 @@ def train(
     saved_at = time.monotonic()
 
     def take(rows: Tensor, views: Tensor | None = None) -> dict[str, Tensor]:
-        return step(student, objective, optimizer, batches.batch(rows, views), batches.generator)
+        return step(student, objective, optimizer, batches.batch(rows, views))
 
     graphs = None
     if settings.graphs:
-        if device.type != "cuda" or objective.mix is not None:
-            raise UserError("graphs are for CUDA, and for methods that do not mix images; use graphs: false.")
+        if device.type != "cuda" or objective.mix is not None or parallel.count() > 1:
+            raise UserError(
+                "graphs are for one process on CUDA, and for methods that do not mix images; use graphs: false."
+            )
         graphs = Graphs(take)
         optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
 
@@ -114,6 +116,8 @@ def train(
             state.steps += 1
             state.images += len(rows)
         state.epoch += 1
+        parallel.average(list(sums.values()))
+        parallel.average_buffers(student.model, objective)
         terms = {name: float(total) / len(batches) for name, total in sums.items()}
         for name, mean in terms.items():
             if not abs(mean) < float("inf"):
@@ -173,16 +177,17 @@ def step(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """One optimizer step; returns the detached terms, still on the device."""
-    if objective.mix is not None:
-        batch = objective.mix(batch, generator)
+    """One optimizer step; returns the detached terms, still on the device.
+
+    With several processes `batch` is a share, and the mean of the terms over the processes is theirs.
+    """
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=batch.rows.device.type == "cuda"):
         outputs = forward(student, batch, objective.reads)
     terms = objective(outputs, batch)
     torch.stack(list(terms.values())).sum().backward()
+    parallel.average_gradients([p for group in optimizer.param_groups for p in group["params"]])
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}
 

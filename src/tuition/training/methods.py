@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from tuition import losses
 from tuition.errors import UserError
-from tuition.training.objective import Batch, Objective, Term
+from tuition.training.objective import Batch, Objective, Over, Term
 from tuition.training.task import (
+    Loss,
     Task,
     between_groups,
     compared,
@@ -48,7 +49,7 @@ def kd(task: Task, *, temperature: float = 4.0, kd: float = 1.0, ce: float = 1.0
 
 def mse(task: Task, *, weight: float = 2.0, reads: str = "logits", answer: str = "logits") -> Objective:
     """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
-    term, modules = compared(task, "mse", losses.mse, weight, reads, answer)
+    term, modules = compared(task, "mse", losses.mse, weight, reads, answer, "rows")
     return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
 
 
@@ -64,8 +65,8 @@ def ckd(
 ) -> Objective:
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
-    term, modules = compared(task, "ckd", loss, teacher, reads, answer)
-    terms = [term, *label_terms(task, "ckd_label", loss, label)]
+    term, modules = compared(task, "ckd", loss, teacher, reads, answer, "sums")
+    terms = [term, *label_terms(task, "ckd_label", loss, label, "sums")]
     return Objective(terms, modules=modules, recentre=recentre)
 
 
@@ -110,10 +111,10 @@ def rkd_projected(
     """Differences in a random projection, RKD_d of figure 4 (Xu et al., 2025)."""
     projection = _Constant(losses.orthonormal_projection(task.num_classes, dimensions, seed=task.seed))
 
-    def loss(student: Tensor, batch: Batch) -> Tensor:
-        return losses.rkd_projected(student, batch.responses["logits"], projection.value)
+    def loss(student: Tensor, batch: Batch, **group: Any) -> Tensor:
+        return losses.rkd_projected(student, batch.responses["logits"], projection.value, **group)
 
-    terms = [Term("rkd_projected", loss, weight), *distilled(task, kd, ce, temperature)]
+    terms = [Term("rkd_projected", loss, weight, over="sums"), *distilled(task, kd, ce, temperature)]
     return Objective(terms, modules=[projection])
 
 
@@ -185,7 +186,7 @@ def fitnets(
     temperature: float = 4.0,
 ) -> Objective:
     """Regression onto a middle layer's map (Romero et al., 2015)."""
-    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint)
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint, "rows")
     return _with_crd(task, terms, modules, crd, distilled(task, kd, ce, temperature))
 
 
@@ -201,7 +202,8 @@ def fitnets_ckd(
 ) -> Objective:
     """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
     found = layer_pairs(task, pairs, middle_layer)
-    terms, modules = _hints(task, weight, found, between_groups if sampled else losses.ckd)
+    loss: tuple[Loss, Over] = (between_groups, "rows") if sampled else (losses.ckd, "sums")
+    terms, modules = _hints(task, weight, found, *loss)
     return _with_ckd(task, terms, modules, anchor, sampled, teacher, label)
 
 
@@ -349,8 +351,8 @@ def _group_terms(task: Task, teacher: float, label: float) -> list[Term]:
         assert batch.targets is not None
         return between_groups(student, batch.targets, batch)
 
-    terms = [Term("ckd", on_teacher, teacher)]
-    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label)]
+    terms = [Term("ckd", on_teacher, teacher, over="rows")]
+    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label, over="rows")]
 
 
 def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, label: float) -> Objective:
@@ -369,7 +371,7 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, l
             targets=None if batch.targets is None else targets[0],
         )
 
-    terms = [Term("ce_teacher", on_response(losses.cross_entropy, "distribution"), teacher)]
+    terms = [Term("ce_teacher", on_response(losses.cross_entropy, "distribution"), teacher, over="rows")]
     return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label), mix=apply)
 
 
@@ -386,7 +388,7 @@ def _contrast_term(contrast: losses.CRD, weight: float) -> Term:
 
 
 def _hints(
-    task: Task, weight: float, pairs: dict[str, str], loss: Callable[..., Tensor]
+    task: Task, weight: float, pairs: dict[str, str], loss: Loss, over: Over
 ) -> tuple[list[Term], list[nn.Module]]:
     """A regressor and a term for each pair of layers."""
     terms: list[Term] = []
@@ -397,11 +399,13 @@ def _hints(
         relu = bool((wanted >= 0).all())
         regressor = losses.Regressor(task.shape(path)[1:], wanted.shape[1:], relu=relu, seed=task.seed)
 
-        def term(student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer) -> Tensor:
+        def term(
+            student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer, **group: Any
+        ) -> Tensor:
             maps = regressor(student), batch.responses[answer]
-            return loss(*maps, batch) if loss is between_groups else loss(*maps)
+            return loss(*maps, batch) if loss is between_groups else loss(*maps, **group)
 
-        terms.append(Term(f"hint_{path}", term, weight, path))
+        terms.append(Term(f"hint_{path}", term, weight, path, over))
         modules.append(regressor)
     return terms, modules
 
@@ -419,7 +423,7 @@ def _variational(
         def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
             return module(student, batch.responses[answer], *(batch.group_indices() if sampled else ()))
 
-        terms.append(Term(f"vid_{path}", term, weight, path))
+        terms.append(Term(f"vid_{path}", term, weight, path, "batch" if compare and not sampled else "rows"))
         modules.append(module)
     return terms, modules
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuition import losses, models
 from tuition.errors import UserError
-from tuition.training.objective import Batch, Term
+from tuition.training.objective import Batch, Over, Term
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,14 @@ class Task:
         return self.responses[name]
 
 
-def on_response(loss: Loss, name: str = "logits") -> Callable[[Tensor, Batch], Tensor]:
+def on_response(loss: Loss, name: str = "logits") -> Loss:
     """`loss(student, teacher)` on the teacher's response `name`."""
-    return lambda student, batch: loss(student, batch.responses[name])
+    return lambda student, batch, **group: loss(student, batch.responses[name], **group)
 
 
-def on_label(loss: Loss) -> Callable[[Tensor, Batch], Tensor]:
+def on_label(loss: Loss) -> Loss:
     """`loss(student, target)` on the label probabilities."""
-
-    def term(student: Tensor, batch: Batch) -> Tensor:
-        assert batch.targets is not None
-        return loss(student, batch.targets)
-
-    return term
+    return lambda student, batch, **group: loss(student, batch.targets, **group)
 
 
 def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -74,32 +70,34 @@ def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
     return losses.ckd_groups(student.flatten(1), target.flatten(1), *batch.group_indices())
 
 
-def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[Term]:
+def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0, over: Over = "rows") -> list[Term]:
     """The term on labels, which falls away where there are none."""
-    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]
+    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight, over=over)]
 
 
 def distilled(task: Task, kd: float, ce: float, temperature: float) -> list[Term]:
     """KD and cross-entropy, which most methods keep beside their own term."""
-    terms = [Term("kd", on_response(partial(losses.kd, temperature=temperature)), kd)] if kd else []
+    terms = [Term("kd", on_response(partial(losses.kd, temperature=temperature)), kd, over="rows")] if kd else []
     return terms + label_terms(task, "ce", losses.cross_entropy, ce)
 
 
-def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str) -> tuple[Term, list[nn.Module]]:
+def compared(
+    task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str, over: Over
+) -> tuple[Term, list[nn.Module]]:
     """A term between a student output and a response; where their widths differ, they meet in a learned projector."""
     width, wanted = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
     if width == wanted:
-        return Term(name, on_response(loss, answer), weight, reads), []
+        return Term(name, on_response(loss, answer), weight, reads, over), []
     if len(width) != 1 or len(wanted) != 1:
         raise UserError(
             f"{reads} of the student is {width}, {answer} of the teacher {wanted}; name vectors to compare."
         )
     projector = losses.Projector(width[0], wanted[0], seed=task.seed)
 
-    def term(student: Tensor, batch: Batch) -> Tensor:
-        return loss(projector(student), batch.responses[answer])
+    def term(student: Tensor, batch: Batch, **group: Any) -> Tensor:
+        return loss(projector(student), batch.responses[answer], **group)
 
-    return Term(name, term, weight, reads), [projector]
+    return Term(name, term, weight, reads, over), [projector]
 
 
 # -- layers of white-box methods -------------------------------------------------------------------------------------
