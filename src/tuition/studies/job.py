@@ -326,7 +326,7 @@ def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> di
     if not isinstance(teacher, TorchTeacher):
         return None
     layers = teacher_layers(settings.method, settings.student, settings.options)
-    return _answer(teachers.from_torch(teacher.model, mean=teacher.mean, std=teacher.std, layers=layers), pool, 1)
+    return _answer(teacher.with_layers(layers), pool, 1)
 
 
 def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,48 @@ from tuition.teachers.fingerprint import short, structure_digest, weights_digest
 from tuition.teachers.protocol import NotCharged
 
 
+class Prepare(Protocol):
+    """From a batch of a pool's raw inputs to what a model reads: a tensor, or arguments by name.
+
+    Its `str` stands in the teacher's fingerprint. It raises `NotCharged` for inputs of another kind.
+    """
+
+    def __call__(self, inputs: Any, /) -> Tensor | Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Bytes to [0, 1], floats as they are; then `resize`, and (x - mean) / std per channel, where these are given."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, inputs: Any, /) -> Tensor:
+        if not isinstance(inputs, Tensor):
+            raise NotCharged("a PyTorch teacher takes images or vectors, not text; use from_callable", retry=False)
+        inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        if self.resize is not None:
+            inputs = self.resize(inputs)
+        if self.mean is not None and self.std is not None:
+            shape = (1, -1) + (1,) * (inputs.ndim - 2)
+            inputs = (inputs - inputs.new_tensor(self.mean).view(shape)) / inputs.new_tensor(self.std).view(shape)
+        return inputs
+
+    def __str__(self) -> str:
+        scale = "scale 1/255" if self.mean is None else f"scale 1/255 mean {self.mean} std {self.std}"
+        return scale if self.resize is None else f"{scale}; {self.resize}"
+
+
 @dataclass(frozen=True, eq=False)
 class TorchTeacher:
-    """A model as a teacher; made by `from_torch`."""
+    """A model as a teacher; made by `from_torch`, `from_timm` and `from_transformers`."""
 
     model: nn.Module
     given_name: str | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    layers: tuple[str, ...]
+    prepare: Prepare
+    layers: tuple[str, ...] = ()
+    local: ClassVar[bool] = True
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -36,7 +69,7 @@ class TorchTeacher:
                 f"torch {cls.__module__}.{cls.__qualname__}",
                 f"structure {structure_digest(self.model)}",
                 f"weights {weights_digest(self.model)}",
-                "scale 1/255" if self.mean is None else f"scale 1/255 mean {self.mean} std {self.std}",
+                str(self.prepare),
             ]
         )
 
@@ -45,29 +78,46 @@ class TorchTeacher:
         return self.given_name or f"{type(self.model).__name__}-{short(self.fingerprint)}"
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
-        if not isinstance(inputs, Tensor):
-            raise NotCharged("a PyTorch teacher takes images or vectors, not text; use from_callable", retry=False)
         # One call at a time: hooks and the evaluation mode belong to the model, not to a thread.
         with self._lock, _evaluating(self.model), ExitStack() as hooks, torch.inference_mode():
             maps: dict[str, Tensor] = {}
             for path in self.layers:
                 hooks.callback(self.model.get_submodule(path).register_forward_hook(_keep(maps, path)).remove)
             try:
-                answer = self.model(self._prepare(inputs))
+                answer = self._run(inputs)
+            except NotCharged:
+                raise
             except Exception as error:  # known fate: no answer, and nothing to pay for
                 raise NotCharged(f"the model failed with {type(error).__name__}: {error}", retry=False) from error
         outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
         found = {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
         return found | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
 
-    def _prepare(self, inputs: Tensor) -> Tensor:
-        anchor = next(self.model.parameters(), None)
-        inputs = inputs.to("cpu" if anchor is None else anchor.device)
-        inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
-        if self.mean is not None and self.std is not None:
-            shape = (1, -1) + (1,) * (inputs.ndim - 2)
-            inputs = (inputs - inputs.new_tensor(self.mean).view(shape)) / inputs.new_tensor(self.std).view(shape)
-        return inputs.to(anchor.dtype) if anchor is not None and anchor.is_floating_point() else inputs
+    def _run(self, inputs: Any) -> Any:
+        anchor = next(self.model.parameters(), torch.empty(0))
+
+        def fit(value: Tensor) -> Tensor:
+            both_float = value.is_floating_point() and anchor.is_floating_point()
+            return value.to(anchor.device, anchor.dtype if both_float else None)
+
+        prepared = self.prepare(inputs.to(anchor.device) if isinstance(inputs, Tensor) else inputs)
+        if isinstance(prepared, Mapping):
+            return self.model(**{name: fit(value) for name, value in prepared.items()})
+        return self.model(fit(prepared))
+
+    def with_layers(self, layers: Sequence[str]) -> TorchTeacher:
+        """The same teacher, whose answers hold the outputs of these modules too.
+
+        Raises:
+            UserError: a layer that the model does not have.
+        """
+        paths = {path for path, _ in self.model.named_modules() if path}
+        for path in layers:
+            if path not in paths:
+                raise UserError(f"the teacher has no layer {path!r}; it has {', '.join(sorted(paths))}.")
+            if path == "logits":
+                raise UserError("a layer called 'logits' would hide the teacher's logits; rename that module.")
+        return replace(self, layers=tuple(layers))
 
 
 def from_torch(
@@ -97,14 +147,11 @@ def from_torch(
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it and renames its weights
     if (mean is None) != (std is None):
         raise UserError("normalisation needs both mean and std; give both or neither.")
-    paths = {path for path, _ in model.named_modules() if path}
-    for path in layers:
-        if path not in paths:
-            raise UserError(f"the teacher has no layer {path!r}; it has {', '.join(sorted(paths))}.")
-        if path == "logits":
-            raise UserError("a layer called 'logits' would hide the teacher's logits; rename that module.")
-    numbers = [None if v is None else tuple(float(x) for x in v) for v in (mean, std)]
-    return TorchTeacher(model, name, numbers[0], numbers[1], tuple(layers))
+    return TorchTeacher(model, name, Scaled(_floats(mean), _floats(std))).with_layers(layers)
+
+
+def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(x) for x in values)
 
 
 @contextmanager

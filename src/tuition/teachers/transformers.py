@@ -1,0 +1,235 @@
+"""Models of Hugging Face transformers as teachers: classifiers of images and texts, and sentence encoders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuition.errors import UserError
+from tuition.teachers.fingerprint import short
+from tuition.teachers.local import TorchTeacher
+from tuition.teachers.protocol import NotCharged
+
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
+BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config, not of its answers
+
+
+def from_transformers(name_or_folder: str | Path, *, name: str | None = None) -> TorchTeacher:
+    """A teacher from a model of transformers (`pip install 'tuition[transformers]'`), on the CPU until it is moved.
+
+    What it does follows from the architecture that its configuration names:
+
+    * `...ForImageClassification` reads uint8 images (b, c, h, w) through its own image processor, and answers
+      {"logits": (b, k)};
+    * `...ForSequenceClassification` reads b strings, and answers {"logits": (b, k)};
+    * an encoder of text alone, or what holds a `modules.json` of sentence-transformers, reads b strings and answers
+      {"embedding": (b, d)}: the last hidden state, averaged over each text's tokens and scaled to length one, or as
+      `modules.json` says (Reimers and Gurevych, "Sentence-BERT", 2019).
+
+    Texts are cut at the most tokens that the model reads. The fingerprint holds the digests of the weights, the
+    configuration, and the tokenizer or the image processor.
+
+    Args:
+        name_or_folder: a folder in the layout of the hub, with weights in safetensors, or a name on the hub.
+        name: what people call it; by default the last part of `name_or_folder` and eight digits of the fingerprint.
+
+    Raises:
+        UserError: transformers is missing, the model cannot be loaded, lacks weights, or is of another kind.
+    """
+    try:
+        from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+        from transformers import AutoModelForSequenceClassification as AutoModelForTexts
+    except ImportError as error:
+        raise UserError(
+            f"a teacher of transformers needs an extra ({error}); pip install 'tuition[transformers]'."
+        ) from error
+    folder = _folder(str(name_or_folder))
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        architecture = (config.architectures or ["nothing"])[0]
+        about = f"config {_digest({k: v for k, v in config.to_diff_dict().items() if k not in BOOKKEEPING})}"
+        if "ForImageClassification" in architecture:
+            teacher = TorchTeacher(_weights(AutoModelForImageClassification, folder), None, _images(folder, about))
+        elif "ForSequenceClassification" in architecture:
+            teacher = TorchTeacher(_weights(AutoModelForTexts, folder), None, _texts(folder, config, about))
+        elif (folder / "modules.json").exists() or architecture.endswith("Model"):
+            encoder = _weights(AutoModel, folder)
+            teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, _texts(folder, config, about))
+        else:
+            raise UserError(
+                f"{name_or_folder} is a {architecture}, which is no teacher of classes or embeddings; "
+                "use a classifier of images or texts, or a sentence encoder."
+            )
+    except UserError:
+        raise
+    except Exception as error:  # of its files, in as many kinds as transformers has versions
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"transformers cannot load {name_or_folder} ({why}); mend or complete its files.") from error
+    return replace(teacher, given_name=name or f"{Path(name_or_folder).name}-{short(teacher.fingerprint)}")
+
+
+def _folder(name: str) -> Path:
+    """The folder of a model: the one named, or the hub's files, as they are kept by huggingface_hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES))
+    except Exception as error:  # what it is depends on the version of the HTTP client
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{name} is no folder here, and cannot be had from the hub ({why}); check the name, connect or log in."
+        ) from error
+
+
+def _weights(auto_model: Any, folder: Path) -> nn.Module:
+    model, found = auto_model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    missing = set(found["missing_keys"])
+    if any(key.startswith("pooler.") for key in missing):  # of a task that is not ours, and drawn at random
+        model.pooler = None
+        missing = {key for key in missing if not key.startswith("pooler.")}
+    if missing:
+        raise UserError(
+            f"the weights in {folder} lack {', '.join(sorted(missing)[:3])} of {type(model).__name__}, which would be "
+            "random; give a model that was trained for this."
+        )
+    return model
+
+
+# -- what a model reads ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Images:
+    """Through the model's own image processor, one by one."""
+
+    processor: Any
+    description: str
+
+    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
+        if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.ndim != 4:
+            raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors or text", retry=False)
+        images = list(inputs.cpu().numpy())
+        return dict(self.processor(images, input_data_format="channels_first", return_tensors="pt"))
+
+    def __str__(self) -> str:
+        return self.description
+
+
+def _images(folder: Path, about: str) -> Images:
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder)
+    return Images(processor, f"{about}; preprocessing {_digest(processor.to_json_string())}")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Through the model's own tokenizer, padded to the longest of the batch."""
+
+    tokenizer: Any
+    most_tokens: int
+    prompt: str
+    lower: bool
+    description: str
+
+    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
+        if isinstance(inputs, Tensor):
+            raise NotCharged("this teacher reads text, not images or vectors", retry=False)
+        texts = [self.prompt + (text.lower() if self.lower else text) for text in inputs]
+        return dict(
+            self.tokenizer(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
+        )
+
+    def __str__(self) -> str:
+        prompt = f" prompt {self.prompt!r}" if self.prompt else ""
+        return f"{self.description}; at most {self.most_tokens} tokens{' lower case' * self.lower}{prompt}"
+
+
+def _texts(folder: Path, config: Any, about: str) -> Texts:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = tokenizer.get_vocab() if backend is None else backend.to_str()
+    settings = _json(folder / "sentence_bert_config.json")
+    prompts = _json(folder / "config_sentence_transformers.json")
+    most = settings.get("max_seq_length") or min(
+        tokenizer.model_max_length, getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    )
+    prompt = prompts.get("prompts", {}).get(prompts.get("default_prompt_name"), "")
+    return Texts(
+        tokenizer,
+        most,
+        prompt,
+        bool(settings.get("do_lower_case")),
+        f"{about}; tokenizer {_digest([tokenizer.padding_side, vocabulary])}",
+    )
+
+
+# -- sentence encoders -------------------------------------------------------------------------------------------------
+
+
+class SentenceEncoder(nn.Module):
+    """Tokens -> {"embedding": (b, d)}: the mean of the tokens' last hidden states, or the first one's ("cls")."""
+
+    def __init__(self, encoder: nn.Module, pooling: str, normalised: bool) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.normalised = encoder, pooling, normalised
+
+    def forward(self, **tokens: Tensor) -> dict[str, Tensor]:
+        hidden = self.encoder(**tokens).last_hidden_state.float()
+        mask = tokens["attention_mask"]
+        if self.pooling == "cls":
+            embedding = hidden[torch.arange(len(hidden)), mask.argmax(dim=1)]  # the padding may stand on the left
+        else:
+            weight = mask.unsqueeze(-1).float()
+            embedding = (hidden * weight).sum(1) / weight.sum(1)
+        return {"embedding": nn.functional.normalize(embedding, dim=1) if self.normalised else embedding}
+
+    def extra_repr(self) -> str:
+        return f"pooling={self.pooling}, normalised={self.normalised}"
+
+
+def _sentence_encoder(encoder: nn.Module, folder: Path) -> SentenceEncoder:
+    """With the pooling that `modules.json` asks for; where there is none, sentence-transformers' usual one.
+
+    Raises:
+        UserError: modules or a pooling other than those known here.
+    """
+    modules = _json(folder / "modules.json")
+    if not modules:
+        return SentenceEncoder(encoder, "mean", True)
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]) or modules[0]["path"]:
+        raise UserError(
+            f"{folder} is a sentence encoder of {', '.join(kinds)}; only Transformer, Pooling and Normalize are known."
+        )
+    settings = _json(folder / modules[1]["path"] / "config.json")
+    asked = settings.get("pooling_mode") or [
+        key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
+        for key, value in settings.items()
+        if key.startswith("pooling_mode_") and value
+    ]
+    asked = [asked] if isinstance(asked, str) else list(asked)
+    asked += ["the words after the prompt"] * (not settings.get("include_prompt", True))
+    if asked not in (["mean"], ["cls"]):
+        raise UserError(f"{folder} pools its tokens by {', '.join(asked) or 'nothing'}; only mean and cls are known.")
+    return SentenceEncoder(encoder, asked[0], len(kinds) == 3)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _digest(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
