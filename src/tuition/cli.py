@@ -338,7 +338,10 @@ def models(
         _print(table)
         return
     model = zoo.create(name, num_classes=classes, in_channels=channels)
-    shape = (channels,) if name.startswith("mlp_") else (channels, size, size)
+    if hasattr(model, "hashing"):
+        shape: tuple[int, ...] = (model.hashing.length,)
+    else:
+        shape = (channels,) if name.startswith("mlp_") else (channels, size, size)
     title = f"{name}: {zoo.num_parameters(model):,} parameters"
     table = _table(title, "path", "module", "output", "parameters", text=3)
     for layer in zoo.describe(model, shape):

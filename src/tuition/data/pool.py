@@ -208,6 +208,9 @@ def _checked_inputs(inputs: Any) -> Inputs:
     if len(inputs) == 0:
         raise UserError("the pool holds no inputs; give at least one.")
     if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
+        empty = next((row for row, text in enumerate(inputs) if not text.strip()), None)
+        if empty is not None:
+            raise UserError(f"the text in row {empty} is empty; leave it out.")
         return list(inputs)
     try:
         inputs = torch.as_tensor(inputs)

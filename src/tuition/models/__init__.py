@@ -10,11 +10,13 @@ from tuition.models.features import (
     stages,
 )
 from tuition.models.preprocess import Preprocess
+from tuition.models.text import Hashing
 from tuition.models.weights import load_weights, save_weights
 from tuition.models.zoo import available, create
 
 __all__ = [
     "Capture",
+    "Hashing",
     "Layer",
     "Preprocess",
     "available",

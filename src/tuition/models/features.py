@@ -114,7 +114,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     """Every module inside `model`, in order, with the output it gives for one input of zeros and its parameters' count.
 
     Args:
-        input_shape: of one input without the batch, such as (3, 32, 32).
+        input_shape: of one input without the batch, such as (3, 32, 32); (64,) for 64 tokens of text.
 
     Raises:
         UserError: the model does not take inputs of this shape.
@@ -134,7 +134,8 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     like = next(model.parameters(), torch.zeros(()))
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))
+            dtype = torch.int32 if hasattr(model, "hashing") else like.dtype
+            model.eval()(torch.zeros(1, *input_shape, dtype=dtype, device=like.device))
     except Exception as error:  # whatever the model's own code raises
         shape = tuple(input_shape)
         raise UserError(f"{type(model).__name__} does not take inputs of shape {shape}: {error!r}.") from error

@@ -12,6 +12,7 @@ from torch import nn
 from tuition.errors import UserError
 from tuition.models.cnn import CNN, MLP
 from tuition.models.resnet import ResNet
+from tuition.models.text import Bag, Transformer
 from tuition.models.vgg import VGG
 from tuition.models.wrn import WideResNet
 
@@ -26,7 +27,19 @@ _VGGS = {
 _RESNETS = {f"resnet{depth}": (depth, _NARROW) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
     f"resnet{depth}x4": (depth, _WIDE) for depth in (8, 32)
 }
-_EXAMPLES = ["cnn_8", "cnn_32", "mlp_64", "wrn_16_1", "wrn_16_2", "wrn_40_2", "wrn_28_10", *_VGGS, *_RESNETS]
+_EXAMPLES = [
+    "cnn_8",
+    "cnn_32",
+    "mlp_64",
+    "bag_64",
+    "transformer_64_2",
+    "wrn_16_1",
+    "wrn_16_2",
+    "wrn_40_2",
+    "wrn_28_10",
+    *_VGGS,
+    *_RESNETS,
+]
 
 
 def available() -> dict[str, str]:
@@ -34,6 +47,8 @@ def available() -> dict[str, str]:
     return {
         "cnn_W": "small convolutional net of base width W for small images, such as cnn_8",
         "mlp_W": "two hidden layers of W units for vectors, such as mlp_64",
+        "bag_D": "mean of D-wide embeddings of words and their parts, one hidden layer, for text, such as bag_64",
+        "transformer_D_L": "L encoder blocks of width D over words, for text, such as transformer_64_2",
         "vggD": f"VGG with batch norm for small images: {', '.join(_VGGS)}",
         "wrn_D_K": "wide residual net of depth D = 6 n + 4 and width K for small images, such as wrn_16_2",
         "resnetD": f"residual net for small images: {', '.join(_RESNETS)}",
@@ -45,12 +60,13 @@ def available() -> dict[str, str]:
 def create(
     name: str, *, num_classes: int, in_channels: int = 3, seed: int | None = None, pretrained: bool = False
 ) -> nn.Module:
-    """A new model from normalised float inputs to logits (n, num_classes).
+    """A new model from normalised float inputs (of text: token ids) to logits (n, num_classes).
 
     Args:
         name: one of `available()`.
         num_classes: k, the width of the logits.
-        in_channels: c of images (n, c, h, w), each side 8 pixels or more; d of vectors (n, d) for `mlp_W`.
+        in_channels: c of images (n, c, h, w), each side 8 pixels or more; d of vectors (n, d) for `mlp_W`;
+            models of text have no use for it.
         seed: initial weights follow from it alone, and the caller's random state stays as it was.
         pretrained: start from timm's published weights (`timm:NAME` only).
 
@@ -84,6 +100,13 @@ def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
         return CNN(int(match[1]), num_classes, in_channels)
     if match := re.fullmatch(r"mlp_([1-9]\d{0,4})", name):
         return MLP(int(match[1]), num_classes, in_channels)
+    if match := re.fullmatch(r"bag_([1-9]\d{0,3})", name):
+        return Bag(int(match[1]), num_classes)
+    if match := re.fullmatch(r"transformer_([1-9]\d{1,3})_([1-9]\d?)", name):
+        width, depth = int(match[1]), int(match[2])
+        if width % 32 != 0:
+            raise UserError(f"{name}: the width must be a multiple of 32, the width of a head, not {width}.")
+        return Transformer(width, depth, num_classes)
     if match := re.fullmatch(r"wrn_([1-9]\d{1,3})_([1-9]\d?)", name):
         depth, width = int(match[1]), int(match[2])
         if depth < 10 or depth % 6 != 4:

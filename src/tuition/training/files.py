@@ -15,6 +15,7 @@ import torch
 
 from tuition.errors import UserError
 from tuition.models.weights import write_atomically as write
+from tuition.training.settings import TrainSettings
 
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
 
@@ -63,8 +64,9 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
     """
     if (directory / RUN).exists():
         there = read_run(directory)
+        usual = TrainSettings().model_dump()  # what a run was made with that is older than a setting
         for name, new in json.loads(json.dumps(settings)).items():
-            old = there["settings"].get(name)
+            old = there["settings"].get(name, usual.get(name))
             if old != new and name not in FREE:
                 raise UserError(
                     f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "

@@ -52,6 +52,8 @@ def check(
     classes = count_classes(transfer, pool, None if answer is None else test)
     whole = build_student(student, few, classes, None, seed)
     check_evaluation(whole, test)
+    if whole.reads_text:
+        whole.read(pool)  # no text of it is empty
     name = objective
     if not (isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known)):
         _, name = build_objective(objective, whole, transfer, classes, options, seed)
@@ -112,12 +114,16 @@ def build_student(
     model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int
 ) -> Student:
     """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes."""
-    sample = as_tensor(pool[:2].asked())
     if isinstance(model, str):
-        model = models.create(model, num_classes=num_classes, in_channels=sample.shape[1], seed=seed)
+        channels = pool.inputs.shape[1] if isinstance(pool.inputs, Tensor) else 1
+        model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
+    if preprocess is None:
+        preprocess = usual_preprocess(model, pool.inputs)
+    asked = pool[:2].asked()
+    sample = preprocess(asked) if isinstance(preprocess, models.Hashing) else as_tensor(asked)
     student = Student(
         copy.deepcopy(model),
-        preprocess if preprocess is not None else models.Preprocess.fit(as_tensor(pool.inputs)),
+        preprocess,
         input_shape=tuple(sample.shape[1:]),
         class_names=pool.class_names,
         crop=pool.crop,
@@ -142,6 +148,20 @@ def build_student(
     return student
 
 
+def usual_preprocess(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """Where none is given: the channels' mean and std; of texts, the hashing that the model is made for."""
+    hashing = getattr(model, "hashing", None)
+    if isinstance(inputs, Tensor):
+        if hashing is not None:
+            raise UserError(
+                "this student reads text, and the inputs are images or vectors; use another, such as cnn_8."
+            )
+        return models.Preprocess.fit(inputs)
+    if not isinstance(hashing, models.Hashing):
+        raise UserError("this student reads images or vectors, and the inputs are text; use another, such as bag_64.")
+    return hashing
+
+
 def build_objective(
     objective: str | Objective,
     student: Student,
@@ -153,7 +173,7 @@ def build_objective(
     """The objective and its name."""
     if isinstance(objective, str):
         with torch.no_grad():
-            example = student.preprocess(as_tensor(transfer.pool[:2].asked()))
+            example = student.preprocess(student.read(transfer.pool[:2]))
         task = methods.Task(transfer.labels, transfer.responses, num_classes, seed, student.model, example)
         return methods.create(objective, task, options), objective
     if options:
@@ -202,5 +222,5 @@ def check_evaluation(student: Student, *pools: Pool | TransferSet | None) -> Non
 def as_tensor(inputs: Inputs) -> Tensor:
     """The inputs, which are no text."""
     if not isinstance(inputs, Tensor):
-        raise UserError("this student needs images or vectors; encode the texts first.")
+        raise UserError("this preprocessing is of images or vectors; give texts a models.Hashing.")
     return inputs

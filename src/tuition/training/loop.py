@@ -67,13 +67,7 @@ def train(
     """
     parameters = [*student.parameters(), *objective.parameters()]
     device = batches.device
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimizer = make_optimizer(parameters, settings, fused=device.type in ("cpu", "cuda"))
     state, stages = State(), Stages(settings.patience)
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
@@ -161,6 +155,13 @@ def train(
     if validate is None:
         state.best_epoch, best = state.epoch, _weights(student, objective)
     return state, {name.removeprefix("0."): value for name, value in best.items() if name.startswith("0.")}
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings, fused: bool) -> torch.optim.Optimizer:
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": fused}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, capturable=settings.graphs, **shared)
+    return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -357,6 +357,8 @@ def _group_terms(task: Task, teacher: float, label: float) -> list[Term]:
 
 def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, label: float) -> Objective:
     """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
+    if not task.example.is_floating_point():
+        raise UserError("this method mixes images or vectors, and the inputs are text; use another, as ckd.")
 
     def apply(batch: Batch, generator: torch.Generator) -> Batch:
         inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from tuition.data import Accounts, Pool, TransferSet
 from tuition.training import evaluation, files
 from tuition.training.batches import Batches
 from tuition.training.fit import (
-    as_tensor,
     build_objective,
     build_student,
     check_evaluation,
@@ -154,6 +153,8 @@ def distill(
             files.finish(directory)
             return _reopen(directory, record, whole)
 
+    if whole.reads_text:  # once for all epochs
+        transfer = replace(transfer, pool=replace(transfer.pool, inputs=whole.read(transfer.pool)))
     whole, objective = whole.to(device), objective.to(device)
     batches = Batches(
         transfer,
@@ -173,7 +174,7 @@ def distill(
             objective,
             batches,
             chosen,
-            validate=None if validation is None else _validator(validation, device, transfer, centre),
+            validate=None if validation is None else _validator(whole, validation, transfer, centre),
             checkpoint=None if directory is None else directory / files.CHECKPOINT,
             progress=progress,
         )
@@ -305,13 +306,14 @@ def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
 
 
 def _validator(
-    validation: Pool | TransferSet, device: torch.device, transfer: TransferSet, centre: Tensor | None
+    whole: Student, validation: Pool | TransferSet, transfer: TransferSet, centre: Tensor | None
 ) -> Callable[[Student], float]:
     """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be."""
     pool = validation.pool if isinstance(validation, TransferSet) else validation
     wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
     assert wanted is not None
-    inputs, wanted = as_tensor(pool.asked()).to(device), wanted.to(device)
+    device = next(whole.parameters()).device
+    inputs, wanted = whole.read(pool).to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
         with recentred(student, transfer, centre), torch.inference_mode():

@@ -69,6 +69,9 @@ class TrainSettings(Settings):
     learning_rate: float = Field(0.05, gt=0)
     patience: int = Field(50, ge=1, description="epochs without a better validation that end a stage")
     batch_size: int = Field(64, ge=2)
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="adamw suits students of text (learning_rate 0.001 to 0.01), and has no use for momentum"
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     augment: bool = Field(True, description="the data's usual random crops and flips")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import Crop, Pool
+from tuition.data.pool import Inputs
 from tuition.errors import UserError
 from tuition.training import evaluation, files
 
@@ -25,8 +26,8 @@ class Student(nn.Module):
 
     Args:
         model: from preprocessed inputs to logits (n, k).
-        preprocess: from raw inputs to the model's.
-        input_shape: shape of one raw input as the model sees it, after `crop`.
+        preprocess: from raw inputs to the model's; a `models.Hashing`, where these are texts.
+        input_shape: shape of one raw input as the model sees it, after `crop`; of a text, its number of tokens.
         class_names: one name a class.
         crop: images of another size are cut to its centred view; None takes them whole.
     """
@@ -48,20 +49,20 @@ class Student(nn.Module):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Raw inputs (n, *input_shape), uint8 images or float vectors -> logits (n, k)."""
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Raw inputs (n, *input_shape), uint8 images, float vectors, texts or their token ids -> logits (n, k)."""
         inputs = self.preprocess(inputs)
         if self.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self.model(inputs)
 
     @torch.no_grad()
-    def logits(self, inputs: Pool | Tensor) -> Tensor:
+    def logits(self, inputs: Pool | Inputs | str) -> Tensor:
         """Logits (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
         return self._collect(inputs, self)
 
     @torch.inference_mode()
-    def features(self, inputs: Pool | Tensor, path: str | None = None) -> Tensor:
+    def features(self, inputs: Pool | Inputs | str, path: str | None = None) -> Tensor:
         """Outputs (n, ...) of a module by its path; by default the penultimate representation (n, d)."""
         path = f"{models.classifier(self.model)}:input" if path is None else path
         with models.Capture(self.model, [path]) as captured:
@@ -72,8 +73,8 @@ class Student(nn.Module):
 
             return self._collect(inputs, read)
 
-    def _collect(self, inputs: Pool | Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        batches = self._prepare(inputs)
+    def _collect(self, inputs: Pool | Inputs | str, function: Callable[[Tensor], Tensor]) -> Tensor:
+        batches = self.read(inputs)
         device = next(self.parameters()).device
         training = self.training
         self.eval()
@@ -83,11 +84,11 @@ class Student(nn.Module):
             self.train(training)
         return torch.cat(found)
 
-    def probabilities(self, inputs: Pool | Tensor) -> Tensor:
+    def probabilities(self, inputs: Pool | Inputs | str) -> Tensor:
         """Class probabilities (n, k)."""
         return self.logits(inputs).softmax(dim=1)
 
-    def predict(self, inputs: Pool | Tensor) -> Tensor:
+    def predict(self, inputs: Pool | Inputs | str) -> Tensor:
         """Class indices (n,) of raw inputs; `class_names` names them."""
         return self.logits(inputs).argmax(dim=1)
 
@@ -100,7 +101,9 @@ class Student(nn.Module):
     def export(self, path: str | Path) -> Path:
         """Write an ONNX model from raw inputs (any batch size) to "logits" (needs `pip install 'tuition[onnx]'`).
 
-        Preprocessing is inside; class names and input shape stand in the metadata.
+        Preprocessing is inside; class names and input shape stand in the metadata. Of a student of text the graph
+        begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of the texts, with the
+        settings under "hashing" in the metadata.
         """
         try:
             import onnx
@@ -118,7 +121,7 @@ class Student(nn.Module):
                 program = torch.onnx.export(
                     self.cpu(),
                     (self.example(),),
-                    input_names=["inputs"],
+                    input_names=["token_ids" if self.reads_text else "inputs"],
                     output_names=["logits"],
                     dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                     dynamo=True,
@@ -129,33 +132,49 @@ class Student(nn.Module):
             log.setLevel(level)
         assert program is not None
         proto = program.model_proto
-        onnx.helper.set_model_props(
-            proto, {"class_names": json.dumps(self.class_names), "input_shape": json.dumps(self.input_shape)}
-        )
+        about = {"class_names": self.class_names, "input_shape": self.input_shape}
+        if isinstance(self.preprocess, models.Hashing):
+            about["hashing"] = self.preprocess.settings()
+        onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
         files.write(path, proto.SerializeToString())
         return path
 
     def example(self) -> Tensor:
-        """Two blank raw inputs (2, *input_shape)."""
-        dtype = torch.uint8 if len(self.input_shape) == 3 else torch.float32
+        """Two blank raw inputs (2, *input_shape); of texts, token ids."""
+        dtype = torch.uint8 if len(self.input_shape) == 3 else torch.int32 if self.reads_text else torch.float32
         return torch.zeros(2, *self.input_shape, dtype=dtype)
 
-    def _prepare(self, inputs: Pool | Tensor) -> Tensor:
-        raw = inputs.asked() if isinstance(inputs, Pool) else inputs
+    @property
+    def reads_text(self) -> bool:
+        return isinstance(self.preprocess, models.Hashing)
+
+    def read(self, inputs: Pool | Inputs | str) -> Tensor:
+        """Raw inputs (n, *input_shape) as one tensor on the CPU: images cut to their view, texts as token ids.
+
+        Raises:
+            UserError: inputs of another kind or shape than this student's, or an empty text.
+        """
+        raw = inputs.asked() if isinstance(inputs, Pool) else [inputs] if isinstance(inputs, str) else inputs
         if isinstance(raw, list):
-            raise UserError("this student takes images or vectors, not text; encode it first.")
-        inputs = torch.as_tensor(raw)
-        if inputs.ndim == len(self.input_shape):
-            inputs = inputs[None]
-        if self.crop is not None and tuple(inputs.shape[1:]) != self.input_shape:
-            size = (inputs.shape[-2], inputs.shape[-1])
-            inputs = self.crop(inputs, self.crop.centre(len(inputs), size))
-        if tuple(inputs.shape[1:]) != self.input_shape:
+            if not self.reads_text:
+                raise UserError(
+                    "this student takes images or vectors, not text; use a student of text, such as bag_64."
+                )
+            raw = self.preprocess(raw)
+        found = torch.as_tensor(raw)
+        if self.reads_text and found.dtype != torch.int32:
+            raise UserError("this student takes texts, not images or vectors; give it a list of strings.")
+        if found.ndim == len(self.input_shape):
+            found = found[None]
+        if self.crop is not None and tuple(found.shape[1:]) != self.input_shape:
+            size = (found.shape[-2], found.shape[-1])
+            found = self.crop(found, self.crop.centre(len(found), size))
+        if tuple(found.shape[1:]) != self.input_shape:
             raise UserError(
-                f"this student takes inputs of shape {self.input_shape}, not {tuple(inputs.shape[1:])}; "
+                f"this student takes inputs of shape {self.input_shape}, not {tuple(found.shape[1:])}; "
                 "resize or convert them first."
             )
-        return inputs
+        return found
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -166,6 +185,7 @@ class Student(nn.Module):
             "input_shape": list(self.input_shape),
             "class_names": self.class_names,
             "crop": None if self.crop is None else vars(self.crop),
+            "hashing": self.preprocess.settings() if isinstance(self.preprocess, models.Hashing) else None,
         }
 
 
@@ -193,9 +213,12 @@ def load(run: str | Path, *, model: nn.Module | None = None, preprocess: nn.Modu
             )
         model = models.create(**card["model"])
     shape = tuple(card["input_shape"])
+    if preprocess is None:
+        hashing = card.get("hashing")
+        preprocess = models.Hashing(**hashing) if hashing else models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
     student = Student(
         model,
-        preprocess if preprocess is not None else models.Preprocess([0.0] * shape[0], [1.0] * shape[0]),
+        preprocess,
         input_shape=shape,
         class_names=None if card["class_names"] is None else tuple(card["class_names"]),
         crop=None if card["crop"] is None else Crop(**card["crop"]),
