@@ -12,7 +12,7 @@ from tuition import teachers
 from tuition.data import Accounts, Pool, from_tensors
 from tuition.errors import UserError
 from tuition.store import BudgetError, ResponseStore, TeacherError
-from tuition.teachers import NotCharged
+from tuition.teachers import BadAnswer, NotCharged
 
 
 class Paid:
@@ -155,6 +155,49 @@ def test_retry_after_is_honoured(path: Any, pool: Pool) -> None:
 
     ResponseStore(str(path)).ask(Paid(answer), pool, budget=100, batch_size=100)
     assert 0.3 <= times[1] - times[0] < 2
+
+
+def test_no_refusal_shortens_anothers_pause(path: Any, pool: Pool) -> None:
+    """Two requests at once are refused, for long and for short, in this order: nothing is sent before the longer."""
+    both, times = threading.Barrier(2), list[float]()
+
+    def answer(inputs: torch.Tensor) -> Any:
+        times.append(time.monotonic())
+        if len(times) <= 2:
+            both.wait(30)
+            time.sleep(0.1 * (50 in inputs))  # the second half is refused later
+            raise NotCharged("busy", retry_after=0.0 if 50 in inputs else 0.6)
+        return right(inputs)
+
+    ResponseStore(str(path)).ask(Paid(answer), pool, budget=100, batch_size=50, concurrency=2)
+    assert len(times) == 4
+    assert times[2] - times[1] >= 0.6
+
+
+def test_no_more_inputs_a_request_than_the_teacher_takes(path: Any, pool: Pool) -> None:
+    teacher = Paid()
+    teacher.max_batch = 3  # type: ignore[attr-defined]
+    ResponseStore(str(path)).ask(teacher, pool[:10], budget=10, batch_size=64)
+    assert [len(batch) for batch in teacher.sent] == [3, 3, 3, 1]
+
+
+def test_a_bad_answer_is_paid_and_not_unknown(path: Any, pool: Pool) -> None:
+    def answer(inputs: torch.Tensor) -> Any:
+        raise BadAnswer("no numbers")
+
+    store = ResponseStore(str(path))
+    with pytest.raises(TeacherError, match=r"gave a bad answer \(no numbers\); that answer is paid, not stored"):
+        store.ask(Paid(answer), pool, budget=100, batch_size=10)
+    assert store.accounts() == Accounts(paid=10)
+
+
+def test_logits_of_fewer_classes_than_the_data_has(path: Any) -> None:
+    store = ResponseStore(str(path))
+    pool = from_tensors(torch.arange(4.0).unsqueeze(1), [0, 1, 2, 3])
+    with pytest.raises(TeacherError, match=r"logits of shape \(4, 3\), where the inputs have 4 classes"):
+        store.ask(Paid(), pool, budget=4)
+    assert store.accounts() == Accounts(paid=4)
+    assert store.ask(Paid(), from_tensors(pool.inputs), budget=8).accounts == Accounts(paid=4)
 
 
 @pytest.mark.parametrize(("retry", "attempts"), [(True, 3), (False, 1)])

@@ -21,7 +21,7 @@ from tuition.store import payload
 from tuition.store.database import Database
 from tuition.store.errors import BudgetError, TeacherError
 from tuition.store.ledger import Flight, Ledger
-from tuition.teachers.protocol import NotCharged, Teacher
+from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds after a refusal
@@ -53,9 +53,12 @@ def send_all(
 ) -> None:
     """Send all new inputs of the pool to the teacher, at most `concurrency` requests at a time.
 
+    A request holds `batch_size` inputs, or the teacher's `max_batch` where that is less.
+
     `take` records an answer and returns what is wrong with it, None if nothing is. The first trouble stops the sending;
     what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing.
     """
+    batch_size = min(batch_size, getattr(teacher, "max_batch", batch_size))
     rows = dict(zip(pool.digests, range(len(pool)), strict=True))
     todo = deque((new[i : i + batch_size], 0) for i in range(0, len(new), batch_size))
     busy: list[bytes] = []  # in flight at another asker's
@@ -79,6 +82,9 @@ def send_all(
             if answer.retry and flying.get(flight.id, 0) < retries:
                 return None
             return _trouble(ledger, f"refused for good ({answer}); nothing was charged for that request", answer)
+        if isinstance(answer, BadAnswer):
+            ledger.settle(flight, Accounts(paid=calls))
+            return _trouble(ledger, f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
         if isinstance(answer, Exception):
             ledger.settle(flight, Accounts(paid=calls, unknown=calls))
             what = f"failed with {type(answer).__name__}: {answer}; that request counts as paid"
@@ -117,7 +123,7 @@ def send_all(
             refused = flying.pop(flight.id)
             if isinstance(answer, NotCharged):
                 todo.appendleft((flight.digests, refused + 1))
-                resume = time.monotonic() + _pause(answer, refused)
+                resume = max(resume, time.monotonic() + _pause(answer, refused))  # no refusal shortens another's pause
             else:
                 settled += len(flight.digests)
             trouble = trouble or found
@@ -132,8 +138,13 @@ def send_all(
         raise trouble
 
 
-def check(answer: Any, rows: int, layers: Sequence[str]) -> tuple[dict[str, Tensor], list[int], str | None]:
-    """Outputs as float32 on the CPU, the rows that may be stored, and what is wrong with the answer, or None."""
+def check(
+    answer: Any, rows: int, layers: Sequence[str], classes: int | None = None
+) -> tuple[dict[str, Tensor], list[int], str | None]:
+    """Outputs as float32 on the CPU, the rows that may be stored, and what is wrong with the answer, or None.
+
+    Logits have at least as many columns as there are known `classes`.
+    """
     if not isinstance(answer, Mapping) or not answer:
         return {}, [], "answered without named outputs"
     for name, value in answer.items():
@@ -141,6 +152,9 @@ def check(answer: Any, rows: int, layers: Sequence[str]) -> tuple[dict[str, Tens
             return {}, [], f"answered with {name!r} of a kind that cannot be stored"
         if value.ndim == 0 or len(value) != rows or value.numel() == 0:
             return {}, [], f"answered {rows} inputs with {name} of shape {tuple(value.shape)}"
+    logits = answer.get("logits")
+    if logits is not None and classes is not None and (logits.ndim != 2 or logits.shape[1] < classes):
+        return {}, [], f"answered with logits of shape {tuple(logits.shape)}, where the inputs have {classes} classes"
     lacking = [layer for layer in layers if layer not in answer]
     if lacking:
         return {}, [], f"answered without {', '.join(lacking)}"

@@ -79,7 +79,7 @@ class ResponseStore:
             teacher: who is asked; see `tuition.teachers`.
             pool: n inputs. Equal inputs are one call and several rows.
             budget: the most calls that may be paid for this teacher in this store, ever.
-            batch_size: inputs a request, and responses a commit.
+            batch_size: inputs a request, and responses a commit; less, where the teacher takes fewer at a time.
             concurrency: requests in flight at a time; above one, the teacher is called from several threads.
             retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
             cost_per_call: price of one call, added to the teacher's cost in this store for each call paid.
@@ -105,7 +105,7 @@ class ResponseStore:
                 raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
 
         def take(flight: Flight, answer: Any) -> str | None:
-            outputs, keep, wrong = asking.check(answer, len(flight.digests), ledger.layers)
+            outputs, keep, wrong = asking.check(answer, len(flight.digests), ledger.layers, pool.num_classes)
             kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, self.dtype)
             return ledger.record(flight, [flight.digests[row] for row in keep], kept) or wrong
 

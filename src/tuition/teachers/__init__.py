@@ -2,7 +2,18 @@
 
 from tuition.teachers.function import from_callable
 from tuition.teachers.local import from_torch
-from tuition.teachers.protocol import NotCharged, Teacher
+from tuition.teachers.openai import from_openai
+from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
 from tuition.teachers.transformers import from_transformers
+from tuition.teachers.v2 import from_v2
 
-__all__ = ["NotCharged", "Teacher", "from_callable", "from_torch", "from_transformers"]
+__all__ = [
+    "BadAnswer",
+    "NotCharged",
+    "Teacher",
+    "from_callable",
+    "from_openai",
+    "from_torch",
+    "from_transformers",
+    "from_v2",
+]

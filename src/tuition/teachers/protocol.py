@@ -16,11 +16,12 @@ class Teacher(Protocol):
     teacher gives them, feature maps (b, ...) under their module path. One batch is one request. With `concurrency`
     above one, it is called from several threads at once.
 
-    It raises `NotCharged` where it is certain that the request was not answered and costs nothing. After any other
-    exception the store counts the batch as paid, its fate being unknown.
+    It raises `NotCharged` where it is certain that the request was not answered and costs nothing, and `BadAnswer`
+    where it was answered, but not with what was asked for. After any other exception the store counts the batch as
+    paid, its fate being unknown.
 
     A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
-    then not enough.
+    then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request.
     """
 
     @property
@@ -47,3 +48,7 @@ class NotCharged(Exception):  # noqa: N818 - the name is what it says, and publi
         super().__init__(message)
         self.retry_after = retry_after
         self.retry = retry
+
+
+class BadAnswer(Exception):  # noqa: N818 - as above
+    """The request was answered, but not with what was asked for: it is paid, and there is nothing to store."""

@@ -1,0 +1,211 @@
+"""A model behind the Open Inference Protocol, version 2 over REST: Triton, TorchServe, KServe, MLServer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tuition.errors import UserError
+from tuition.teachers.fingerprint import short
+from tuition.teachers.http import Client, RemoteTeacher, plain_url
+from tuition.teachers.protocol import BadAnswer, NotCharged
+
+FLOATS = ("FP16", "FP32", "FP64", "BF16")
+NUMBERS = (*FLOATS, *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
+FLOOR = 1e-9  # probabilities below this are taken for this
+
+Returns = Literal["logits", "probabilities", "embedding"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a server's metadata say of a model, as far as they say it.
+
+    Attributes:
+        input, output: names of the tensors; without an output the server gives all it has, which must be one.
+        datatype: of the input.
+        shape: of the input's rows, -1 where any size fits; None if it is not told.
+        width: columns of the output, None if they are not told.
+        version: the only version there is, or None.
+    """
+
+    input: str
+    output: str | None
+    datatype: str | None
+    shape: tuple[int, ...] | None
+    width: int | None
+    version: str | None
+
+
+def from_v2(
+    url: str,
+    *,
+    returns: Returns = "logits",
+    input: str | None = None,
+    output: str | None = None,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    max_batch: int = 1024,
+    name: str | None = None,
+    key_variable: str | None = None,
+    timeout: float = 60.0,
+    requests_per_minute: float | None = None,
+    inputs_per_minute: float | None = None,
+) -> RemoteTeacher:
+    """A teacher behind a server that speaks the Open Inference Protocol V2 (REST, JSON tensors).
+
+    The model's metadata are read now, which is free: names, datatypes and shapes. Text is sent as BYTES. uint8 images
+    go as they are to a model that takes UINT8; for any other they become floats in [0, 1], then (x - mean) / std if
+    these are given. Rows are flattened for a model that takes vectors, and must else have the declared shape.
+
+    It answers {"logits": float32 (b, k)}, or {"embedding": float32 (b, d)}; the logarithms of probabilities are logits,
+    with 1e-9 for anything less.
+
+    Args:
+        url: http(s)://host[:port]/v2/models/NAME, or with /versions/VERSION after it.
+        returns: what the output is.
+        input, output: which tensors, where the model has several or its metadata name none.
+        num_classes: the columns to be expected, where the metadata do not say.
+        mean, std: one value a channel, for inputs in [0, 1].
+        max_batch: the most inputs it takes in one request.
+        name: what people call it; by default the model's name and eight digits of the fingerprint.
+        key_variable: environment variable that holds a key to send as a bearer token.
+        timeout, requests_per_minute, inputs_per_minute: see `tuition.teachers.http.Client`.
+
+    Raises:
+        UserError: no such address, no answer from it, or a choice of tensors that must be made.
+    """
+    if (mean is None) != (std is None):
+        raise UserError("normalisation needs both mean and std; give both or neither.")
+    if returns not in ("logits", "probabilities", "embedding"):
+        raise UserError(f"a model returns logits, probabilities or embedding, not {returns!r}; choose one.")
+    found = re.fullmatch(r"(.+)(/v2/models/([^/]+)(/versions/([^/]+))?)", plain_url(url))
+    if found is None:
+        raise UserError("a V2 model's address ends in /v2/models/NAME or /v2/models/NAME/versions/VERSION; give it so.")
+    host, path, model_name, _, version = found.groups()
+    rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
+    client = Client(host, key_variable=key_variable, timeout=timeout, **rates)
+    model = _read_metadata(client, path, version, input, output)
+    if num_classes is not None and model.width not in (None, num_classes):
+        raise UserError(f"the model at {url} has {model.width} columns, not {num_classes}; which one is meant?")
+    scale = "" if mean is None or std is None else f" mean {tuple(map(float, mean))} std {tuple(map(float, std))}"
+    parts = [f"v2 {host}", f"model {model_name}", f"version {model.version or 'any'}", f"input {model.input}"]
+    parts += [f"datatype {model.datatype or 'any'}", f"output {model.output or 'any'}", f"returns {returns}"]
+    fingerprint = "; ".join([*parts, f"scale 1/255{scale}"])
+
+    def answer(inputs: Any) -> dict[str, Tensor]:
+        tensor = _tensor(model, inputs, mean, std)
+        body: dict[str, Any] = {"inputs": [tensor]}
+        if model.output is not None:
+            body["outputs"] = [{"name": model.output}]
+        values = _read(client.post(f"{path}/infer", body, inputs=len(inputs)), model, len(inputs), num_classes)
+        if returns == "probabilities":
+            if bool(((values < -1e-4) | (values > 1 + 1e-4)).any()):
+                raise BadAnswer("probabilities below 0 or above 1; does this model return logits?")
+            values = values.clamp(min=FLOOR).log()
+        return {"embedding" if returns == "embedding" else "logits": values}
+
+    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer)
+
+
+def _read_metadata(client: Client, path: str, version: str | None, input: str | None, output: str | None) -> Model:
+    try:
+        told = client.get(path)
+    except (NotCharged, BadAnswer, OSError) as error:
+        raise UserError(f"the model's metadata cannot be read ({error}); is the address right?") from None
+    try:
+        inputs, outputs = ({t["name"]: t for t in told.get(kind) or ()} for kind in ("inputs", "outputs"))
+        versions = [version] if version else list(map(str, told.get("versions") or ()))
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"{client.base_url} does not tell a V2 model's metadata; is the address right?") from None
+    taken, given = _choose("input", input, inputs), _choose("output", output, outputs)
+    datatype, shape = taken.get("datatype"), taken.get("shape") or ()
+    if datatype not in (None, "BYTES", *NUMBERS):
+        raise UserError(f"the model's input has datatype {datatype}; a pool's inputs cannot be sent as that.")
+    width = (given.get("shape") or [-1])[-1]
+    return Model(
+        input=taken.get("name", input or "input-0"),
+        output=given.get("name", output),
+        datatype=datatype,
+        shape=tuple(map(int, shape[1:])) or None,
+        width=int(width) if int(width) > 0 else None,
+        version=versions[0] if len(versions) == 1 else None,
+    )
+
+
+def _choose(what: str, wanted: str | None, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the tensor wanted, else of the only one; nothing where the server tells of none."""
+    if not tensors:
+        return {}
+    if wanted is None and len(tensors) == 1:
+        return next(iter(tensors.values()))
+    if wanted not in tensors:
+        raise UserError(f"the model has the {what}s {', '.join(tensors)}; name one of them as {what}.")
+    return tensors[wanted]
+
+
+def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
+    """A batch of a pool's inputs as a V2 tensor."""
+    rows = model.shape
+    if isinstance(inputs, list):
+        if model.datatype not in (None, "BYTES"):
+            raise NotCharged(f"the model takes {model.datatype}, not text", retry=False)
+        shape = [len(inputs), *(1 for _ in rows or ())]
+        return {"name": model.input, "shape": shape, "datatype": "BYTES", "data": inputs}
+    if model.datatype == "BYTES":
+        raise NotCharged("the model takes text, not images or vectors", retry=False)
+    datatype = model.datatype or "FP32"
+    if inputs.dtype == torch.uint8 and datatype != "UINT8":
+        inputs = inputs.float() / 255
+    elif datatype not in FLOATS and inputs.is_floating_point():
+        raise NotCharged(f"the model takes {datatype}, not floating point", retry=False)
+    if mean is not None and std is not None:
+        per_channel = (1, -1) + (1,) * (inputs.ndim - 2)
+        inputs = (inputs - torch.tensor(mean).view(per_channel)) / torch.tensor(std).view(per_channel)
+    if rows is not None and len(rows) == 1:
+        inputs = inputs.flatten(1)
+    if rows is not None and (
+        len(rows) != inputs.ndim - 1
+        or any(want not in (-1, have) for want, have in zip(rows, inputs.shape[1:], strict=True))
+    ):
+        raise NotCharged(f"the model takes rows of shape {rows}, not {tuple(inputs.shape[1:])}", retry=False)
+    return {
+        "name": model.input,
+        "shape": list(inputs.shape),
+        "datatype": datatype,
+        "data": inputs.flatten().tolist(),
+    }
+
+
+def _read(answer: Any, model: Model, count: int, num_classes: int | None) -> Tensor:
+    """The output (b, k) of an answer, as float32.
+
+    Raises:
+        BadAnswer: it is not there, not of one row an input and the declared width, or not made of numbers.
+    """
+    try:
+        served = answer.get("model_version")
+        outputs = [tensor for tensor in answer["outputs"] if model.output in (None, tensor["name"])]
+        if len(outputs) != 1:
+            raise BadAnswer(f"{len(outputs)} outputs, where {model.output or 'one'} was asked for")
+        shape, datatype = [int(size) for size in outputs[0]["shape"]], outputs[0]["datatype"]
+        values = torch.tensor(outputs[0]["data"], dtype=torch.float64).flatten() if datatype in FLOATS else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise BadAnswer("the answer is not a V2 tensor of numbers") from None
+    if served and model.version and str(served) != model.version:
+        raise BadAnswer(f"version {served} answered, not {model.version}: the model was changed")
+    if values is None:
+        raise BadAnswer(f"an output of datatype {datatype}, not of floating point")
+    width = num_classes or model.width
+    if len(shape) != 2 or shape[0] != count or shape[1] < 1 or (width or shape[1]) != shape[1]:
+        raise BadAnswer(f"an output of shape {shape}, not {[count, width or 'columns']}")
+    if len(values) != math.prod(shape):
+        raise BadAnswer(f"{len(values)} values for an output of shape {shape}")
+    return values.view(shape).float()
