@@ -4,6 +4,7 @@ from tuition.teachers.function import from_callable
 from tuition.teachers.local import from_torch
 from tuition.teachers.openai import from_openai
 from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
+from tuition.teachers.timm import from_timm
 from tuition.teachers.transformers import from_transformers
 from tuition.teachers.v2 import from_v2
 
@@ -13,6 +14,7 @@ __all__ = [
     "Teacher",
     "from_callable",
     "from_openai",
+    "from_timm",
     "from_torch",
     "from_transformers",
     "from_v2",
