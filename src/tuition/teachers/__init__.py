@@ -2,8 +2,10 @@
 
 from tuition.teachers.function import from_callable
 from tuition.teachers.local import from_torch
+from tuition.teachers.onnx import from_onnx
 from tuition.teachers.openai import from_openai
 from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
+from tuition.teachers.sklearn import from_sklearn
 from tuition.teachers.timm import from_timm
 from tuition.teachers.transformers import from_transformers
 from tuition.teachers.v2 import from_v2
@@ -13,7 +15,9 @@ __all__ = [
     "NotCharged",
     "Teacher",
     "from_callable",
+    "from_onnx",
     "from_openai",
+    "from_sklearn",
     "from_timm",
     "from_torch",
     "from_transformers",

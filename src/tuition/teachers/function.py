@@ -15,11 +15,12 @@ from tuition.teachers.fingerprint import short
 
 @dataclass(frozen=True)
 class CallableTeacher:
-    """A function as a teacher; made by `from_callable`."""
+    """A function as a teacher; made by `from_callable` and `from_onnx`."""
 
     function: Callable[[Any], Any]
     fingerprint: str
     name: str
+    local: bool = False
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         answer = self.function(inputs)

@@ -49,6 +49,15 @@ class Scaled:
         return scale if self.resize is None else f"{scale}; {self.resize}"
 
 
+def scaled(mean: Sequence[float] | None, std: Sequence[float] | None) -> Scaled:
+    """Raises UserError where only one of the two is given."""
+    if mean is None or std is None:
+        if mean is not std:
+            raise UserError("normalisation needs both mean and std; give both or neither.")
+        return Scaled()
+    return Scaled(tuple(float(x) for x in mean), tuple(float(x) for x in std))
+
+
 @dataclass(frozen=True, eq=False)
 class TorchTeacher:
     """A model as a teacher; made by `from_torch`, `from_timm` and `from_transformers`."""
@@ -145,13 +154,7 @@ def from_torch(
         UserError: only one of mean and std, or a layer that the model does not have.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it and renames its weights
-    if (mean is None) != (std is None):
-        raise UserError("normalisation needs both mean and std; give both or neither.")
-    return TorchTeacher(model, name, Scaled(_floats(mean), _floats(std))).with_layers(layers)
-
-
-def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(x) for x in values)
+    return TorchTeacher(model, name, scaled(mean, std)).with_layers(layers)
 
 
 @contextmanager

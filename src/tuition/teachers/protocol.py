@@ -21,7 +21,8 @@ class Teacher(Protocol):
     paid, its fate being unknown.
 
     A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
-    then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request.
+    then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request. One with a true
+    attribute `local` computes on this machine, at no cost: it is tried on an input before calls are paid.
     """
 
     @property

@@ -53,7 +53,8 @@ def from_timm(
     """A teacher from a model of timm (`pip install 'tuition[timm]'`), on the CPU until it is moved.
 
     uint8 images (b, 3, h, w) of any size (or grey, as three equal channels) are resized, cropped and normalised as
-    timm's configuration of the model says; it answers {"logits": float32 (b, k)}. The fingerprint holds the digest of the weights and the preprocessing.
+    timm's configuration of the model says; it answers {"logits": float32 (b, k)}. The fingerprint holds the digest of
+    the weights and the preprocessing.
 
     Args:
         architecture: a name of timm, with the tag of its weights, such as "resnet18.a1_in1k".

@@ -1,0 +1,131 @@
+"""ONNX graphs as teachers, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuition.errors import UserError
+from tuition.teachers.fingerprint import short
+from tuition.teachers.function import CallableTeacher
+from tuition.teachers.local import scaled
+from tuition.teachers.protocol import NotCharged
+
+FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
+
+
+def from_onnx(
+    path: str | Path,
+    *,
+    output: str = "logits",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    name: str | None = None,
+) -> CallableTeacher:
+    """A teacher from an ONNX file with one input (`pip install 'tuition[onnx]'`), such as `Student.export` writes.
+
+    A graph of bytes reads uint8 images (b, c, h, w) as they are; one of floats reads them as floats in [0, 1], and
+    float vectors (b, d) as they are, then (x - mean) / std if these are given; one of strings reads texts, as (b,)
+    or (b, 1). A graph of a fixed batch size is run as often as needed, its last batch filled up with blank inputs.
+
+    It answers {output: float32 (b, ...)}, with as many threads as PyTorch uses. The fingerprint is the digest of the
+    file, and of the files of weights it names, with the preprocessing and the output.
+
+    Args:
+        path: the file.
+        output: "logits" or "embedding": the graph's output of this name, or else its only one.
+        mean, std: one value a channel, for inputs in [0, 1].
+        name: what people call it; by default the file's stem and eight digits of the fingerprint.
+
+    Raises:
+        UserError: ONNX Runtime is missing, no such file, no ONNX graph, or not the inputs and outputs named above.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"a teacher of ONNX needs an extra ({error}); pip install 'tuition[onnx]'.") from error
+    path, prepare = Path(path), scaled(mean, std)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; name an ONNX file.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    usable = onnxruntime.get_available_providers()
+    providers = [it for it in ("CUDAExecutionProvider", "CPUExecutionProvider") if it in usable]
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        digest = _digest([path, *(path.parent / file for file in sorted(set(_files(graph))))])
+    except Exception as error:  # of protobuf, of the runtime's own kinds, or of the disk
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"{path} cannot be read as an ONNX graph ({why}); export it anew.") from error
+    inputs, outputs = session.get_inputs(), [it.name for it in session.get_outputs()]
+    if len(inputs) != 1 or inputs[0].type not in (*FLOATS, "tensor(uint8)", "tensor(string)"):
+        kinds = ", ".join(f"{it.name}: {it.type}" for it in inputs)
+        raise UserError(f"{path} reads {kinds}; only one input of bytes, floats or strings can be given.")
+    if output not in outputs and len(outputs) != 1:
+        raise UserError(f"{path} has the outputs {', '.join(outputs)}, none of them {output}; name one of these.")
+    wanted, taken = inputs[0], output if output in outputs else outputs[0]
+
+    def answer(raw: Any) -> dict[str, Tensor]:
+        given = _fit(raw, wanted.type, wanted.shape, prepare)
+        try:
+            found = [session.run([taken], {wanted.name: part})[0] for part in _batches(given, wanted.shape)]
+        except Exception as error:  # known fate: no answer, and nothing to pay for
+            raise NotCharged(f"the graph failed with {type(error).__name__}: {error}", retry=False) from error
+        return {output: torch.from_numpy(np.concatenate(found)[: len(given)]).float()}
+
+    fingerprint = f"onnx {digest}; output {output}; {prepare}"
+    return CallableTeacher(answer, fingerprint, name or f"{path.stem}-{short(fingerprint)}", local=True)
+
+
+def _fit(raw: Any, kind: str, shape: Sequence[int | str | None], prepare: Any) -> np.ndarray:
+    """The raw inputs as the graph declares its own."""
+    if (kind == "tensor(string)") == isinstance(raw, Tensor):
+        raise NotCharged(f"the graph reads {kind}, not what this pool holds", retry=False)
+    if kind == "tensor(string)":
+        given = np.array(raw, dtype=object).reshape((-1, 1) if len(shape) == 2 else -1)
+    elif kind == "tensor(uint8)":
+        if raw.dtype != torch.uint8:
+            raise NotCharged("the graph reads uint8 images, not vectors", retry=False)
+        given = raw.cpu().numpy()
+    else:
+        given = prepare(raw).to(FLOATS[kind]).cpu().numpy()
+    fits = len(shape) == given.ndim and all(
+        not isinstance(side, int) or side == of for side, of in zip(shape[1:], given.shape[1:], strict=True)
+    )
+    if shape and not fits:
+        raise NotCharged(f"the graph reads inputs of shape {list(shape)}, not {list(given.shape)}", retry=False)
+    return given
+
+
+def _batches(given: np.ndarray, shape: Sequence[int | str | None]) -> Iterator[np.ndarray]:
+    size = shape[0] if shape and isinstance(shape[0], int) else len(given)
+    for start in range(0, len(given), size):
+        part = given[start : start + size]
+        blank = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
+        yield np.concatenate([part, blank]) if len(blank) else part
+
+
+def _files(graph: Any) -> Iterator[str]:
+    """Files beside the graph's own that hold its weights."""
+    for tensor in graph.initializer:
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from _files(attribute.g)
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()

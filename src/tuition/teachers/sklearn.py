@@ -1,0 +1,164 @@
+"""Fitted scikit-learn estimators as teachers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from inspect import iscode, isfunction, ismethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuition.errors import UserError
+from tuition.teachers.fingerprint import short
+from tuition.teachers.protocol import NotCharged
+
+FLOOR = 1e-6  # of probabilities: a tree's are exactly zero
+# Not part of what is answered: how fast it was computed, an object's address, and a search tree that counts its queries
+# (and holds no more than the `_fit_X` beside it).
+IGNORED = {"n_jobs", "verbose", "_stop_words_id", "_tree"}
+
+
+@dataclass(frozen=True, eq=False)
+class SklearnTeacher:
+    """A fitted estimator as a teacher; made by `from_sklearn`."""
+
+    model: Any
+    scale: float
+    given_name: str | None
+    local: ClassVar[bool] = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Class, parameters and all that was fitted, read anew each time: fitting it again makes another teacher."""
+        return f"sklearn {_name(type(self.model))}; fitted {_digest(self.model)}; scale {self.scale!r}"
+
+    @property
+    def name(self) -> str:
+        return self.given_name or f"{type(self.model).__name__}-{short(self.fingerprint)}"
+
+    def __call__(self, inputs: Any) -> dict[str, Tensor]:
+        if isinstance(inputs, Tensor):
+            scaled = inputs.double() * self.scale if inputs.dtype == torch.uint8 else inputs
+            inputs = scaled.flatten(1).cpu().numpy()
+        try:
+            answer = _logits(self.model, inputs)
+        except Exception as error:  # known fate: no answer, and nothing to pay for
+            raise NotCharged(f"the estimator failed with {type(error).__name__}: {error}", retry=False) from error
+        if answer.shape != (len(inputs), len(self.model.classes_)):
+            raise NotCharged(
+                f"the estimator answers {len(self.model.classes_)} classes with shape {answer.shape}; an SVC needs "
+                "decision_function_shape='ovr'",
+                retry=False,
+            )
+        return {"logits": torch.as_tensor(answer, dtype=torch.float32)}
+
+
+def from_sklearn(model: Any, *, scale: float = 1 / 255, name: str | None = None) -> SklearnTeacher:
+    """A teacher from a fitted classifier or a pipeline that ends in one. It is given, never loaded from a pickle.
+
+    It reads float vectors (b, d) as they are; uint8 images (b, c, h, w) times `scale`, flattened to (b, c h w) in that
+    order; and b strings, if it is a pipeline for text. It answers {"logits": (b, k)}, columns in the order of its
+    `classes_`: the logarithm of `predict_proba`, probabilities below 1e-6 counted as 1e-6; or, of an estimator without
+    probabilities, its `decision_function`, which for two classes is one number f and becomes (-f/2, f/2), so that
+    f is the difference.
+
+    The fingerprint is a digest of class, parameters and everything fitted, equal after a fit to equal data.
+
+    Args:
+        model: the fitted estimator.
+        scale: what a byte of an image is multiplied by: as when it was fitted.
+        name: what people call it; by default the class's name and eight digits of the fingerprint.
+
+    Raises:
+        UserError: scikit-learn is missing, or `model` is no fitted classifier.
+    """
+    try:
+        from sklearn.exceptions import NotFittedError
+        from sklearn.utils.validation import check_is_fitted
+    except ImportError as error:
+        raise UserError(
+            f"a teacher of scikit-learn needs an extra ({error}); pip install 'tuition[sklearn]'."
+        ) from error
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        raise UserError(f"this {type(model).__name__} is not fitted; call its fit first.") from None
+    except TypeError as error:
+        raise UserError(f"{error}; give a fitted classifier of scikit-learn.") from None
+    answers = hasattr(model, "predict_proba") or hasattr(model, "decision_function")
+    if not answers or not isinstance(getattr(model, "classes_", None), np.ndarray):
+        raise UserError(
+            f"{type(model).__name__} has no classes_ with predict_proba or decision_function; give a classifier."
+        )
+    return SklearnTeacher(model, scale, name)
+
+
+def _logits(model: Any, inputs: Any) -> np.ndarray:
+    if hasattr(model, "predict_proba"):
+        return np.log(np.maximum(model.predict_proba(inputs), FLOOR))
+    decision = np.asarray(model.decision_function(inputs))
+    return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
+
+
+# -- digest ------------------------------------------------------------------------------------------------------------
+
+
+def _digest(model: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(model, ()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
+    """The bytes that a value is made of, the same in every process; not those of its pickle, which holds uninitialised
+    padding, memory addresses and the times that a fit took. `within` are the objects that it is found in."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
+        yield f"{type(value).__name__} {value!r}\n".encode()
+    elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__") and not ismethod(value)):
+        yield f"{_name(value)}\n".encode()
+        if isfunction(value) and "<" in value.__qualname__:  # a lambda is known by its code alone
+            yield value.__code__.co_code
+            yield from _parts([value.__code__.co_names, value.__defaults__], within)
+            yield from _parts([it for it in value.__code__.co_consts if not iscode(it)], within)
+    elif id(value) in within:
+        yield f"itself, {within.index(id(value))}\n".encode()
+    else:
+        yield f"{_name(type(value))}\n".encode()
+        yield from _contents(value, (*within, id(value)))
+
+
+def _contents(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
+    if isinstance(value, (np.ndarray, memoryview)):
+        array = np.asarray(value)
+        yield f"{array.dtype} {array.shape}\n".encode()
+        if array.dtype.names:  # the padding between fields is whatever lay in memory
+            for field in array.dtype.names:
+                yield from _parts(array[field], within)
+        elif array.dtype.hasobject:
+            yield from _parts(array.tolist(), within)
+        else:
+            yield np.ascontiguousarray(array).tobytes()
+    elif isinstance(value, Mapping):
+        for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])):
+            if not (isinstance(key, str) and (key in IGNORED or key.rstrip("_").endswith("_time"))):
+                yield from _parts(key, within)
+                yield from _parts(item, within)
+    elif isinstance(value, (set, frozenset)):
+        for item in sorted(value, key=repr):
+            yield from _parts(item, within)
+    elif isinstance(value, (list, tuple)):
+        yield f"{len(value)}\n".encode()
+        for item in value:
+            yield from _parts(item, within)
+    else:  # an object: estimators, trees, sparse matrices, random states
+        reduced = value.__reduce_ex__(4)
+        yield from _parts(reduced if isinstance(reduced, str) else list(reduced[:3]), within)
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
