@@ -37,7 +37,13 @@ Data = Annotated[str | None, Option(help="digits, a folder (parquet or images), 
 Size = Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")]
 Seed = Annotated[int | None, Option(help="Seed of every random draw.")]
 Epochs = Annotated[int | None, Option(help="Epochs of training.")]
-Teacher = Annotated[str | None, Option(help="Folder made by `tuition teach`, or package.module:factory.")]
+Teacher = Annotated[
+    str | None,
+    Option(
+        help="Folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, "
+        "or package.module:factory."
+    ),
+]
 Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one teacher call.")]
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]

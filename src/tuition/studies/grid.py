@@ -32,7 +32,7 @@ COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make anoth
 
 
 class Pair(Settings):
-    """A teacher (an architecture, a folder made by `tuition teach`, or package.module:factory) and a student."""
+    """A teacher (an architecture to train, or what `tuition ask --teacher` takes) and a student."""
 
     teacher: str
     student: str

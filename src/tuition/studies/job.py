@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
+from tuition.training.fit import pick_device
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
 
@@ -48,7 +49,11 @@ class TeachSettings(DataSettings):
 class AskSettings(DataSettings):
     """What is asked: which inputs, of which teacher, answered into which store, for how much."""
 
-    teacher: str | None = Field(None, description="folder made by `tuition teach`, or package.module:factory")
+    teacher: str | None = Field(
+        None,
+        description="a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, "
+        "or package.module:factory",
+    )
     calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
     budget: int | None = Field(
         None, ge=0, description="most calls ever paid for this teacher in this store; by default no limit but the calls"
@@ -127,14 +132,23 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
     return rest[chosen], validation
 
 
+KINDS: dict[str, Callable[[str], Teacher]] = {
+    "onnx": teachers.from_onnx,
+    "timm": teachers.from_timm,
+    "transformers": teachers.from_transformers,
+}
+
+
 def find_teacher(name: str) -> Teacher:
-    """A teacher by the folder that `tuition teach` made, or by `package.module:factory`.
+    """A teacher by the folder that `tuition teach` made, by a kind of `KINDS` and its name, or by `module:factory`.
 
     Raises:
-        UserError: nothing of that name, or the factory returned no teacher.
+        UserError: nothing of that name, a missing extra, or the factory returned no teacher.
     """
+    module_name, _, attribute = name.partition(":")
     if ":" in name and not Path(name).exists():
-        module_name, _, attribute = name.partition(":")
+        if module_name in KINDS:
+            return _of_kind(module_name, str(Path(attribute).resolve()) if Path(attribute).exists() else attribute)
         try:
             factory = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
@@ -150,6 +164,11 @@ def find_teacher(name: str) -> Teacher:
             )
         return made
     return _taught(str(Path(name).resolve()))
+
+
+@lru_cache(maxsize=4)
+def _of_kind(kind: str, name: str) -> Teacher:
+    return KINDS[kind](name)
 
 
 @lru_cache(maxsize=4)
@@ -207,7 +226,7 @@ def ask(
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
-    if isinstance(teacher, TorchTeacher):
+    if is_local(teacher):
         _answer(teacher, asked.inputs, 1)  # what is wrong with it is found before a call is paid
     store = ResponseStore(settings.store)
     answered = store.ask(
@@ -316,21 +335,32 @@ def _described(settings: DistillSettings, teacher: str, fingerprint: str) -> dic
 
 
 def the_teacher(settings: AskSettings) -> Teacher:
+    """The teacher; a model of PyTorch on the device of training, where answers and maps take seconds."""
     if settings.teacher is None:
-        raise UserError("name a teacher: a folder made by `tuition teach`, or package.module:factory.")
-    return find_teacher(settings.teacher)
+        described = type(settings).model_fields["teacher"].description
+        raise UserError(f"name a teacher: {described}.")
+    teacher = find_teacher(settings.teacher)
+    if isinstance(teacher, TorchTeacher):
+        teacher.model.to(pick_device(settings.device))
+    return teacher
 
 
-def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> dict[str, Tensor] | None:
+def is_local(teacher: Teacher) -> bool:
+    """Whether it computes here, so that it can be tried before calls are paid."""
+    return getattr(teacher, "local", False)
+
+
+def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> Mapping[str, Tensor] | None:
     """A local teacher's answer to a blank input, with the maps that are needed; a remote one would be paid for it."""
-    if not isinstance(teacher, TorchTeacher):
+    if not is_local(teacher):
         return None
-    layers = teacher_layers(settings.method, settings.student, settings.options)
-    return _answer(teacher.with_layers(layers), pool, 1)
+    if isinstance(teacher, TorchTeacher):
+        teacher = teacher.with_layers(teacher_layers(settings.method, settings.student, settings.options))
+    return _answer(teacher, pool, 1)
 
 
-def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
-    """What a local teacher says to blank inputs.
+def _answer(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
+    """What a local teacher says to blank inputs, or to a text of the pool.
 
     Raises:
         UserError: it cannot read such inputs, or its answers are not what a pool like this needs.
@@ -342,23 +372,26 @@ def _answer(teacher: TorchTeacher, pool: Pool, count: int) -> dict[str, Tensor]:
         raise UserError(
             f"the teacher cannot answer inputs of {pool.name} ({why}); use a teacher of such data."
         ) from error
-    logits = answer.get("logits")
-    if logits is None or logits.ndim != 2:
-        raise UserError("the teacher must return logits of shape (n, classes); wrap it in a module that does.")
-    if not bool(logits.isfinite().all()):
-        raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
-    if logits.shape[1] < (pool.num_classes or 0):
+    vectors = answer.get("logits", answer.get("embedding"))
+    if vectors is None or vectors.ndim != 2:
         raise UserError(
-            f"the teacher answers with {logits.shape[1]} classes, but {pool.name} has {pool.num_classes}; "
+            "the teacher must return logits of shape (n, classes), or an embedding (n, width); wrap it in a module "
+            "that does."
+        )
+    if not bool(vectors.isfinite().all()):
+        raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
+    if "logits" in answer and vectors.shape[1] < (pool.num_classes or 0):
+        raise UserError(
+            f"the teacher answers with {vectors.shape[1]} classes, but {pool.name} has {pool.num_classes}; "
             "use a teacher of this data."
         )
     return answer
 
 
-def _blank(pool: Pool, count: int) -> Tensor:
+def _blank(pool: Pool, count: int) -> Tensor | list[str]:
     sample = pool[:1].asked()
     if not isinstance(sample, Tensor):
-        raise UserError("this teacher takes images or vectors, and the pool holds text.")
+        return sample * count
     return torch.zeros_like(sample).expand(count, *sample.shape[1:])
 
 
@@ -399,7 +432,7 @@ def plan(settings: AskSettings) -> Estimate:
     seconds = None
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency
-    elif isinstance(teacher, TorchTeacher):
+    elif is_local(teacher):
         _answer(teacher, asked, settings.ask_batch)
         begun = time.perf_counter()
         _answer(teacher, asked, settings.ask_batch)

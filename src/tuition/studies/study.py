@@ -28,8 +28,6 @@ from tuition.studies.executor import run_parallel
 from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, images, plan
 from tuition.studies.job import DistillSettings
 from tuition.studies.records import Record
-from tuition.teachers import Teacher
-from tuition.teachers.local import TorchTeacher
 from tuition.training import Student, files
 from tuition.training.fit import pick_device
 
@@ -147,7 +145,7 @@ def train(task: Job) -> tuple[dict[str, Any], list[float] | None] | None:
     settings = task.settings
     try:
         watch()
-        teacher = _teacher(settings)
+        teacher = job.the_teacher(settings)
         transfer, validation = job.ask(settings, teacher)
         transfer = job.complete(settings, teacher, transfer)
         run = job.train_student(settings, transfer, validation, task.folder, watch)
@@ -311,18 +309,10 @@ def _pay(wanted: Sequence[DistillSettings], watch: Progress) -> None:
     if not any(new for new, _ in calls(wanted).values()):
         return
     for settings in _asks(wanted):
-        teacher = _teacher(settings)
+        teacher = job.the_teacher(settings)
         transfer, _ = job.ask(settings, teacher, partial(watch, "calls"))
         if settings.paid_mixes:
             job.complete(settings, teacher, transfer)
-
-
-def _teacher(settings: DistillSettings) -> Teacher:
-    """The teacher; one of our own on the device of training, where answers and maps take seconds."""
-    teacher = job.the_teacher(settings)
-    if isinstance(teacher, TorchTeacher):
-        teacher.model.to(pick_device(settings.device))
-    return teacher
 
 
 def _make(now: Plan, book: Book, folders: Mapping[str, str], workers: int | None, deadline: float) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def check(
     pool: Pool,
     objective: str | Objective,
     *,
-    answer: dict[str, Tensor] | None,
+    answer: Mapping[str, Tensor] | None,
     test: Pool | None = None,
     seed: int = 0,
     out: str | Path | None = None,

@@ -1,0 +1,112 @@
+"""Teachers by name, and what is found out about local ones before a call is paid."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
+
+from tuition import ResponseStore, data, models, teachers
+from tuition.cli import app
+from tuition.errors import UserError
+from tuition.studies import job
+from tuition.training import Student
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A graph for the digits, in the folder where we stand."""
+    monkeypatch.chdir(tmp_path)
+    plain = models.Preprocess([0.0], [1.0])
+    model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
+    return Student(model, plain, input_shape=(1, 8, 8)).export(tmp_path / "teacher.onnx")
+
+
+def test_a_kind_and_a_name_are_a_teacher(onnx_file: Path) -> None:
+    assert job.find_teacher("onnx:teacher.onnx").fingerprint == teachers.from_onnx(onnx_file).fingerprint
+    assert job.find_teacher("onnx:teacher.onnx") is job.find_teacher(f"onnx:{onnx_file}"), "made once"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnx:none.onnx", r"there is no file none\.onnx"),
+        ("transformers:none", "none is no folder here, and cannot be had from the hub"),
+        ("keras:resnet", "cannot be imported"),
+    ],
+)
+def test_names_of_nothing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=message):
+        job.find_teacher(name)
+
+
+def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("timm", "transformers"):
+        monkeypatch.setitem(sys.modules, kind, None)
+        with pytest.raises(UserError, match=rf"pip install 'tuition\[{kind}\]'"):
+            job.find_teacher(f"{kind}:some-model")
+
+
+def test_the_command_line_asks_a_teacher_by_kind(onnx_file: Path) -> None:
+    """And the plan, which measures its time."""
+    options = ["ask", "--data", "digits", "--teacher", "onnx:teacher.onnx", "--calls", "24"]
+    planned = CliRunner().invoke(app, [*options, "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert "give --set seconds_per_call" not in planned.output
+    assert not Path("responses.db").exists()
+    asked = CliRunner().invoke(app, options)
+    assert asked.exit_code == 0, asked.output
+    assert f"24 answers of {teachers.from_onnx(onnx_file).name}" in asked.output
+    usage = ResponseStore("responses.db").accounts(teachers.from_onnx(onnx_file).name)
+    assert usage.paid == 24
+
+
+def settings(**changes: object) -> job.AskSettings:
+    return job.AskSettings.model_validate({"calls": 24, "store": "responses.db"} | changes)
+
+
+def test_a_local_teacher_that_does_not_fit_is_paid_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs, labels = load_digits(return_X_y=True)
+    narrow = teachers.from_sklearn(LogisticRegression(max_iter=20).fit(inputs[:300, :5], labels[:300]))
+    few = teachers.from_sklearn(LogisticRegression(max_iter=20).fit(inputs[labels < 3] / 16, labels[labels < 3]))
+    for teacher, message in [
+        (narrow, r"cannot answer inputs of digits train \(the estimator failed with ValueError"),
+        (few, "answers with 3 classes, but digits train has 10"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            job.ask(settings(), teacher)
+    assert not Path("responses.db").exists()
+
+
+def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pool = data.from_tensors([f"text {i}" for i in range(40)], np.arange(40) % 4)
+    monkeypatch.setattr(job, "load_data", lambda *arguments: pool)
+
+    class Encoder(torch.nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"embedding": lengths * self.value}
+
+    class Lengths:
+        def __call__(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    def teacher(value: float) -> teachers.Teacher:
+        return teachers.local.TorchTeacher(Encoder(value), f"lengths {value}", Lengths())
+
+    answered, _ = job.ask(settings(), teacher(2.0))
+    assert answered.responses["embedding"][:, 1].tolist() == [2.0] * 24
+    with pytest.raises(UserError, match="NaN or infinity"):
+        job.ask(settings(), teacher(float("nan")))
+    with pytest.raises(UserError, match=r"cannot answer inputs of tensors \(a PyTorch teacher takes images"):
+        job.ask(settings(), teachers.from_torch(torch.nn.Linear(2, 4)))
