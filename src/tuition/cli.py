@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -48,6 +49,17 @@ Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one 
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]
 Cost = Annotated[float | None, Option("--cost-per-call", help="Price of one call, in any currency.")]
+
+
+class Executor(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+Spread = Annotated[
+    Executor,
+    Option("--executor", help="local: this machine. ray: the Ray cluster at RAY_ADDRESS, or that of this machine."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -122,11 +134,13 @@ def ask(
     budget: Budget = None,
     select: Annotated[str | None, Option(help="random, stratified, k-centre or medoids.")] = None,
     cost_per_call: Cost = None,
+    executor: Spread = Executor.local,
+    workers: Annotated[int | None, Option(min=1, help="With ray: processes at a time; by default one a core.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
-    from tuition.studies import job
+    from tuition.studies import job, labelling
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
@@ -134,8 +148,15 @@ def ask(
     if dry_run:
         _print_plan(job.plan(settings))
         return
+    known = job.the_teacher(settings)
+    if executor == Executor.ray:
+        with _progress("calls") as advance:
+            accounts = labelling.ask(settings, known, workers=workers, progress=advance)
+        say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {known.name} are in the store.")
+        _print_accounts(accounts, settings.cost_per_call)
+        return
     with _progress("calls") as advance:
-        transfer, validation = job.ask(settings, job.the_teacher(settings), advance)
+        transfer, validation = job.ask(settings, known, advance)
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
     _say_further(validation)
     _print_accounts(transfer.accounts, settings.cost_per_call)
@@ -195,6 +216,7 @@ def study(
     ] = None,
     accounting: Annotated[str | None, Option(help="published, matched or both.")] = None,
     workers: Annotated[int | None, Option(min=1, help="Runs at a time; by default one a core.")] = None,
+    executor: Spread = Executor.local,
     continue_from: Annotated[
         list[Path] | None, Option(help="Another study's folder; its runs are not repeated.")
     ] = None,
@@ -226,7 +248,7 @@ def study(
         return
     minutes = math.inf if max_minutes is None else max_minutes
     with _phases() as progress:
-        found = studies.run(chosen, out, minutes=minutes, progress=progress, **shared)
+        found = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
     studies.note_command(out, sys.argv[1:])
     for record in found.failed:
         say(f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}")

@@ -138,6 +138,17 @@ def send_all(
         raise trouble
 
 
+def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Callable[[Flight, Any], str | None]:
+    """What `send_all` takes answers with: those that are well are stored, vectors in `dtype`."""
+
+    def take(flight: Flight, answer: Any) -> str | None:
+        outputs, keep, wrong = check(answer, len(flight.digests), ledger.layers, classes)
+        kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, dtype)
+        return ledger.record(flight, [flight.digests[row] for row in keep], kept) or wrong
+
+    return take
+
+
 def check(
     answer: Any, rows: int, layers: Sequence[str], classes: int | None = None
 ) -> tuple[dict[str, Tensor], list[int], str | None]:

@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from tuition.errors import UserError
 
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
@@ -61,12 +61,15 @@ responses = _table(
     _column("blob_row"),
     sqlite_with_rowid=False,  # half the size
 )
-# An ask under way, and the digests it means to send, joined; gone when the ask ends.
+COUNTED = ("whole", "paid", "failed", "unknown")
+# An ask under way, and the digests it means to send, joined; gone when the ask ends. A part of an ask names the owner
+# of the whole, whose plan it shares and whose counts it adds to.
 asks = _table(
     "asks",
     _column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
     _column("teacher_id"),
     _column("plan", sa.LargeBinary),
+    *map(_count, COUNTED),
 )
 # A request reserved and not yet settled: it counts against the budget, and nobody else sends its inputs.
 flights = _table(
@@ -86,6 +89,7 @@ MIGRATIONS = {  # from each version to the next
         f"ALTER TABLE {teachers.name} ADD COLUMN cost DOUBLE PRECISION DEFAULT 0 NOT NULL",
         f"ALTER TABLE {flights.name} ADD COLUMN price DOUBLE PRECISION DEFAULT 0 NOT NULL",
     ],
+    2: [f"ALTER TABLE {asks.name} ADD COLUMN {count} BIGINT DEFAULT 0 NOT NULL" for count in COUNTED],
 }
 
 
@@ -162,13 +166,19 @@ class Database:
         finally:
             path.unlink(missing_ok=True)
 
-    def is_dead(self, connection: Connection, number: int) -> bool:
-        """Whether the asker of this number is gone. Not for one's own number."""
-        if not self.is_sqlite:
-            free = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(number)))
-            if free:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
-            return bool(free)
+    def dead(self, connection: Connection, numbers: Sequence[int]) -> list[int]:
+        """Those of these askers, one's own number not among them, that are gone."""
+        if self.is_sqlite:
+            return [number for number in numbers if self._is_free(number)]
+        # One question for all of them, for every request of every asker puts it.
+        found = sa.select(sa.func.unnest(sa.cast(numbers, sa.ARRAY(sa.BigInteger))).label("number")).subquery()
+        free = sa.select(found.c.number).where(sa.func.pg_try_advisory_lock(found.c.number))
+        gone = list(connection.scalars(free))
+        for number in gone:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+        return gone
+
+    def _is_free(self, number: int) -> bool:
         path = self._lock_path(number)
         if not path.exists():
             return True

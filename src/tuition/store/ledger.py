@@ -33,6 +33,7 @@ class Ledger:
     Attributes:
         budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
         price: of one call.
+        whole: the owner of the ask that this one is a part of; 0 where it is no part.
         accounts: the calls of this ask so far; what it serves is set by its owner.
         stored: how many answers it has stored.
     """
@@ -47,15 +48,19 @@ class Ledger:
         budget: int,
         store_budget: int | None,
         price: float,
+        whole: int = 0,
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
         self.name, self.fingerprint = teacher.name, teacher.fingerprint
         self.layers: tuple[str, ...] = tuple(getattr(teacher, "layers", ()))
         self.budget, self.store_budget, self.price = budget, store_budget, price
+        self.whole = whole
         self.teacher_id, self.stored, self.accounts = 0, 0, Accounts()
 
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
         """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
+
+        The budget of a part is the whole's, which has announced it already.
 
         Raises:
             BudgetError: they do not all fit in the budget.
@@ -67,10 +72,10 @@ class Ledger:
             stored = located(self.connection, self.teacher_id, digests)
             check_layers(self.connection, self.teacher_id, stored, self.layers)
             new = [digest for digest in digests if again or digest not in stored]
-            if new:
+            if new and not self.whole:
                 self._check_plans(new)
-            row = {"owner": self.owner, "teacher_id": self.teacher_id, "plan": b"".join(new)}
-            self.connection.execute(asks.insert().values(row))
+            row = {"owner": self.owner, "teacher_id": self.teacher_id, "whole": self.whole}
+            self.connection.execute(asks.insert().values(**row, plan=b"" if self.whole else b"".join(new)))
         return new
 
     def reserve(self, digests: Sequence[bytes], *, again: bool = False) -> tuple[Flight | None, list[bytes]]:
@@ -83,8 +88,10 @@ class Ledger:
         """
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection, self.owner)
-            if self.connection.scalar(sa.select(asks.c.owner).where(asks.c.owner == self.owner)) is None:
-                raise UserError("another process took this ask for dead, because its lock was removed; run it again.")
+            needed = {self.owner, self.whole or self.owner}
+            known = sa.select(sa.func.count()).where(asks.c.owner.in_(needed))
+            if self.connection.scalar(known) != len(needed):
+                raise UserError("this ask, or the one it is a part of, was taken for dead by another; run it again.")
             stored = {} if again else located(self.connection, self.teacher_id, digests)
             flying = in_flight(self.connection, self.teacher_id)
             busy = [digest for digest in digests if digest in flying and digest not in stored]
@@ -116,6 +123,13 @@ class Ledger:
                 self.stored += len(digests)
         return wrong
 
+    def collect(self) -> None:
+        """Add what the parts of this ask have cost to its accounts; those that are dead are settled first."""
+        with self.database.write(self.connection):
+            settle_dead(self.database, self.connection, self.owner)
+            counts = sa.select(asks.c.paid, asks.c.failed, asks.c.unknown).where(asks.c.owner == self.owner)
+            self.accounts += Accounts(**self.connection.execute(counts).one()._mapping)
+
     def close(self) -> None:
         """End the ask. What is still in flight is paid and unknown."""
         with self.database.write(self.connection):
@@ -127,7 +141,7 @@ class Ledger:
         """Count a flight, unless it was counted already (by this very call, before it was interrupted)."""
         if not self.connection.execute(flights.delete().where(flights.c.id == flight.id)).rowcount:
             return False
-        add(self.connection, self.teacher_id, accounts, self.price)
+        add(self.connection, self.teacher_id, accounts, self.price, self.whole)
         self.accounts += accounts
         return True
 
@@ -135,7 +149,7 @@ class Ledger:
         """Whether all that living askers mean to send fits together with what is paid."""
         paid = {row.id: row.paid for row in self.connection.execute(sa.select(teachers.c.id, teachers.c.paid))}
         others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in paid}
-        others[self.teacher_id] -= set(new)
+        others[self.teacher_id].difference_update(new)
         for whose, ids, budget in (
             (f"teacher {self.name!r}", [self.teacher_id], self.budget),
             ("the whole store", list(paid), self.store_budget),
@@ -165,27 +179,31 @@ class Ledger:
 
 def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> None:
     """End the asks of dead askers. Inside a writing transaction, as all below."""
-    for owner in connection.scalars(sa.select(asks.c.owner)).all():
-        if owner != mine and database.is_dead(connection, owner):
-            end_ask(connection, owner)
+    others = [owner for owner in connection.scalars(sa.select(asks.c.owner)) if owner != mine]
+    for owner in database.dead(connection, others) if others else []:
+        end_ask(connection, owner)
 
 
 def end_ask(connection: Connection, owner: int) -> int:
     """End an ask; what it had in flight is paid and unknown. Returns how many calls that was."""
     query = sa.select(flights.c.teacher_id, flights.c.calls, flights.c.price).where(flights.c.owner == owner)
     lost = connection.execute(query).all()
+    whole = connection.scalar(sa.select(asks.c.whole).where(asks.c.owner == owner)) or 0
     for teacher_id, calls, price in lost:
-        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), price)
+        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), price, whole)
     connection.execute(flights.delete().where(flights.c.owner == owner))
     connection.execute(asks.delete().where(asks.c.owner == owner))
     return sum(calls for _, calls, _ in lost)
 
 
-def add(connection: Connection, teacher_id: int, accounts: Accounts, price: float = 0.0) -> None:
-    """Add to a teacher's accounts, calls being paid at a price each."""
+def add(connection: Connection, teacher_id: int, accounts: Accounts, price: float = 0.0, whole: int = 0) -> None:
+    """Add to a teacher's accounts, calls being paid at a price each, and to those of the ask that this is a part of."""
     changes = {name: teachers.c[name] + count for name, count in accounts.as_dict().items()}
     changes["cost"] = teachers.c.cost + accounts.paid * price
     connection.execute(teachers.update().where(teachers.c.id == teacher_id).values(changes))
+    if whole:
+        counts = {name: asks.c[name] + getattr(accounts, name) for name in ("paid", "failed", "unknown")}
+        connection.execute(asks.update().where(asks.c.owner == whole).values(counts))
 
 
 def planned(connection: Connection, teacher_id: int) -> set[bytes]:

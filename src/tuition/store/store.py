@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,9 +11,6 @@ from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, TransferSet
 from tuition.errors import UserError
 from tuition.teachers.protocol import Teacher
-
-if TYPE_CHECKING:
-    from tuition.store.ledger import Flight
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class ResponseStore:
                 (that counts as paid). What was answered well before and beside it is stored.
             UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
         """
-        from tuition.store import asking, payload, reading
+        from tuition.store import asking, reading
 
         for value, least, what in (
             (budget, 0, "budget"),
@@ -104,11 +100,6 @@ class ResponseStore:
             if value < least:
                 raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
 
-        def take(flight: Flight, answer: Any) -> str | None:
-            outputs, keep, wrong = asking.check(answer, len(flight.digests), ledger.layers, pool.num_classes)
-            kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, self.dtype)
-            return ledger.record(flight, [flight.digests[row] for row in keep], kept) or wrong
-
         prices = {"budget": budget, "store_budget": self.budget, "price": cost_per_call or 0.0}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
@@ -117,7 +108,7 @@ class ResponseStore:
                 teacher,
                 pool,
                 new,
-                take,
+                asking.recorder(ledger, self.dtype, pool.num_classes),
                 batch_size=batch_size,
                 concurrency=concurrency,
                 retries=retries,

@@ -109,9 +109,7 @@ def _ending(exitcode: int | None) -> str:
 
 def _work(pipe: Connection, function: Callable[[Any], Any], threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for a torch that is imported later
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     while (job := pipe.recv()) is not None:
         try:  # to pickle, too
             answer = ForkingPickler.dumps((function(job), None))
@@ -120,6 +118,12 @@ def _work(pipe: Connection, function: Callable[[Any], Any], threads: int) -> Non
         except Exception:
             answer = ForkingPickler.dumps((None, traceback.format_exc()))
         pipe.send_bytes(answer)
+
+
+def use_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for a torch that is imported later
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
 
 
 def _end_with_parent() -> None:

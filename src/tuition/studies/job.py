@@ -226,8 +226,7 @@ def ask(
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
-    if is_local(teacher):
-        _answer(teacher, asked.inputs, 1)  # what is wrong with it is found before a call is paid
+    check_answer(teacher, asked.inputs)
     store = ResponseStore(settings.store)
     answered = store.ask(
         teacher,
@@ -357,6 +356,12 @@ def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> Ma
     if isinstance(teacher, TorchTeacher):
         teacher = teacher.with_layers(teacher_layers(settings.method, settings.student, settings.options))
     return _answer(teacher, pool, 1)
+
+
+def check_answer(teacher: Teacher, pool: Pool) -> None:
+    """Find out what is wrong with a local teacher before a call is paid; as `_answer`."""
+    if is_local(teacher):
+        _answer(teacher, pool, 1)
 
 
 def _answer(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:

@@ -22,7 +22,7 @@ from tuition import models
 from tuition.data import Pool
 from tuition.errors import UserError
 from tuition.store import ResponseStore
-from tuition.studies import job
+from tuition.studies import cluster, job
 from tuition.studies.book import Book, record_of
 from tuition.studies.executor import run_parallel
 from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, images, plan
@@ -30,6 +30,7 @@ from tuition.studies.job import DistillSettings
 from tuition.studies.records import Record
 from tuition.training import Student, files
 from tuition.training.fit import pick_device
+from tuition.training.run import versions
 
 LITTLE = 20_000  # images of a run that is sooner made again than kept in checkpoints
 Progress = Callable[[str, int, int], None]  # called with what is counted, how much of it is done, and the total
@@ -57,6 +58,7 @@ def run(
     workers: int | None = None,
     retry: bool = False,
     minutes: float = math.inf,
+    executor: str = "local",
     progress: Progress | None = None,
 ) -> Summary:
     """Make every run of a study that is not known yet; it stands in OUT/runs.csv as soon as it has ended.
@@ -70,6 +72,8 @@ def run(
         workers: runs at a time; by default one a core.
         retry: make failed runs again.
         minutes: stop after so long, and leave the rest to the next call.
+        executor: "local" for processes of this machine, "ray" for the nodes of a Ray cluster. These need `out`, the
+            teachers' folders and the data at the same paths, and a store in PostgreSQL; this process writes runs.csv.
 
     Raises:
         UserError: settings, data or teachers that do not fit, or a budget that does not suffice; nothing is asked then.
@@ -83,6 +87,9 @@ def run(
             raise DeadlineError
 
     study, folders = place(study, out, teachers)
+    if executor == "ray":
+        cluster.check_store(study.settings["store"])
+        cluster.connect()
     book = Book(study, out, continue_from, retry=retry)
     made = 0
     try:
@@ -94,12 +101,14 @@ def run(
         wanted = [at_hand(trial.settings, folders) for trial in (*now.ready, *now.later)]
         check(wanted)
         out.mkdir(parents=True, exist_ok=True)
+        if executor == "ray" and wanted:
+            _check_nodes(wanted, out)
         _pay(wanted, watch)
         while now.ready:
             book.write(now.ends)
             total = made + len(now.ready) + len(now.later)
             watch("runs", made, total)
-            for _ in _make(now, book, folders, workers, deadline):
+            for _ in _make(now, book, folders, workers, deadline, executor):
                 made += 1
                 show("runs", made, total)
             now = plan(study, book.find, identify)
@@ -201,8 +210,9 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
         name: name if ":" in name else str((out / "teachers" / name).resolve()) for name in named if name not in folders
     }
     settings = {"data": "digits", "store": str(out / "responses.db"), **study.settings}
-    if Path(settings["data"]).is_dir():
-        settings["data"] = str(Path(settings["data"]).resolve())
+    for name in ("data", "features"):
+        if settings.get(name) is not None and Path(settings[name]).is_dir():
+            settings[name] = str(Path(settings[name]).resolve())
     return study.model_copy(update={"pairs": pairs, "settings": settings}), folders
 
 
@@ -267,6 +277,28 @@ def check(wanted: Iterable[DistillSettings]) -> None:
         job.preflight(settings, None)
 
 
+def _check_nodes(wanted: Sequence[DistillSettings], out: Path) -> None:
+    """Refuse nodes of the cluster on which the runs would be others."""
+    places = list({(s.teacher, s.data, s.test, s.size): s for s in wanted}.values())
+    here = _look(places, out.absolute())
+    for node, there in cluster.on_every_node(_look, places, out.absolute()).items():
+        for what, value in here.items():
+            if there.get(what) != value:
+                raise UserError(f"node {node} of the cluster has another {what} than this machine; give it the same.")
+
+
+def _look(places: Sequence[DistillSettings], out: Path) -> dict[str, str]:
+    """All that runs depend on beside their settings, as this machine has it."""
+    if not out.is_dir():
+        raise UserError(f"it does not see {out}; put the study's folder where all nodes see it.")
+    found = {f"version of {name}": version for name, version in versions().items()}
+    for settings in places:
+        ResponseStore(settings.store)
+        found[f"teacher {settings.teacher}"] = job.the_teacher(settings).fingerprint
+        found[f"content of {settings.data}"] = _content(settings.data, settings.test, settings.size)
+    return found
+
+
 def _asks(wanted: Iterable[DistillSettings]) -> list[DistillSettings]:
     """Settings that between them ask all that `wanted` do; random draws of one seed are nested."""
 
@@ -315,12 +347,14 @@ def _pay(wanted: Sequence[DistillSettings], watch: Progress) -> None:
             job.complete(settings, teacher, transfer)
 
 
-def _make(now: Plan, book: Book, folders: Mapping[str, str], workers: int | None, deadline: float) -> Iterator[Record]:
+def _make(
+    now: Plan, book: Book, folders: Mapping[str, str], workers: int | None, deadline: float, executor: str
+) -> Iterator[Record]:
     """Make the runs that are ready, and write each down as it ends. What time did not suffice for is left out."""
     ends: dict[str, dict[End, Trial]] = defaultdict(dict)
     for end, trial in now.ends.items():
         ends[end.key][end] = trial
-    gpus = torch.cuda.device_count()
+    gpus = 0 if executor == "ray" else torch.cuda.device_count()
     jobs = []
     for i, trial in enumerate(now.ready):
         share = {"device": f"cuda:{i % gpus}"} if gpus > 1 and trial.settings.device == "auto" else {}
@@ -329,10 +363,11 @@ def _make(now: Plan, book: Book, folders: Mapping[str, str], workers: int | None
         name = hashlib.sha256(f"{trial.key} {settings.data} {settings.teacher}".encode()).hexdigest()[:32]
         if settings.log_dir is not None:
             log = f"{trial.row}-{settings.calls}-seed{settings.seed}-{trial.key[:8]}"
-            settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir) / log)})
-        folder = book.out / "unfinished" / name if images(settings) > LITTLE else None
+            settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
+        folder = book.out.absolute() / "unfinished" / name if images(settings) > LITTLE else None
         jobs.append(Job(settings, folder, deadline, book.wants_spectra))
-    with closing(run_parallel(train, jobs, workers=workers)) as outcomes:  # type: ignore[type-var]
+    spread = cluster.run_on_cluster if executor == "ray" else run_parallel
+    with closing(spread(train, jobs, workers=workers)) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.result is None and outcome.error is None:
                 continue  # its time was up

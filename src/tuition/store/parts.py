@@ -1,0 +1,84 @@
+"""One ask made in parts by several processes, on one machine or many: one budget, and exact accounts of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tuition.data.pool import Pool
+from tuition.data.transfer import Accounts
+from tuition.store import asking
+from tuition.store.store import ResponseStore
+from tuition.teachers.protocol import Teacher
+
+
+@dataclass
+class Whole:
+    """An ask that is announced, and made in parts.
+
+    Attributes:
+        number: what its parts name it by.
+        rows: of the pool, those to send: each input that is not stored, once.
+        accounts: of all parts, killed ones included, once the ask is over: paid - unknown + served = rows of the pool.
+    """
+
+    number: int
+    rows: list[int]
+    accounts: Accounts
+
+
+@contextmanager
+def announced(
+    store: ResponseStore, teacher: Teacher, pool: Pool, *, budget: int, cost_per_call: float | None = None
+) -> Iterator[Whole]:
+    """Reserve the budget of a whole ask for as long as its parts are asked by `ask_part`, here or elsewhere.
+
+    Raises:
+        BudgetError: the whole does not fit in the budget; nothing was asked.
+        UserError: as for `ResponseStore.ask`.
+    """
+    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
+    with asking.opened(store.database, teacher, **prices) as ledger:
+        first: dict[bytes, int] = {}
+        for row, digest in enumerate(pool.digests):
+            first.setdefault(digest, row)
+        whole = Whole(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts())
+        yield whole
+        ledger.collect()
+        ledger.accounts += Accounts(served=len(pool) - ledger.accounts.paid + ledger.accounts.unknown)
+        whole.accounts = ledger.accounts
+
+
+def ask_part(
+    store: ResponseStore,
+    teacher: Teacher,
+    pool: Pool,
+    whole: int,
+    *,
+    budget: int,
+    batch_size: int,
+    concurrency: int = 1,
+    retries: int = 5,
+    cost_per_call: float | None = None,
+) -> None:
+    """Ask about a part of an announced ask: different inputs, in requests of `batch_size`, `concurrency` at a time.
+
+    What an earlier attempt at this part has stored is not asked again; what that had in flight when it was killed is
+    paid, unknown, and asked again.
+
+    Raises:
+        UserError: as for `ResponseStore.ask`; also if the whole is over, or died.
+    """
+    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
+    with asking.opened(store.database, teacher, whole=whole, **prices) as ledger:
+        asking.send_all(
+            ledger,
+            teacher,
+            pool,
+            ledger.open(pool.digests),
+            asking.recorder(ledger, store.dtype, pool.num_classes),
+            batch_size=batch_size,
+            concurrency=concurrency,
+            retries=retries,
+        )

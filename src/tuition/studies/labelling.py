@@ -1,0 +1,112 @@
+"""`tuition ask` on a Ray cluster: one ask in parts, each asked by whichever node is free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tuition.data import Accounts, Pool
+from tuition.errors import UserError
+from tuition.store import ResponseStore
+from tuition.store.parts import announced, ask_part
+from tuition.studies import cluster, job
+from tuition.studies.job import AskSettings
+from tuition.studies.mixes import UNLIMITED
+from tuition.teachers import Teacher
+
+REQUESTS = 16  # of a part, one after another, at most
+
+
+def ask(
+    settings: AskSettings,
+    teacher: Teacher,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accounts:
+    """Ask all that `job.ask` would, by the nodes of the cluster, and leave the answers in the store.
+
+    Inputs travel with the parts, so that nodes need the teacher and a way to the store, but no data.
+
+    Raises:
+        UserError: as `job.ask`; a node without the teacher or the store. What was answered well is stored.
+    """
+    cluster.check_store(settings.store)
+    asked = job.question(settings)
+    job.check_answer(teacher, asked.inputs)
+    for node, fingerprint in cluster.on_every_node(_look, settings).items():
+        if fingerprint != teacher.fingerprint:
+            raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
+    store, failed, done = ResponseStore(settings.store), list[str](), 0
+    with announced(
+        store, teacher, asked.inputs, budget=_budget(settings), cost_per_call=settings.cost_per_call
+    ) as whole:
+        # Four parts for each worker, for balance, or more.
+        batch = settings.ask_batch * settings.concurrency
+        requests = math.ceil(len(whole.rows) / (4 * batch * (workers or cluster.cores())))
+        size = batch * min(requests, REQUESTS)
+
+        def parts() -> Iterator[Part]:
+            for start in range(0, len(whole.rows), size):
+                if failed:
+                    return  # those under way go on to their ends, for what they have in flight is paid
+                yield Part(settings, asked.inputs[whole.rows[start : start + size]].without_labels, whole.number)
+
+        on_gpu = settings.device != "cpu"
+        with closing(cluster.run_on_cluster(send, parts(), workers=workers, on_gpu=on_gpu)) as outcomes:  # type: ignore[type-var]
+            for outcome in outcomes:
+                done += outcome.result or 0
+                if outcome.error is not None:
+                    failed.append(outcome.error)
+                if progress is not None:
+                    progress(done, len(whole.rows))
+        if failed:
+            raise UserError(failed[0]) if "\n" not in failed[0] else RuntimeError(failed[0])
+    return whole.accounts
+
+
+# -- on a node ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Different inputs to ask about, and the number of the ask that they are a part of."""
+
+    settings: AskSettings
+    inputs: Pool
+    whole: int
+
+
+def send(part: Part) -> int:
+    """Ask about a part; returns how many inputs that were."""
+    settings = part.settings
+    ask_part(
+        ResponseStore(settings.store),
+        _teacher(settings.teacher or "", settings.device),
+        part.inputs,
+        part.whole,
+        budget=_budget(settings),
+        batch_size=settings.ask_batch,
+        concurrency=settings.concurrency,
+        cost_per_call=settings.cost_per_call,
+    )
+    return len(part.inputs)
+
+
+def _look(settings: AskSettings) -> str:
+    """The teacher's fingerprint, on a node that sees the store."""
+    ResponseStore(settings.store)
+    return job.the_teacher(settings).fingerprint
+
+
+@lru_cache(maxsize=1)
+def _teacher(name: str, device: str) -> Teacher:
+    """The teacher, loaded once for all parts."""
+    return job.the_teacher(AskSettings.of({"teacher": name, "device": device}))
+
+
+def _budget(settings: AskSettings) -> int:
+    return UNLIMITED if settings.budget is None else settings.budget
