@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from tuition.data import Accounts, Pool
 from tuition.errors import UserError
@@ -35,6 +36,9 @@ def ask(
         UserError: as `job.ask`; a node without the teacher or the store. What was answered well is stored.
     """
     cluster.check_store(settings.store)
+    kind, colon, place = (settings.teacher or "").rpartition(":")
+    if Path(place).exists():  # nodes stand elsewhere
+        settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
     asked = job.question(settings)
     job.check_answer(teacher, asked.inputs)
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
