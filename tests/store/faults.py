@@ -17,18 +17,19 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 import torch
@@ -39,6 +40,7 @@ from tuition.teachers import NotCharged, from_callable
 
 UNIVERSE = 1000  # different inputs
 COLUMNS = 5
+STOPPED = 130  # exit code after Ctrl-C
 PATIENCE = 1.0  # seconds an asker waits for an answer
 # What becomes of a request, how often, and whether the teacher bills it.
 FATES = {
@@ -55,7 +57,7 @@ FATES = {
 }
 REFUSED = ("429", "503", "no connection")
 UNKNOWN = ("dropped", "cut", "too late", "not JSON")
-
+FINGERPRINT = "the teacher behind HTTP"
 
 REPORT = (
     *("runs", "stores", "processes", "killed", "requests in flight when killed", "calls in flight when killed"),
@@ -77,10 +79,18 @@ class Desk(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, log: Path, seed: int) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, log: Path, seed: int, handler: type[Handler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.lock, self.open, self.random = threading.Lock(), 0, random.Random(seed)
+
+    def draw(self, fates: dict[str, tuple[float, bool]], question: dict[str, Any]) -> str:
+        """What becomes of a request; it is logged before anything of it is answered."""
+        with self.lock:
+            fate = self.random.choices(list(fates), [weight for weight, _ in fates.values()])[0]
+            event = question | {"fate": fate, "billed": fates[fate][1]}
+            os.write(self.log, json.dumps(event).encode() + b"\n")
+        return fate
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self.lock:
@@ -111,11 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         if len(body) < length:  # its asker was killed while sending
             return
         question = json.loads(body)
-        with self.server.lock:
-            names, weights = list(FATES), [weight for weight, _ in FATES.values()]
-            fate = self.server.random.choices(names, weights)[0]
-            event = question | {"fate": fate, "billed": FATES[fate][1]}
-            os.write(self.server.log, json.dumps(event).encode() + b"\n")
+        fate = self.server.draw(FATES, question)
         rows = [truth(number) for number in question["inputs"]]
         if fate in ("429", "503"):
             return self.reply(int(fate), {}, {"Retry-After": "0.02"} if fate == "429" else {})
@@ -148,8 +154,8 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def serve(log: Path, seed: int, port: Any) -> None:
-    desk = Desk(log, seed)
+def serve(log: Path, seed: int, handler: type[Handler], port: Any) -> None:
+    desk = Desk(log, seed, handler)
     port.send(desk.server_address[1])
     desk.serve_forever(poll_interval=0.05)
 
@@ -204,7 +210,7 @@ def teacher_of(errand: Errand) -> Any:
         finally:
             connection.close()
 
-    return from_callable(ask, fingerprint="the teacher behind HTTP", name="teacher")
+    return from_callable(ask, fingerprint=FINGERPRINT, name="teacher")
 
 
 def run_errand(errand: Errand, started: Any) -> None:
@@ -243,12 +249,24 @@ def run_errand(errand: Errand, started: Any) -> None:
 class Books:
     """One store, the teacher's log about it, and what was found in it before."""
 
+    refused: ClassVar[tuple[str, ...]] = REFUSED
+    unknown: ClassVar[tuple[str, ...]] = UNKNOWN
+    output: ClassVar[str] = "logits"
+
     url: str
     folder: Path
     budget: int
+    port: int
     stored: frozenset[int] = frozenset()
     seen: int = 0
     left: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def fingerprint(self) -> str:
+        return FINGERPRINT
+
+    def pool(self, numbers: list[int]) -> Pool:
+        return pool_of(numbers)
 
     def events(self, log: str) -> list[dict[str, Any]]:
         path = self.folder / log
@@ -268,8 +286,8 @@ class Books:
             calls[event["fate"]] += len(event["inputs"])
             calls["billed"] += len(event["inputs"]) * event["billed"]
         calls["no connection"] = sum(len(event["inputs"]) for event in noted if event["fate"] == "no connection")
-        unanswered = sum(calls[fate] for fate in UNKNOWN)
-        refused = sum(calls[fate] for fate in REFUSED)
+        unanswered = sum(calls[fate] for fate in self.unknown)
+        refused = sum(calls[fate] for fate in self.refused)
 
         require(accounts.paid <= self.budget, f"paid {accounts} over the budget of {self.budget}")
         require(calls["billed"] <= accounts.paid, f"billed {calls}, but paid {accounts}")
@@ -312,13 +330,13 @@ class Books:
         from tuition.store.entries import identify, located
         from tuition.store.reading import read
 
-        pool = pool_of(list(range(UNIVERSE)))
+        pool = self.pool(list(range(UNIVERSE)))
         with ResponseStore(self.url).database.read() as connection:
-            teacher_id = identify(connection, "teacher", "the teacher behind HTTP")
+            teacher_id = identify(connection, "teacher", self.fingerprint)
             stored = located(connection, teacher_id, pool.digests) if teacher_id else {}
             numbers = [number for number, digest in enumerate(pool.digests) if digest in stored]
             if numbers:
-                found = read(connection, teacher_id, [pool.digests[number] for number in numbers])["logits"]
+                found = read(connection, teacher_id, [pool.digests[number] for number in numbers])[self.output]
                 require(
                     torch.equal(found, torch.tensor([truth(number) for number in numbers])), "an answer was altered"
                 )
@@ -339,23 +357,34 @@ def wait_until_idle(port: int) -> None:
         time.sleep(0.02)
 
 
-def start(context: Any, errand: Errand) -> Any:
+def start(context: Any, run: Callable[[Errand, Any], None], errand: Errand) -> Any:
     """A process about to open its store."""
     ours, theirs = context.Pipe()
-    asker = context.Process(target=run_errand, args=(errand, theirs))
+    asker = context.Process(target=run, args=(errand, theirs))
     asker.start()
     ours.recv()
     return asker
 
 
-def trial(runs: int, runs_a_store: int, seed: int, folder: Path, new_store: Callable[[int], str]) -> Counter[str]:
+def trial(
+    runs: int,
+    runs_a_store: int,
+    seed: int,
+    folder: Path,
+    new_store: Callable[[int], str],
+    *,
+    handler: type[Handler] = Handler,
+    run_errand: Callable[[Errand, Any], None] = run_errand,
+    keep: type[Books] = Books,
+    signals: Sequence[int] = (signal.SIGKILL,),
+) -> Counter[str]:
     """All runs against stores from `new_store`; returns what happened in all."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["torch", "sqlalchemy.dialects.sqlite", "tuition.store.asking", "tuition.store.upkeep"]
     )
     ours, theirs = context.Pipe()
-    server = context.Process(target=serve, args=(folder / "log.jsonl", seed, theirs), daemon=True)
+    server = context.Process(target=serve, args=(folder / "log.jsonl", seed, handler, theirs), daemon=True)
     server.start()
     port = ours.recv()
     chance, total = random.Random(seed), Counter[str]()
@@ -363,7 +392,8 @@ def trial(runs: int, runs_a_store: int, seed: int, folder: Path, new_store: Call
         for number in range(0, runs, runs_a_store):
             kills = number // runs_a_store % 4 != 0
             # Sometimes the budget is too small for all, sometimes it leaves room for what is lost.
-            books = Books(new_store(number), folder, budget=chance.choice([UNIVERSE // 2, UNIVERSE, UNIVERSE * 8]))
+            budget = chance.choice([UNIVERSE // 2, UNIVERSE, UNIVERSE * 8])
+            books = keep(new_store(number), folder, budget, port)
             killed: set[str] = set()
             happened = Counter[str]()
             for run in range(number, min(runs, number + runs_a_store)):
@@ -371,18 +401,19 @@ def trial(runs: int, runs_a_store: int, seed: int, folder: Path, new_store: Call
                     Errand(f"{run}-{i}", books.url, port, folder, chance.getrandbits(32), books.budget)
                     for i in range(chance.choice([1, 4, 4]))
                 ]
-                askers = [start(context, errand) for errand in errands]
+                askers = [start(context, run_errand, errand) for errand in errands]
                 if kills:
                     now = time.monotonic()
                     for moment, asker in sorted(
                         ((now + chance.uniform(0, 0.8), a) for a in askers), key=lambda pair: pair[0]
                     ):
                         time.sleep(max(0.0, moment - time.monotonic()))
-                        asker.kill()
+                        if asker.is_alive():
+                            os.kill(asker.pid, chance.choice(signals))
                 for errand, asker in zip(errands, askers, strict=True):
                     asker.join(120)
-                    require(asker.exitcode in (0, -9), f"exit code {asker.exitcode}")
-                    if asker.exitcode == -9:
+                    require(asker.exitcode in (0, -signal.SIGKILL, STOPPED), f"exit code {asker.exitcode}")
+                    if asker.exitcode != 0:
                         killed.add(errand.asker)
                 wait_until_idle(port)
                 happened = books.compare(killed)
@@ -423,7 +454,11 @@ def main() -> None:
 
         total = trial(given.runs, given.runs_a_store, given.seed, folder, new_store)
     print(f"no difference in {given.runs} runs, {time.perf_counter() - start:.0f} s")
-    for what in REPORT:
+    tell(total, REPORT)
+
+
+def tell(total: Counter[str], report: Sequence[str]) -> None:
+    for what in report:
         print(f"{what:>34}: {total[what]}")
 
 
