@@ -3,7 +3,7 @@ PYTHON ?= python3
 OUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint
+.PHONY: demo test test-long test-peers lint
 
 demo: .venv/installed
 	$(BIN)/tuition demo --out $(OUT)
@@ -13,6 +13,10 @@ test: .venv/installed-dev
 
 test-long: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m long
+
+# Teachers against servers that others wrote, from an environment of their own, for they pin other versions.
+test-peers: .venv/installed-dev .venv-peers/installed
+	$(BIN)/pytest tests/teachers/test_peers.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -26,4 +30,9 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv-peers/installed: tests/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --requirement $<
 	touch $@
