@@ -42,7 +42,7 @@ Teacher = Annotated[
     str | None,
     Option(
         help="Folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, "
-        "or package.module:factory."
+        "openai:MODEL, v2:URL, or package.module:factory."
     ),
 ]
 Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one teacher call.")]

@@ -52,7 +52,7 @@ class AskSettings(DataSettings):
     teacher: str | None = Field(
         None,
         description="a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, "
-        "or package.module:factory",
+        "openai:MODEL, v2:URL, or package.module:factory",
     )
     calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
     budget: int | None = Field(
@@ -134,8 +134,10 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
 
 KINDS: dict[str, Callable[[str], Teacher]] = {
     "onnx": teachers.from_onnx,
+    "openai": teachers.from_openai,
     "timm": teachers.from_timm,
     "transformers": teachers.from_transformers,
+    "v2": teachers.from_v2,
 }
 
 
