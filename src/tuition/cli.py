@@ -366,10 +366,10 @@ def models(
         _print(table)
         return
     model = zoo.create(name, num_classes=classes, in_channels=channels)
-    if hasattr(model, "hashing"):
-        shape: tuple[int, ...] = (model.hashing.length,)
-    else:
-        shape = (channels,) if name.startswith("mlp_") else (channels, size, size)
+    shape: tuple[int, ...] = (channels,) if name.startswith("mlp_") else (channels, size, size)
+    hashing = getattr(model, "hashing", None)
+    if hashing is not None:
+        shape = (hashing.length,)
     title = f"{name}: {zoo.num_parameters(model):,} parameters"
     table = _table(title, "path", "module", "output", "parameters", text=3)
     for layer in zoo.describe(model, shape):

@@ -1,10 +1,15 @@
-"""What a student is worth: top-1, top-5, calibration error, agreement; a confusion matrix on request."""
+"""What a student is worth: top-1, top-5, calibration error, agreement; of embeddings, what is found by them.
+
+Embeddings (n, d) are compared by cosine similarity; all figures are in percent.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.errors import UserError
@@ -96,3 +101,106 @@ def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Counts (k, k): row = label, column = prediction; labels are below k."""
     index = labels.cpu() * num_classes + predicted.cpu()
     return torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+# -- agreement and embeddings ------------------------------------------------------------------------------------------
+
+
+def agreement(student: Tensor, teacher: Tensor, output: Literal["logits", "embedding"]) -> float:
+    """How far two outputs (n, ...) say the same: share of equal classes, or `similarity_agreement`, in percent."""
+    if output == "embedding":
+        return similarity_agreement(student, teacher)
+    return percent(student.argmax(dim=1) == teacher.argmax(dim=1))
+
+
+def similarity_agreement(student: Tensor, teacher: Tensor) -> float:
+    """Correlation between the similarities of all pairs of rows, as the student and as the teacher sees them.
+
+    Embeddings (n, d) and (n, e) need no common space, for turning or scaling either changes nothing, as it changes
+    nothing for who searches by them. 0 where all pairs are alike for one of the two. Exact over the n (n - 1) ordered
+    pairs for O(n d e) time: with rows of length 1, the sum over i and j of (s_i s_j) (t_i t_j) is |S^T T|^2.
+    """
+    s, t = (F.normalize(x.float()) for x in (student, teacher))
+    pairs = len(s) * (len(s) - 1)
+
+    def mean(x: Tensor) -> float:
+        return float((x.sum(0).square().sum() - x.square().sum()) / pairs)
+
+    def covariance(x: Tensor, y: Tensor) -> float:
+        own = (x.square().sum(1) * y.square().sum(1)).sum()
+        return float(((x.T @ y).square().sum() - own) / pairs) - mean(x) * mean(y)
+
+    if len(s) < 3:
+        return 0.0
+    spread = covariance(s, s) * covariance(t, t)
+    return 100.0 * covariance(s, t) / spread**0.5 if spread > 1e-12 else 0.0
+
+
+def cosine(student: Tensor, teacher: Tensor) -> float:
+    """Mean similarity of each row (n, d) with its counterpart; what matters where one takes the place of the other."""
+    return 100.0 * float(F.cosine_similarity(student.double(), teacher.double()).mean())
+
+
+def neighbours(embeddings: Tensor, k: int) -> Tensor:
+    """The k nearest other rows (n, k) of each, the nearest first, and of equals the earlier."""
+    return _nearest(embeddings, embeddings, k, alone=True)
+
+
+def neighbour_recall(student: Tensor, teacher: Tensor, k: int = 10) -> float:
+    """Share of the teacher's k nearest that are among the student's k nearest."""
+    found, wanted = neighbours(student, k), neighbours(teacher, k)
+    return percent((found[:, :, None] == wanted[:, None]).any(dim=1))
+
+
+def reciprocal_rank(student: Tensor, teacher: Tensor) -> float:
+    """Mean reciprocal rank that the teacher's nearest has with the student."""
+    wanted = neighbours(teacher, 1)
+    return _reciprocal_rank(neighbours(student, len(student) - 1) == wanted)
+
+
+def label_recall(embeddings: Tensor, labels: Tensor, k: int = 1) -> float:
+    """Share of rows with one of their own class among their k nearest (Oh Song et al. 2016, arXiv 1511.06452)."""
+    return percent((labels[neighbours(embeddings, k)] == labels[:, None]).any(dim=1))
+
+
+def label_reciprocal_rank(embeddings: Tensor, labels: Tensor) -> float:
+    """Mean reciprocal rank of the nearest row of the same class; 0 for a row that is alone in its class."""
+    return _reciprocal_rank(labels[neighbours(embeddings, len(labels) - 1)] == labels[:, None])
+
+
+def knn_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor, k: int = 10) -> float:
+    """Share of rows whose class most of their k nearest among the `known` rows have; of equals, that of the nearest."""
+    votes = F.one_hot(known_labels[_nearest(embeddings, known, k)])
+    first = votes.argmax(dim=1)  # where each class stands first
+    return percent((votes.sum(dim=1) * (k + 1) - first).argmax(dim=1) == labels)
+
+
+def centroid_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor) -> float:
+    """Share of rows to which the mean of their class's `known` rows, these scaled to length 1, is the nearest."""
+    classes, own = known_labels.unique(return_inverse=True)
+    centroids = F.one_hot(own).double().T @ F.normalize(known.double())
+    return percent(classes[_nearest(embeddings, centroids, 1)[:, 0]] == labels)
+
+
+def _nearest(queries: Tensor, rows: Tensor, k: int, alone: bool = False) -> Tensor:
+    """Indices (n, k) of the rows nearest to each query; `alone` leaves out the row of its own number.
+
+    Raises:
+        ValueError: there are not so many rows.
+    """
+    if not 0 < k <= len(rows) - alone:
+        raise ValueError(f"{k} neighbours are not to be had of {len(rows)} rows.")
+    queries, rows = (F.normalize(x.double()) for x in (queries, rows))
+    found = []
+    for start in range(0, len(queries), 1024):
+        similar = queries[start : start + 1024] @ rows.T
+        if alone:
+            similar[:, start:].fill_diagonal_(-torch.inf)
+        found.append(similar.argsort(dim=1, descending=True, stable=True)[:, :k])
+    return torch.cat(found)
+
+
+def _reciprocal_rank(hits: Tensor) -> float:
+    """Of rows (n, m) of hits in the order of their ranks."""
+    first = hits.double().argmax(dim=1)
+    return 100.0 * float((hits.any(dim=1) / (first + 1.0)).double().mean())

@@ -18,7 +18,7 @@ from tuition.errors import UserError
 from tuition.training import files, methods
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
-from tuition.training.student import Student
+from tuition.training.student import Output, Student
 
 
 def check(
@@ -51,7 +51,7 @@ def check(
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     classes = count_classes(transfer, pool, None if answer is None else test)
-    whole = build_student(student, few, classes, None, seed)
+    whole = build_student(student, few, classes, None, seed, learned(transfer))
     check_evaluation(whole, test)
     if whole.reads_text:
         whole.read(pool)  # no text of it is empty
@@ -88,8 +88,16 @@ def labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
     return replace(transfer, pool=replace(transfer.pool, labels=transfer.responses["logits"].argmax(dim=1)))
 
 
+def learned(transfer: TransferSet) -> Output:
+    """What the student answers with: classes, unless there are but embeddings to learn from."""
+    classes = transfer.labels is not None or "logits" in transfer.responses or "embedding" not in transfer.responses
+    return "logits" if classes else "embedding"
+
+
 def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
-    """Classes of the task: as many as the teacher's logits have, else as the labels name."""
+    """Classes of the task: as many as the teacher's logits have, else as the labels name; of embeddings, columns."""
+    if learned(transfer) == "embedding":
+        return transfer.responses["embedding"].shape[1]
     pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
     # Names that are mere numbers were made up for the highest label seen, which may be short of the last class.
     named = {len(p.class_names) for p in pools if p.class_names and not p.class_names[-1].isdecimal()}
@@ -112,9 +120,17 @@ def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> 
 
 
 def build_student(
-    model: nn.Module | str, pool: Pool, num_classes: int, preprocess: nn.Module | None, seed: int
+    model: nn.Module | str,
+    pool: Pool,
+    num_classes: int,
+    preprocess: nn.Module | None,
+    seed: int,
+    output: Output = "logits",
 ) -> Student:
-    """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes."""
+    """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes.
+
+    Embeddings may be of another width than the teacher's.
+    """
     if isinstance(model, str):
         channels = pool.inputs.shape[1] if isinstance(pool.inputs, Tensor) else 1
         model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
@@ -126,8 +142,9 @@ def build_student(
         copy.deepcopy(model),
         preprocess,
         input_shape=tuple(sample.shape[1:]),
-        class_names=pool.class_names,
+        class_names=pool.class_names if output == "logits" else None,
         crop=pool.crop,
+        output=output,
     )
     student.eval()
     try:
@@ -141,8 +158,8 @@ def build_student(
             f"the student cannot read inputs of shape {student.input_shape} ({first}); build it for them."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UserError("the student must return logits of shape (n, classes).")
-    if logits.shape[1] != num_classes:
+        raise UserError(f"the student must return {output} of shape (n, {'classes' if output == 'logits' else 'd'}).")
+    if output == "logits" and logits.shape[1] != num_classes:
         raise UserError(
             f"the student answers with {logits.shape[1]} classes, but the task has {num_classes}; build it for them."
         )
@@ -212,12 +229,19 @@ def check_responses(transfer: TransferSet) -> None:
 
 
 def check_evaluation(student: Student, *pools: Pool | TransferSet | None) -> None:
-    """Refuse pools to evaluate on that have no labels, or inputs that the student cannot read."""
+    """Refuse pools to evaluate on that have no labels or answers, or inputs that the student cannot read."""
     for pool in pools:
+        if isinstance(pool, Pool) and student.output == "embedding":
+            raise UserError(
+                "a student of embeddings is validated on further answers of the teacher, a transfer set, and has no "
+                "accuracy to test; leave the labelled inputs out (test: null)."
+            )
         if isinstance(pool, Pool) and pool.labels is None:
             raise UserError(f"{pool.name} has no labels to evaluate by; give labelled inputs, or none.")
+        if isinstance(pool, TransferSet) and student.output not in pool.responses:
+            raise UserError(f"the answers to validate on have no {student.output}; ask the same teacher for them.")
         if pool is not None:
-            student.logits((pool.pool if isinstance(pool, TransferSet) else pool)[:1])
+            student.outputs((pool.pool if isinstance(pool, TransferSet) else pool)[:1])
 
 
 def as_tensor(inputs: Inputs) -> Tensor:

@@ -44,6 +44,7 @@ def ce(task: Task) -> Objective:
 
 def kd(task: Task, *, temperature: float = 4.0, kd: float = 1.0, ce: float = 1.0) -> Objective:
     """Soft targets and cross-entropy (Hinton et al., 2015)."""
+    task.response("logits")
     return Objective(distilled(task, kd, ce, temperature))
 
 
@@ -66,6 +67,8 @@ def ckd(
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
     term, modules = compared(task, "ckd", loss, teacher, reads, answer, "sums")
+    if recentre and modules:
+        raise UserError("only what is compared directly can be recentred, not through a projector; use ckd.")
     terms = [term, *label_terms(task, "ckd_label", loss, label, "sums")]
     return Objective(terms, modules=modules, recentre=recentre)
 
@@ -96,7 +99,7 @@ def rkd(
 ) -> Objective:
     """Distances and angles between samples (Park et al., 2019)."""
     loss = partial(losses.rkd, distance_weight=distance, angle_weight=angle)
-    return Objective([Term("rkd", on_response(loss)), *distilled(task, kd, ce, temperature)])
+    return Objective([Term("rkd", on_response(task, loss, task.answer)), *distilled(task, kd, ce, temperature)])
 
 
 def rkd_projected(
@@ -109,6 +112,7 @@ def rkd_projected(
     temperature: float = 4.0,
 ) -> Objective:
     """Differences in a random projection, RKD_d of figure 4 (Xu et al., 2025)."""
+    task.response("logits")
     projection = _Constant(losses.orthonormal_projection(task.num_classes, dimensions, seed=task.seed))
 
     def loss(student: Tensor, batch: Batch, **group: Any) -> Tensor:
@@ -123,12 +127,12 @@ def dist(
 ) -> Objective:
     """Correlations over classes and over samples (Huang et al., 2022)."""
     loss = partial(losses.dist, temperature=tau)
-    return Objective([Term("dist", on_response(loss), weight), *distilled(task, kd, ce, temperature)])
+    return Objective([Term("dist", on_response(task, loss), weight), *distilled(task, kd, ce, temperature)])
 
 
 def cc(task: Task, *, weight: float = 0.02, kd: float = 1.0, ce: float = 1.0, temperature: float = 4.0) -> Objective:
     """Congruence of neighbours in the batch, RepDistiller's form, on logits (Peng et al., 2019)."""
-    return Objective([Term("cc", on_response(losses.cc), weight), *distilled(task, kd, ce, temperature)])
+    return Objective([Term("cc", on_response(task, losses.cc), weight), *distilled(task, kd, ce, temperature)])
 
 
 def crd(
@@ -145,7 +149,9 @@ def crd(
 ) -> Objective:
     """Contrast with a memory of embeddings of the logits (Tian et al., 2020)."""
     contrast = _contrast(task, dim=dim, negatives=negatives, temperature=tau, momentum=momentum)
-    return Objective([_contrast_term(contrast, weight), *distilled(task, kd, ce, temperature)], modules=[contrast])
+    return Objective(
+        [_contrast_term(task, contrast, weight), *distilled(task, kd, ce, temperature)], modules=[contrast]
+    )
 
 
 def mixup(task: Task, *, alpha: float = 1.0, teacher: float = 1.0, label: float = 1.0) -> Objective:
@@ -344,6 +350,8 @@ class _Constant(nn.Module):
 
 
 def _group_terms(task: Task, teacher: float, label: float) -> list[Term]:
+    task.response("logits")
+
     def on_teacher(student: Tensor, batch: Batch) -> Tensor:
         return between_groups(student, batch.responses["logits"], batch)
 
@@ -359,6 +367,7 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, l
     """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
     if not task.example.is_floating_point():
         raise UserError("this method mixes images or vectors, and the inputs are text; use another, as ckd.")
+    task.response("logits")
 
     def apply(batch: Batch, generator: torch.Generator) -> Batch:
         inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs
@@ -373,18 +382,21 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher: float, l
             targets=None if batch.targets is None else targets[0],
         )
 
-    terms = [Term("ce_teacher", on_response(losses.cross_entropy, "distribution"), teacher, over="rows")]
+    def on_teacher(student: Tensor, batch: Batch) -> Tensor:
+        return losses.cross_entropy(student, batch.responses["distribution"])
+
+    terms = [Term("ce_teacher", on_teacher, teacher, over="rows")]
     return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label), mix=apply)
 
 
 def _contrast(task: Task, **constants: Any) -> losses.CRD:
-    width, answer = task.shape("logits")[1], task.response("logits")
+    width, answer = task.shape("logits")[1], task.response(task.answer)
     return losses.CRD(width, answer.shape[1], len(answer), labels=task.labels, seed=task.seed, **constants)
 
 
-def _contrast_term(contrast: losses.CRD, weight: float) -> Term:
+def _contrast_term(task: Task, contrast: losses.CRD, weight: float) -> Term:
     def loss(student: Tensor, batch: Batch) -> Tensor:
-        return contrast(student, batch.responses["logits"], batch.rows)
+        return contrast(student, batch.responses[task.answer], batch.rows)
 
     return Term("crd", loss, weight)
 
@@ -433,7 +445,7 @@ def _variational(
 def _with_crd(task: Task, terms: list[Term], modules: list[nn.Module], weight: float, others: list[Term]) -> Objective:
     if weight:
         contrast = _contrast(task)
-        terms, modules = [*terms, _contrast_term(contrast, weight)], [*modules, contrast]
+        terms, modules = [*terms, _contrast_term(task, contrast, weight)], [*modules, contrast]
     return Objective([*terms, *others], modules=modules)
 
 

@@ -29,7 +29,7 @@ def recentre(student: Student, transfer: TransferSet, targets: Tensor) -> None:
         UserError: the last linear layer has no bias.
     """
     bias = _last_bias(student)
-    gap = targets.float().mean(dim=0) - student.logits(transfer.pool).mean(dim=0)
+    gap = targets.float().mean(dim=0) - student.outputs(transfer.pool).mean(dim=0)
     with torch.no_grad():
         bias.add_(gap.to(bias))
 

@@ -26,6 +26,7 @@ from tuition.training.fit import (
     check_responses,
     count_classes,
     labelled,
+    learned,
     pick_device,
     recorded_settings,
 )
@@ -61,9 +62,9 @@ class Run:
         student: with the weights of the best validation (of the last epoch, without validation).
         accuracy: test top-1 at the best validation.
         accuracy_last: test top-1 after the last epoch.
-        validation: best validation figure; top-1, or agreement with the teacher's answers without labels.
+        validation: best validation figure; top-1, or agreement with the teacher's further answers.
         top5, calibration_error: on test data, at the best validation.
-        agreement: with the teacher's hard answers, on the transfer set as it was asked about.
+        agreement: with the teacher on the transfer set as it was asked about (see `evaluation.agreement`).
         best_epoch, epochs, steps, images_seen, seconds: how long it was trained.
         accounts: teacher calls of the ask that made the transfer set, when the run was begun.
         history: one row an epoch, as in metrics.csv.
@@ -112,7 +113,9 @@ def distill(
     Args:
         student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
             `models.create` knows.
-        transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`).
+        transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`). From an
+            "embedding" (n, d) alone, without logits or labels, a student of embeddings is made, of the same width
+            where a name is given; another width meets the teacher's in a projector that the objective learns.
         objective: the name of a method, or an `Objective`, whose modules are trained in place.
         validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
             its responses.
@@ -133,7 +136,7 @@ def distill(
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
-    whole = build_student(student, transfer.pool, num_classes, preprocess, seed)
+    whole = build_student(student, transfer.pool, num_classes, preprocess, seed, learned(transfer))
     check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)
     objective, name = build_objective(objective, whole, transfer, num_classes, options, seed)
@@ -185,7 +188,6 @@ def distill(
         recentre(whole, transfer, centre)
     final = None if test is None else whole.evaluate(test)
     whole.cpu().eval()
-    logits = transfer.responses.get("logits")
     run = Run(
         student=whole,
         accuracy=None if final is None else final.accuracy,
@@ -193,7 +195,7 @@ def distill(
         validation=state.best,
         top5=None if final is None else final.top5,
         calibration_error=None if final is None else final.calibration_error,
-        agreement=None if logits is None else _agreement(whole, transfer),
+        agreement=_agreement(whole, transfer),
         best_epoch=state.best_epoch,
         epochs=state.epoch,
         steps=state.steps,
@@ -298,11 +300,11 @@ def versions() -> dict[str, str]:
 
 
 def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
-    """What a comparison of logits with the teacher's and with labels, of equal weights, has for its mean target."""
-    logits = transfer.responses["logits"]
+    """What a comparison with the teacher's answers and with labels, of equal weights, has for its mean target."""
+    answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
     if transfer.labels is None:
-        return logits
-    return (logits + F.one_hot(transfer.labels, num_classes)) / 2
+        return answers
+    return (answers + F.one_hot(transfer.labels, num_classes)) / 2
 
 
 def _validator(
@@ -310,7 +312,7 @@ def _validator(
 ) -> Callable[[Student], float]:
     """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be."""
     pool = validation.pool if isinstance(validation, TransferSet) else validation
-    wanted = validation.responses["logits"].argmax(dim=1) if isinstance(validation, TransferSet) else pool.labels
+    wanted = validation.responses[whole.output] if isinstance(validation, TransferSet) else pool.labels
     assert wanted is not None
     device = next(whole.parameters()).device
     inputs, wanted = whole.read(pool).to(device), wanted.to(device)
@@ -318,15 +320,17 @@ def _validator(
     def validate(student: Student) -> float:
         with recentred(student, transfer, centre), torch.inference_mode():
             student.eval()
-            predicted = torch.cat([student(batch).argmax(dim=1) for batch in inputs.split(EVALUATION_BATCH)])
-        return evaluation.percent(predicted == wanted)
+            outputs = torch.cat([student(batch) for batch in inputs.split(EVALUATION_BATCH)])
+        if isinstance(validation, TransferSet):
+            return evaluation.agreement(outputs, wanted, student.output)
+        return evaluation.percent(outputs.argmax(dim=1) == wanted)
 
     return validate
 
 
-def _agreement(student: Student, transfer: TransferSet) -> float:
-    answered = transfer.responses["logits"].argmax(dim=1)
-    return evaluation.percent(student.predict(transfer.pool) == answered)
+def _agreement(student: Student, transfer: TransferSet) -> float | None:
+    answers = transfer.responses.get(student.output)
+    return None if answers is None else evaluation.agreement(student.outputs(transfer.pool), answers, student.output)
 
 
 def _digest(data: Pool | TransferSet) -> str:

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,19 @@ from tuition.training import evaluation, files
 
 EVALUATION_BATCH = 256
 
+Output = Literal["logits", "embedding"]
+
 
 class Student(nn.Module):
     """A model that takes raw inputs.
 
     Args:
-        model: from preprocessed inputs to logits (n, k).
+        model: from preprocessed inputs to logits (n, k), or to embeddings (n, d).
         preprocess: from raw inputs to the model's; a `models.Hashing`, where these are texts.
         input_shape: shape of one raw input as the model sees it, after `crop`; of a text, its number of tokens.
         class_names: one name a class.
         crop: images of another size are cut to its centred view; None takes them whole.
+        output: which of the two the model's output is.
     """
 
     def __init__(
@@ -40,9 +43,10 @@ class Student(nn.Module):
         input_shape: tuple[int, ...],
         class_names: tuple[str, ...] | None = None,
         crop: Crop | None = None,
+        output: Output = "logits",
     ) -> None:
         super().__init__()
-        self.model, self.preprocess = model, preprocess
+        self.model, self.preprocess, self.output = model, preprocess, output
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
         # The memory format in which convolutions are fastest, on CPUs and GPUs alike.
         self.channels_last = len(self.input_shape) == 3
@@ -50,16 +54,30 @@ class Student(nn.Module):
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Raw inputs (n, *input_shape), uint8 images, float vectors, texts or their token ids -> logits (n, k)."""
-        inputs = self.preprocess(inputs)
+        """Raw inputs (n, *input_shape), uint8 images, float vectors, texts or their token ids -> outputs (n, k)."""
+        read: Tensor = self.preprocess(inputs)
         if self.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return self.model(inputs)
+            read = read.contiguous(memory_format=torch.channels_last)
+        return self.model(read)
 
     @torch.no_grad()
-    def logits(self, inputs: Pool | Inputs | str) -> Tensor:
-        """Logits (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
+    def outputs(self, inputs: Pool | Inputs | str) -> Tensor:
+        """Outputs (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
         return self._collect(inputs, self)
+
+    def logits(self, inputs: Pool | Inputs | str) -> Tensor:
+        """Logits (n, k), as `outputs`.
+
+        Raises:
+            UserError: this is a student of embeddings.
+        """
+        if self.output != "logits":
+            raise UserError("this student answers with embeddings, not with classes; use student.embed.")
+        return self.outputs(inputs)
+
+    def embed(self, inputs: Pool | Inputs | str) -> Tensor:
+        """Embeddings (n, d): the outputs of a student of embeddings, of another its penultimate representation."""
+        return self.outputs(inputs) if self.output == "embedding" else self.features(inputs)
 
     @torch.inference_mode()
     def features(self, inputs: Pool | Inputs | str, path: str | None = None) -> Tensor:
@@ -99,7 +117,7 @@ class Student(nn.Module):
         return evaluation.evaluate(self.logits(pool), pool.labels)
 
     def export(self, path: str | Path) -> Path:
-        """Write an ONNX model from raw inputs (any batch size) to "logits" (needs `pip install 'tuition[onnx]'`).
+        """Write an ONNX model from raw inputs (any batch size) to "logits" or "embedding" (needs `tuition[onnx]`).
 
         Preprocessing is inside; class names and input shape stand in the metadata. Of a student of text the graph
         begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of the texts, with the
@@ -122,7 +140,7 @@ class Student(nn.Module):
                     self.cpu(),
                     (self.example(),),
                     input_names=["token_ids" if self.reads_text else "inputs"],
-                    output_names=["logits"],
+                    output_names=[self.output],
                     dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
                     dynamo=True,
                     verbose=False,
@@ -132,7 +150,7 @@ class Student(nn.Module):
             log.setLevel(level)
         assert program is not None
         proto = program.model_proto
-        about = {"class_names": self.class_names, "input_shape": self.input_shape}
+        about: dict[str, Any] = {"class_names": self.class_names, "input_shape": self.input_shape}
         if isinstance(self.preprocess, models.Hashing):
             about["hashing"] = self.preprocess.settings()
         onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
@@ -186,6 +204,7 @@ class Student(nn.Module):
             "class_names": self.class_names,
             "crop": None if self.crop is None else vars(self.crop),
             "hashing": self.preprocess.settings() if isinstance(self.preprocess, models.Hashing) else None,
+            "output": self.output,
         }
 
 
@@ -222,6 +241,7 @@ def load(run: str | Path, *, model: nn.Module | None = None, preprocess: nn.Modu
         input_shape=shape,
         class_names=None if card["class_names"] is None else tuple(card["class_names"]),
         crop=None if card["crop"] is None else Crop(**card["crop"]),
+        output=card.get("output", "logits"),
     )
     models.load_weights(student, directory / card["weights"])
     return student.eval()

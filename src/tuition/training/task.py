@@ -24,7 +24,7 @@ class Task:
     Attributes:
         labels: class indices (n,) of the transfer set, or None.
         responses: the teacher's responses by name, rows as the labels.
-        num_classes: width of the student's logits.
+        num_classes: width of the student's output.
         seed: of the run.
         model: the student, as it is before training.
         example: two inputs (2, ...) as the model reads them, preprocessed.
@@ -48,15 +48,29 @@ class Task:
         finally:
             self.model.train(training)
 
+    @property
+    def answer(self) -> str:
+        """The response that the student's output learns: the teacher's logits, or its embedding where it has none."""
+        return "embedding" if "logits" not in self.responses and "embedding" in self.responses else "logits"
+
     def response(self, name: str) -> Tensor:
+        if name == "logits" and self.answer == "embedding":
+            raise UserError(
+                "this method compares logits, and the teacher answers with embeddings alone; use ckd, mse, rkd or crd."
+            )
         if name not in self.responses:
             known = ", ".join(self.responses) or "none"
             raise UserError(f"the transfer set has no response {name!r} (it has {known}); ask the teacher for it.")
         return self.responses[name]
 
 
-def on_response(loss: Loss, name: str = "logits") -> Loss:
-    """`loss(student, teacher)` on the teacher's response `name`."""
+def on_response(task: Task, loss: Loss, name: str = "logits") -> Loss:
+    """`loss(student, teacher)` on the teacher's response `name`.
+
+    Raises:
+        UserError: the teacher did not give it.
+    """
+    task.response(name)
     return lambda student, batch, **group: loss(student, batch.responses[name], **group)
 
 
@@ -76,18 +90,24 @@ def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0, over: Ov
 
 
 def distilled(task: Task, kd: float, ce: float, temperature: float) -> list[Term]:
-    """KD and cross-entropy, which most methods keep beside their own term."""
-    terms = [Term("kd", on_response(partial(losses.kd, temperature=temperature)), kd, over="rows")] if kd else []
+    """KD and cross-entropy, which most methods keep beside their own term; without logits, KD falls away."""
+    terms = []
+    if kd and task.answer == "logits":
+        terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd, over="rows")]
     return terms + label_terms(task, "ce", losses.cross_entropy, ce)
 
 
 def compared(
     task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str, over: Over
 ) -> tuple[Term, list[nn.Module]]:
-    """A term between a student output and a response; where their widths differ, they meet in a learned projector."""
+    """A term between a student output and a response; where their widths differ, they meet in a learned projector.
+
+    The response called "logits" is the embedding of a teacher that has none.
+    """
+    answer = task.answer if answer == "logits" else answer
     width, wanted = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
     if width == wanted:
-        return Term(name, on_response(loss, answer), weight, reads, over), []
+        return Term(name, on_response(task, loss, answer), weight, reads, over), []
     if len(width) != 1 or len(wanted) != 1:
         raise UserError(
             f"{reads} of the student is {width}, {answer} of the teacher {wanted}; name vectors to compare."
