@@ -1,0 +1,16 @@
+"""An ONNX file as a teacher: here a net that was trained, exported, and taken up again without its Python code."""
+
+from tuition import ResponseStore, data, distill, models, teachers
+from tuition.training import teach
+
+pool, test = data.load("digits"), data.load("digits", split="test")
+taught = teach("cnn_16", pool[200:], validation=pool[:100], test=test, epochs=8)
+print(f"the net that is exported has {taught.accuracy:.1f} %")
+teacher = teachers.from_onnx(taught.student.export("teacher.onnx"))
+print(teacher.name, teacher.fingerprint)
+
+transfer = ResponseStore("sqlite:///responses.db").ask(teacher, pool.sample(160, seed=0), budget=160)
+print(transfer.accounts)
+student = models.create("cnn_8", num_classes=10, in_channels=1, seed=0)
+run = distill(student, transfer, "ckd", validation=pool.sample(60, seed=1), test=test, epochs=40)
+print(f"accuracy of the student of {len(transfer)} calls: {run.accuracy:.1f} %")
