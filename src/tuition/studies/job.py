@@ -150,7 +150,7 @@ def find_teacher(name: str) -> Teacher:
     module_name, _, attribute = name.partition(":")
     if ":" in name and not Path(name).exists():
         if module_name in KINDS:
-            return _of_kind(module_name, str(Path(attribute).resolve()) if Path(attribute).exists() else attribute)
+            return _of_kind(module_name, attribute, Path.cwd())
         try:
             factory = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError, ValueError) as error:
@@ -169,7 +169,8 @@ def find_teacher(name: str) -> Teacher:
 
 
 @lru_cache(maxsize=4)
-def _of_kind(kind: str, name: str) -> Teacher:
+def _of_kind(kind: str, name: str, here: Path) -> Teacher:
+    """Made once for each folder `here`, as `name` may be a path from it."""
     return KINDS[kind](name)
 
 
