@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
@@ -72,9 +73,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    pass
+    if _processes() > 1 and context.invoked_subcommand not in ("teach", "distill"):
+        raise UserError(f"tuition {context.invoked_subcommand} runs in one process; start it without torchrun.")
 
 
 @app.command()
@@ -178,8 +181,12 @@ def distill(
     cost_per_call: Cost = None,
     sets: Sets = None,
 ) -> None:
-    """Ask a teacher, train a student from its answers, evaluate it and write it down."""
+    """Ask a teacher, train a student from its answers, evaluate it and write it down.
+
+    `torchrun --nproc-per-node 2 -m tuition distill ...` shares the training between two processes.
+    """
     from tuition.studies import job
+    from tuition.training import parallel
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
     given |= {"seed": seed, "store": store, "budget": budget, "epochs": epochs, "cost_per_call": cost_per_call}
@@ -189,16 +196,19 @@ def distill(
         say(f"No teacher is named, so a quick stand-in serves: {name}, {job.STAND_IN_EPOCHS} epochs, kept in {folder}.")
         with _training() as progress:
             settings = job.with_stand_in(settings, progress)
-    if out is None:
-        out = job.usual_folder(settings)
-    known = job.preflight(settings, out)
-    with _progress("calls") as advance:
-        transfer, validation = job.ask(settings, known, advance)
-    _say_further(validation)
-    megabytes = job.maps_megabytes(settings, known, transfer)
-    if megabytes:
-        say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
-    transfer = job.complete(settings, known, transfer)
+    out = job.usual_folder(settings) if out is None else out
+
+    def asked() -> tuple[TransferSet, Pool | TransferSet]:
+        known = job.preflight(settings, out)
+        with _progress("calls") as advance:
+            transfer, validation = job.ask(settings, known, advance)
+        _say_further(validation)
+        megabytes = job.maps_megabytes(settings, known, transfer)
+        if megabytes:
+            say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
+        return job.complete(settings, known, transfer), validation
+
+    transfer, validation = parallel.first(asked)
     with _training() as progress:
         run = job.train_student(settings, transfer, validation, out, progress)
     _report(run, f"Student {settings.student} of {settings.data} by {settings.method}", settings.cost_per_call)
@@ -717,19 +727,35 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can mend is one sentence and 2."""
     sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
+    if _processes() > 1:
+        from tuition.training import parallel
+
+        code, message = parallel.launched(_outcome)
+    else:
+        code, message = _outcome()
+    if message:
+        say(message)
+    return code
+
+
+def _processes() -> int:
+    """How many processes torchrun has started, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
+def _outcome() -> tuple[int, str]:
+    """The exit code, and what is wrong."""
     try:
         code = app(standalone_mode=False)
         if code == 130:  # newer typers turn Ctrl-C into this
             raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else 0, ""
     except UsageError as error:
-        say(_sentence(error))
+        return 2, _sentence(error)
     except UserError as error:
-        say(f"Error: {error}")
+        return 2, f"Error: {error}"
     except (KeyboardInterrupt, typer.Abort):
-        say("Stopped. Give the same command again to go on from here.")
-        return 130
-    return 2
+        return 130, "Stopped. Give the same command again to go on from here."
 
 
 def _sentence(error: Any) -> str:

@@ -24,7 +24,7 @@ from tuition.store import Plan, ResponseStore, maps_bytes, recompute
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
-from tuition.training import Run, Student, TrainSettings, check, distill, load, teach
+from tuition.training import Run, Student, TrainSettings, check, distill, load, parallel, teach
 from tuition.training.fit import pick_device
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
@@ -253,7 +253,7 @@ def train_student(
     progress: Progress | None = None,
 ) -> Run:
     """Train on what was answered, and evaluate on the data's test split."""
-    if settings.log_dir is not None:
+    if settings.log_dir is not None and parallel.rank() == 0:
         from tuition.studies.tensorboard import logged
 
         progress = logged(settings.log_dir, progress)

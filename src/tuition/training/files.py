@@ -124,12 +124,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write(path, hashlib.sha256(content).digest() + content)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that was saved.
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state that was saved; None where nothing was.
 
     Raises:
         UserError: the file is not whole.
     """
+    if not path.exists():
+        return None
     content = path.read_bytes()
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise UserError(f"the checkpoint {path} is damaged; delete it to train this run from its start.")

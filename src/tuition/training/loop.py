@@ -56,8 +56,10 @@ def train(
     Args:
         student, objective: on the device of the batches; their parameters are optimised together.
         validate: a figure to maximise, in percent, read after every epoch; the later of equals is the better.
-        checkpoint: file to continue from and to save to, at most every `settings.checkpoint_seconds`.
-        progress: called after every epoch with (epochs done, epochs at most, that epoch's figures).
+        checkpoint: file to continue from and to save to, at most every `settings.checkpoint_seconds`. Of several
+            processes the first reads and writes it; as many or others may continue.
+        progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
+            figures).
 
     Returns:
         The final state, and the student's weights at the best validation (the last ones without validation).
@@ -72,8 +74,8 @@ def train(
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
     best = _weights(student, objective)
-    if checkpoint is not None and checkpoint.exists():
-        saved = files.load_checkpoint(checkpoint)
+    saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
+    if saved is not None:
         student.load_state_dict(saved["student"])
         objective.load_state_dict(saved["objective"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -136,9 +138,10 @@ def train(
         state.seconds += time.perf_counter() - begun
         row |= {"images": state.images, "seconds": round(state.seconds, 3)}
         state.history.append(row)
-        if progress is not None:
+        if progress is not None and parallel.rank() == 0:
             progress(state.epoch, settings.epochs, row)
-        if checkpoint is not None and time.monotonic() - saved_at >= settings.checkpoint_seconds:
+        due = time.monotonic() - saved_at >= settings.checkpoint_seconds
+        if checkpoint is not None and due and parallel.rank() == 0:
             state.stage, state.waited = stages.stage, stages.waited
             files.save_checkpoint(
                 checkpoint,

@@ -8,7 +8,11 @@ In a single process nothing here is called, or it changes nothing.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import traceback
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +22,10 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 
 T = TypeVar("T")
+
+
+class ElsewhereError(RuntimeError):
+    """The first process failed, and says why."""
 
 
 def count() -> int:
@@ -57,7 +65,7 @@ def gather(x: Tensor, index: Tensor, rows: int) -> Tensor:
     For losses that every process computes from the whole batch alike: the gradient is W times that of the own rows, so
     that its mean over the processes is right.
     """
-    return _Gather.apply(x, index, rows)
+    return x if count() == 1 else _Gather.apply(x, index, rows)
 
 
 class _Gather(torch.autograd.Function):
@@ -100,32 +108,29 @@ def average_buffers(*modules: nn.Module) -> None:
     average([x for module in modules for x in module.buffers() if x.is_floating_point()])
 
 
-def total(value: Tensor) -> Tensor:
-    """The sum over the processes of a tensor, which is overwritten."""
-    if count() > 1:
-        dist.all_reduce(value)
-    return value
-
-
 def first(make: Callable[[], T]) -> T:
     """What `make` returns in the first process; it is called there alone, and the others are told.
 
     Raises:
-        Exception: what `make` raised, in every process.
+        Exception: what `make` raised; in the others a UserError of the same words, or an `ElsewhereError`.
     """
     if count() == 1:
         return make()
     told: list[Any] = [None, None]
-    if rank() == 0:
-        try:
-            told[0] = make()
-        except Exception as error:
-            told[1] = error
-    mine = told[1]
-    dist.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise mine or told[1]
-    return told[0]
+    if rank() > 0:
+        dist.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
+    try:
+        made = make()
+    except Exception as error:
+        # Not the error itself, which may not survive the journey.
+        told[1] = UserError(str(error)) if isinstance(error, UserError) else ElsewhereError(repr(error))
+        dist.broadcast_object_list(told, src=0)
+        raise
+    dist.broadcast_object_list([made, None], src=0)
+    return made
 
 
 def check_same(**held: Any) -> None:
@@ -141,3 +146,49 @@ def check_same(**held: Any) -> None:
     for name in held:
         if any(other[name] != found[0][name] for other in found):
             raise UserError(f"the processes do not have the same {name.replace('_', ' ')}; give each of them the same.")
+
+
+# -- the command line in processes that torchrun has started -----------------------------------------------------------
+
+
+def launched(command: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """The exit code of `command` and what is to be said of it, as one of the processes that torchrun has started.
+
+    What all but the first print is dropped. When some fail, or all are stopped, the first of them alone has its say.
+    """
+    store, here, processes = next(dist.rendezvous("env://"))
+    code, message = _joined(command, store, here, processes)
+    if code == 0:
+        return code, message
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    with contextlib.suppress(dist.DistError):  # the store has ended, and with it whoever had a say
+        if store.compare_set(f"tuition failed {attempt}", "", str(here)) == str(here).encode():
+            return code, message
+    return code, ""
+
+
+def _joined(command: Callable[[], tuple[int, str]], store: dist.Store, here: int, processes: int) -> tuple[int, str]:
+    """The outcome of `command` in a process group, on the GPU of this process, where there are any."""
+    gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
+    if 0 < gpus <= local:
+        return 2, f"Error: there are {gpus} GPUs here; start as many processes."
+    if gpus:
+        torch.cuda.set_device(local)
+    # Asking a teacher may take days, while the others wait; one that ends is noticed without any timeout.
+    forever, backend = timedelta(days=30), "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=here, world_size=processes, timeout=forever)
+    with open(os.devnull, "w") as silence, contextlib.ExitStack() as quiet:
+        if here > 0:
+            quiet.enter_context(contextlib.redirect_stdout(silence))
+            quiet.enter_context(contextlib.redirect_stderr(silence))
+        try:
+            code, message = command()
+        except ElsewhereError:
+            return 1, ""
+        except Exception as error:
+            if isinstance(error, dist.DistError) or "gloo/" in str(error):
+                return 1, "Error: another process has ended; give the same command again to go on from here."
+            return 1, traceback.format_exc()
+    if code == 0:
+        dist.destroy_process_group()
+    return code, message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import tuition
 from tuition import models
 from tuition.data import Accounts, Pool, TransferSet
-from tuition.training import evaluation, files
+from tuition.training import evaluation, files, parallel
 from tuition.training.batches import Batches
 from tuition.training.fit import (
     build_objective,
@@ -110,6 +111,9 @@ def distill(
 ) -> Run:
     """Train a student on a transfer set.
 
+    In a process group of torch.distributed, all processes call this alike and share the batches, of which `batch_size`
+    is the size over all. The first writes the files, in a folder that all can read; all return the run.
+
     Args:
         student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
             `models.create` knows.
@@ -143,17 +147,23 @@ def distill(
 
     directory = None if out is None else Path(out)
     record: dict[str, Any] = {}
-    if directory is not None:
+    if directory is not None or parallel.count() > 1:
         digests = {
             "initial_digest": None if isinstance(student, str) else _tensors_digest(whole.model.state_dict()),
             "transfer_digest": _digest(transfer),
             "validation_digest": None if validation is None else _digest(validation),
             "test_digest": None if test is None else _digest(test),
         }
-        chosen_settings = recorded_settings(name, options, whole, seed, chosen, described) | digests
-        record = files.open_run(directory, chosen_settings, transfer.accounts.as_dict())
+        wanted = recorded_settings(name, options, whole, seed, chosen, described) | digests
+        begun = {
+            "initial_weights": _tensors_digest({**whole.state_dict(), **objective.state_dict(prefix="objective.")})
+        }
+        parallel.check_same(**{k: v for k, v in (wanted | begun).items() if k not in files.FREE})
+    if directory is not None:
+        accounts = transfer.accounts.as_dict()
+        record = parallel.first(lambda: files.open_run(directory, wanted, accounts))
         if record["status"] == "done":
-            files.finish(directory)
+            parallel.first(lambda: files.finish(directory))
             return _reopen(directory, record, whole)
 
     if whole.reads_text:  # once for all epochs
@@ -171,7 +181,7 @@ def distill(
         aligned=chosen.aligned,
     )
     centre = _centre(transfer, num_classes) if objective.recentre else None
-    with fitting_threads(whole, chosen.batch_size):
+    with fitting_threads(whole, math.ceil(chosen.batch_size / parallel.count())):
         state, best = train(
             whole,
             objective,
@@ -206,7 +216,7 @@ def distill(
         directory=directory,
     )
     if directory is not None:
-        _write(run, objective, directory, record, weights)
+        parallel.first(lambda: _write(run, objective, directory, record, weights))
     return run
 
 
@@ -236,8 +246,8 @@ def teach(
         **others,
     )
     if run.directory is not None:
-        record = files.read_run(run.directory)
-        files.write(run.directory / CARD, _card(record, len(pool)).encode())
+        card = _card(files.read_run(run.directory), len(pool)).encode()
+        parallel.first(lambda: files.write(run.directory / CARD, card))
     return run
 
 
@@ -310,17 +320,22 @@ def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
 def _validator(
     whole: Student, validation: Pool | TransferSet, transfer: TransferSet, centre: Tensor | None
 ) -> Callable[[Student], float]:
-    """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be."""
+    """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred if need be.
+
+    Of several processes each looks at its share, and all come to the same figure.
+    """
     pool = validation.pool if isinstance(validation, TransferSet) else validation
     wanted = validation.responses[whole.output] if isinstance(validation, TransferSet) else pool.labels
     assert wanted is not None
     device = next(whole.parameters()).device
-    inputs, wanted = whole.read(pool).to(device), wanted.to(device)
+    mine = torch.arange(len(pool)).tensor_split(parallel.count())[parallel.rank()]
+    inputs, wanted = whole.read(pool)[mine].to(device), wanted.to(device)
 
     def validate(student: Student) -> float:
         with recentred(student, transfer, centre), torch.inference_mode():
             student.eval()
             outputs = torch.cat([student(batch) for batch in inputs.split(EVALUATION_BATCH)])
+            outputs = parallel.gather(outputs, mine.to(device), len(pool))
         if isinstance(validation, TransferSet):
             return evaluation.agreement(outputs, wanted, student.output)
         return evaluation.percent(outputs.argmax(dim=1) == wanted)
