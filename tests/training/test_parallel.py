@@ -4,17 +4,23 @@ Run as a script, `python test_parallel.py FOLDER`, it is the processes: groups o
 interpreter that has imported everything, each process writing what it found to FOLDER.
 """
 
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
-from tuition import UserError, data, losses, models
+from tuition import UserError, cli, data, distill, losses, models
 from tuition.data import TransferSet
 from tuition.training import Student, methods, parallel
 from tuition.training.batches import Batches
@@ -129,6 +135,10 @@ def loss_alone(anchor):
     return found
 
 
+def mend():
+    raise UserError("mend it")
+
+
 def refusals():
     """What is said where there is too little to share, or where the processes differ."""
     said, one, mine = {}, torch.zeros(1, 2), torch.arange(1).tensor_split(parallel.count())[parallel.rank()]
@@ -138,10 +148,11 @@ def refusals():
         "groups": lambda: made("ckd_published", batch_size=3),
         "different": lambda: parallel.check_same(transfer_set=1, initial_weights=parallel.rank()),
         "first": lambda: parallel.first(lambda: 1 // 0),
+        "first user": lambda: parallel.first(mend),
     }.items():
         try:
             try_it()
-        except (ValueError, UserError, ZeroDivisionError) as error:
+        except (ValueError, ZeroDivisionError, parallel.ElsewhereError) as error:
             said[name] = f"{type(error).__name__}: {error}"
     said["told"] = parallel.first(lambda: {"from": parallel.rank()})
     return said
@@ -153,32 +164,175 @@ def everything():
     return found | {f"ckd {anchor}": loss_alone(anchor) for anchor in (0.0, 0.3)}
 
 
-def main(folder):
-    for world in WORLDS:
-        children = []
-        for rank in range(world):
-            if (child := os.fork()) == 0:
-                code = 1
-                try:
-                    store = dist.FileStore(f"{folder}/store{world}", world)
+# -- whole runs --------------------------------------------------------------------------------------------------------
+
+
+def run(out, method="crd", epochs=20, end_after=None, model=None, **settings):
+    """A run of a student with frozen batch norm; after the epoch `end_after` all processes are killed."""
+
+    def end(done, total, figures):
+        if done == end_after:
+            os.killpg(0, signal.SIGKILL)
+
+    digits = data.load("digits")
+    right = 5 * F.one_hot(digits.labels[:ROWS], CLASSES)
+    transfer = TransferSet(digits[:ROWS], {"logits": right + transfer_set().responses["logits"]})
+    return distill(
+        model or frozen(models.create("cnn_4", num_classes=CLASSES, in_channels=1, seed=0)),
+        transfer,
+        method,
+        validation=digits[40:73],
+        test=digits[80:120],
+        out=out,
+        progress=end,
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=0.02,
+        checkpoint_seconds=0.0,
+        **settings,
+    )
+
+
+def run_and_save(folder, out, **settings):
+    """Every process tells what it returned."""
+    found = run(folder / out, **settings)
+    torch.save((found.student.state_dict(), found.results()), folder / f"{out}-{parallel.count()}-{parallel.rank()}.pt")
+
+
+# The user's own code: a teacher that counts its calls, and students that fail in one of the processes.
+USER = """
+import os, signal, time
+import torch
+from torch import nn
+from tuition import data, teachers
+
+known = data.load("digits")
+
+def answer(inputs):
+    with open("log", "a") as log:
+        log.write("x" * len(inputs))
+    nearest = torch.cdist(inputs.flatten(1).float(), known.inputs.flatten(1).float()).argmin(dim=1)
+    return {"logits": 5 * nn.functional.one_hot(known.labels[nearest], 10).float()}
+
+def teacher():
+    return teachers.from_callable(answer, fingerprint="neighbours, version 1", name="neighbours")
+
+class Student(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        if self.training and os.environ.get("RANK") == "1":
+            self.fail()
+        return self.layer(inputs.flatten(1))
+
+class Mistaken(Student):
+    def fail(self):
+        raise RuntimeError("the student's own mistake")
+
+class Killed(Student):
+    def fail(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Interrupted(Student):
+    def fail(self):
+        os.killpg(0, signal.SIGINT)
+        time.sleep(1)
+
+class Diverging(Student):
+    def fail(self):
+        self.layer.weight.data.fill_(float("nan"))
+"""
+FAILURES = {
+    "unknown": ["--method", "unknown"],
+    "unseen": ["--data", "nowhere"],
+    **{name: ["--student", f"user:{name}"] for name in ("Mistaken", "Killed", "Interrupted", "Diverging")},
+}
+
+
+def command(*arguments):
+    """`tuition distill` in a process as torchrun starts it, with files for what it says."""
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{name}{os.environ['RANK']}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    usual = ["--teacher", "user:teacher", "--student", "cnn_4", "--calls", "16", "--epochs", "40", "--out", "run"]
+    sys.argv = ["tuition", "distill", *usual, *arguments]
+    sys.path.insert(0, "")
+    return cli.main()
+
+
+def together(world, do, store):
+    """Exit codes of `do()` in forked processes of a group, negative where they were killed."""
+    children = []
+    for rank in range(world):
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                os.setpgid(0, children[0] if children else 0)
+                if isinstance(store, dist.TCPStore):
+                    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+                    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
+                    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+                else:
+                    store = dist.FileStore(store, world)
                     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-                    torch.save((everything(), refusals()), f"{folder}/{world}-{rank}.pt")
-                    code = 0
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(code)
-            children.append(child)
-        if any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children):
-            sys.exit(1)
+                code = do() or 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(child, children[0])
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def main(folder):
+    import torch._dynamo  # noqa: F401  (which the first optimizer imports)
+
+    data.load("digits")
+    number = iter(range(100))
+
+    def group(world, do):
+        return together(world, do, f"{folder}/store{next(number)}")
+
+    for world in WORLDS:
+        assert group(world, lambda world=world: losses_and_models(folder, world)) == [0] * world
+    killed = [-signal.SIGKILL]
+    assert group(2, lambda: run_and_save(folder, "whole")) == [0, 0]
+    assert group(2, lambda: run(folder / "resumed", end_after=3)) == 2 * killed
+    assert group(2, lambda: run_and_save(folder, "resumed")) == [0, 0]
+    assert group(2, lambda: run(folder / "changing", end_after=2)) == 2 * killed
+    assert group(1, lambda: run(folder / "changing", end_after=4)) == killed
+    assert group(4, lambda: run_and_save(folder, "changing")) == [0] * 4
+    assert group(2, lambda: run_and_save(folder, "changing")) == [0, 0]  # finished: returned
+    codes = {}
+    for name, arguments in FAILURES.items():
+        (folder / name).mkdir()
+        os.chdir(folder / name)
+        Path("user.py").write_text(USER)
+        store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        codes[name] = together(2, lambda arguments=arguments: command(*arguments), store)
+    (folder / "codes.json").write_text(json.dumps(codes))
+
+
+def losses_and_models(folder, world):
+    torch.save((everything(), refusals()), folder / f"{world}-{parallel.rank()}.pt")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """{(processes, rank): what it found}."""
+def folder(tmp_path_factory):
+    """Where the processes wrote what they found."""
     folder = tmp_path_factory.mktemp("processes")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, folder], env=environment, check=True, timeout=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """{(processes, rank): what it found}."""
     return {(w, r): torch.load(folder / f"{w}-{r}.pt") for w in WORLDS for r in range(w)}
 
 
@@ -220,9 +374,97 @@ def test_refusals_are_sentences(found):
         assert f"batches of 2 rows are too small for {world} processes" in said["rows"]
         assert f"batches of 3 groups are too small for {world} processes" in said["groups"]
         assert said["different"].startswith("UserError: the processes do not have the same initial weights")
-        assert said["first"].startswith("ZeroDivisionError"), rank
+        assert said["first"].startswith("ElsewhereError: ZeroDivisionError" if rank else "ZeroDivisionError")
+        assert said["first user"] == "UserError: mend it"
         assert said["told"] == {"from": 0}
 
 
+def load(folder, out, world):
+    return [torch.load(folder / f"{out}-{world}-{rank}.pt") for rank in range(world)]
+
+
+def check_figures(found, expected, **tolerance):
+    for name, value in expected.items():
+        if name != "seconds":
+            assert found[name] == (value if value is None else pytest.approx(value, **tolerance)), name
+
+
+def test_killed_runs_resume_to_the_same_bits(folder):
+    whole, resumed = load(folder, "whole", 2), load(folder, "resumed", 2)
+    for weights, figures in (*whole, *resumed):
+        assert all(weights[name].equal(value) for name, value in whole[0][0].items())
+        check_figures(figures, whole[0][1], abs=0)
+    for file in ("student.safetensors", "objective.safetensors"):  # CRD's memories and embeddings
+        written, expected = (load_file(folder / out / file) for out in ("resumed", "whole"))
+        assert all(written[name].equal(value) for name, value in expected.items())
+    names = [sorted(path.name for path in (folder / out).iterdir()) for out in ("resumed", "whole")]
+    assert names[0] == names[1]
+    assert "checkpoint.bin" not in names[0]
+
+
+def test_resumed_by_two_then_one_then_four_it_ends_as_one_process_does(folder, tmp_path):
+    alone = run(tmp_path / "alone")
+    assert alone.validation > 20, "something was learnt"
+    for weights, figures in (*load(folder, "whole", 2), *load(folder, "changing", 4), *load(folder, "changing", 2)):
+        for name, value in alone.student.state_dict().items():
+            assert torch.allclose(weights[name], value, rtol=1e-4, atol=1e-6), name
+        check_figures(figures, alone.results(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "codes", "sentence"),
+    [
+        ("unknown", [2, 2], "Error: there is no method 'unknown'"),
+        ("unseen", [2, 2], "nowhere"),
+        ("Mistaken", [1, 1], "RuntimeError: the student's own mistake"),
+        ("Killed", [1, -signal.SIGKILL], "Error: another process has ended; give the same command again"),
+        ("Interrupted", [130, 130], "Stopped. Give the same command again"),
+        ("Diverging", [2, 2], "Error: the loss term"),
+    ],
+)
+def test_only_one_process_says_what_is_wrong(name, codes, sentence, folder):
+    found = json.loads((folder / "codes.json").read_text())[name]
+    said = "".join((folder / name / file).read_text() for file in ("stdout0", "stderr0", "stdout1", "stderr1"))
+    assert found == codes, said
+    assert said.count(sentence) == 1, said
+    assert said.count("Traceback") == (name == "Mistaken"), said
+    assert name == "Mistaken" or said.count("\n") == 1, said
+    if name not in ("unknown", "unseen"):
+        assert (folder / name / "log").read_text() == 16 * "x", "one process asked, once"
+
+
+def test_torchrun_is_within_seed_noise_of_one_process(tmp_path):
+    """On digits, with the command's own batch norm, by a real torchrun."""
+    (tmp_path / "user.py").write_text(USER)
+    settings = ["--teacher", "user:teacher", "--student", "cnn_4", "--calls", "320", "--epochs", "30", "--out", "run"]
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tuition"]
+    done = subprocess.run(
+        [*program, "distill", *settings],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Student cnn_4 of digits by ckd") == 1
+    assert done.stderr.count("Files are in run.") == 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["accounts"] == {"paid": 320, "served": 0, "failed": 0, "unknown": 0}
+    assert (tmp_path / "log").read_text() == 320 * "x"
+    alone = [one_process(tmp_path, seed) for seed in range(4)]
+    noise = max(alone) - min(alone)
+    assert min(alone) - noise <= record["results"]["accuracy"] <= max(alone) + noise, alone
+
+
+def one_process(folder, seed):
+    """Test accuracy of the same run by one process, on its own draw."""
+    pool = data.load("digits")
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    answers = TransferSet(pool[order[:320]], {"logits": 5 * F.one_hot(pool.labels[order[:320]], 10).float()})
+    test = data.load("digits", split="test")
+    return distill("cnn_4", answers, validation=pool[order[-80:]], test=test, epochs=30, seed=seed).accuracy
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))
