@@ -246,8 +246,8 @@ def teach(
         **others,
     )
     if run.directory is not None:
-        card = _card(files.read_run(run.directory), len(pool)).encode()
-        parallel.first(lambda: files.write(run.directory / CARD, card))
+        path, card = run.directory / CARD, _card(files.read_run(run.directory), len(pool)).encode()
+        parallel.first(lambda: files.write(path, card))
     return run
 
 
