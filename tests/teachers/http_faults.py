@@ -36,8 +36,9 @@ from tuition.store import BudgetError, ResponseStore, TeacherError
 
 SECRET = "sk-7hKq2ZxW9"  # every key begins with it
 FATES = {
-    "answered": (0.66, True),
+    "answered": (0.64, True),
     "slow": (0.10, True),
+    "400": (0.02, False),  # refused for good, so that its words are shown
     "429": (0.04, False),
     "429 until": (0.02, False),
     "500": (0.02, False),
@@ -50,7 +51,7 @@ FATES = {
     "not JSON": (0.015, True),
     "NaN": (0.02, True),
 }
-REFUSED = ("429", "429 until", "500", "503")
+REFUSED = ("400", "429", "429 until", "500", "503")
 UNKNOWN = ("dropped", "cut", "too late")  # all else that is wrong has arrived
 REPORT = tuple(what for what in faults.REPORT if what not in (*faults.FATES, "no connection"))
 
