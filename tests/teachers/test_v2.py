@@ -188,6 +188,12 @@ def test_inputs_that_do_not_fit_are_not_sent(model, declared, inputs):
 TWO = [{"name": name, "datatype": "FP32", "shape": [-1, 4]} for name in ("a", "b")]
 
 
+def test_scaled_images_are_not_sent_as_bytes(model):
+    model.metadata = METADATA | {"inputs": [{"name": "x", "datatype": "UINT8", "shape": [-1, 1, 2, 2]}]}
+    with pytest.raises(NotCharged, match="the model takes UINT8, not floating point"):
+        from_v2(model.url, mean=[0.5], std=[0.1])(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize(
     ("metadata", "settings", "wrong"),
     [

@@ -164,11 +164,11 @@ def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequen
     datatype = model.datatype or "FP32"
     if inputs.dtype == torch.uint8 and datatype != "UINT8":
         inputs = inputs.float() / 255
-    elif datatype not in FLOATS and inputs.is_floating_point():
-        raise NotCharged(f"the model takes {datatype}, not floating point", retry=False)
     if mean is not None and std is not None:
         per_channel = (1, -1) + (1,) * (inputs.ndim - 2)
         inputs = (inputs - torch.tensor(mean).view(per_channel)) / torch.tensor(std).view(per_channel)
+    if datatype not in FLOATS and inputs.is_floating_point():
+        raise NotCharged(f"the model takes {datatype}, not floating point", retry=False)
     if rows is not None and len(rows) == 1:
         inputs = inputs.flatten(1)
     if rows is not None and (
