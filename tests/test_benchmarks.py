@@ -15,7 +15,13 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("overhead", []), ("step", ["--methods", "ckd_published", "cutmix"]), ("pipeline", []), ("packing", [])],
+    [
+        ("overhead", []),
+        ("step", ["--methods", "ckd_published", "cutmix"]),
+        ("pipeline", []),
+        ("packing", []),
+        ("parallel", []),
+    ],
 )
 def test_each_runs_and_writes_its_rows(name, arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))

@@ -289,6 +289,8 @@ def together(world, do, store):
 
 
 def main(folder):
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401  (for the curves of a run)
     import torch._dynamo  # noqa: F401  (which the first optimizer imports)
 
     data.load("digits")

@@ -85,7 +85,7 @@ class _SharedResidualVariance(torch.autograd.Function):
         own = residual.sum(dim=0) / max(1, rows)
         residual -= own
         squares = torch.linalg.vector_norm(residual, dim=1).square().sum()
-        vector = torch.cat([squares.new_tensor([rows]), squares[None], own])
+        vector = torch.cat([squares.new_full((1,), rows), squares[None], own])
         every = vector.new_empty(dist.get_world_size(group), d + 2)
         dist.all_gather(list(every.unbind()), vector, group=group)
         counts, variances, means = every[:, :1], every[:, 1], every[:, 2:]
