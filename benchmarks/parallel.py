@@ -47,7 +47,7 @@ def measure(rank: int, given: argparse.Namespace, folder: str, turn: Barrier) ->
     dist.all_reduce, dist.all_gather = clock.around(dist.all_reduce), clock.around(dist.all_gather)
     transfer = transfer_set(2 * BATCH if given.quick else ROWS)
     rows: list[dict[str, Any]] = []
-    blocks, steps = (1, 2) if given.quick else (5, 8)
+    blocks, steps = (1, 2) if given.quick else (3, 5)
     for name in ["cnn_4"] if given.quick else ["cnn_32", "resnet8", "vgg8", "wrn_16_2"]:
         for method in given.methods:
             alone, together = (Training.of(name, method, transfer, CPU).steps() for _ in range(2))
