@@ -171,9 +171,3 @@ def test_what_is_no_fitted_classifier() -> None:
     for model in ("model.pkl", LogisticRegression):
         with pytest.raises(UserError, match="give a fitted classifier"):
             from_sklearn(model)
-
-
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.exceptions", None)
-    with pytest.raises(UserError, match=r"pip install 'tuition\[sklearn\]'"):
-        from_sklearn(LogisticRegression())

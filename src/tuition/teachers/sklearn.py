@@ -74,15 +74,11 @@ def from_sklearn(model: Any, *, scale: float = 1 / 255, name: str | None = None)
         name: what people call it; by default the class's name and eight digits of the fingerprint.
 
     Raises:
-        UserError: scikit-learn is missing, or `model` is no fitted classifier.
+        UserError: `model` is no fitted classifier.
     """
-    try:
-        from sklearn.exceptions import NotFittedError
-        from sklearn.utils.validation import check_is_fitted
-    except ImportError as error:
-        raise UserError(
-            f"a teacher of scikit-learn needs an extra ({error}); pip install 'tuition[sklearn]'."
-        ) from error
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
     try:
         check_is_fitted(model)
     except NotFittedError:
