@@ -83,9 +83,9 @@ class Training:
 
     def steps(self) -> Iterator[int]:
         """Runs a step, and tells how many images it took; on and on."""
-        for rows, views in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
-            step(self.student, self.objective, self.optimizer, self.batches.batch(rows, views))
-            yield len(rows)
+        for drawn in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
+            step(self.student, self.objective, self.optimizer, self.batches.batch(*drawn))
+            yield len(drawn[0])
 
 
 def sgd(*modules: torch.nn.Module) -> torch.optim.SGD:

@@ -81,16 +81,15 @@ def graphed(name: str, method: str, given: argparse.Namespace, transfer: Transfe
         return None
     training.optimizer.param_groups[0]["lr"] = torch.tensor(0.05, device=device)
 
-    def take(rows: torch.Tensor, views: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        batch = training.batches.batch(rows, views)
-        return step(training.student, training.objective, training.optimizer, batch)
+    def take(*drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+        return step(training.student, training.objective, training.optimizer, training.batches.batch(*drawn))
 
     def steps() -> Iterator[int]:
         graphs = Graphs(take)
         while True:
-            for rows, views in training.batches.draw():
-                graphs(rows, views)
-                yield len(rows)
+            for drawn in training.batches.draw():
+                graphs(*drawn)
+                yield len(drawn[0])
 
     run = steps()
     for _ in range(2 * WARM_UP + 2):

@@ -90,8 +90,8 @@ def given_outputs(method):
         for name, shape in shapes.items()
     }
     found = {}
-    for i, (rows, views) in zip(range(2), batches.draw(), strict=False):
-        batch = batches.batch(rows, views)
+    for i, drawn in zip(range(2), batches.draw(), strict=False):
+        batch = batches.batch(*drawn)
         terms = objective({name: value[batch.rows] for name, value in outputs.items()}, batch)
         variables = [*outputs.values(), *objective.parameters()]
         gradients = torch.autograd.grad(sum(terms.values()), variables, allow_unused=True)

@@ -79,7 +79,7 @@ def test_a_step_never_waits_for_the_device(transfer, method):
             module._apply(mode.from_tensor)
         vars(batches).update(tree_map_only(torch.Tensor, mode.from_tensor, vars(batches)))
         optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.1, momentum=0.9, fused=True)
-        for rows, views in draws[:2]:
+        for rows, views, _ in draws[:2]:
             batch = batches.batch(mode.from_tensor(rows), mode.from_tensor(views))
             terms = step(student, objective, optimizer, batch)
             assert all(term.shape == () for term in terms.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.errors import UserError
@@ -69,10 +68,14 @@ class Crop:
         padded images, channels last, so that a view is cut by copying whole lines. Lefts of the mirrored copy count
         from its own left.
         """
-        height, width = self.output_size((images.shape[2], images.shape[3]))
-        padded = F.pad(images, [self.padding] * 4) if self.padding else images
-        both = torch.stack([padded, padded.flip(3)] if self.flip else [padded])
-        return both.movedim(2, -1).contiguous().unfold(2, height, 1).unfold(3, width, 1).movedim(4, -1)
+        n, channels, high, wide = images.shape
+        height, width = self.output_size((high, wide))
+        around = self.padding
+        padded = images.new_zeros(1 + self.flip, n, high + 2 * around, wide + 2 * around, channels)
+        inner = padded[:, :, around : around + high, around : around + wide]
+        for copy, image in zip(inner, (images, images.flip(3)), strict=False):
+            copy.copy_(image.movedim(1, -1))
+        return padded.unfold(2, height, 1).unfold(3, width, 1).movedim(4, -1)
 
     def cut(self, windows: Tensor, rows: Tensor, views: Tensor) -> Tensor:
         """The `views` (b, 3) of images `rows` (b,) in one gather: (b, c, height, width), channels last."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from tuition.data.augment import Crop
+from tuition.data.ondisk import OnDisk
 from tuition.errors import UserError
 
 Inputs = Tensor | list[str]
 
 DIGEST_BYTES = 16
+BLOCK = 1024  # rows that are looked at in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,8 @@ class Pool:
     """Raw inputs, their labels and, optionally, the one view of each that a teacher is asked about.
 
     Attributes:
-        inputs: uint8 images (n, c, h, w), float vectors (n, d), or a list of n strings.
+        inputs: uint8 images (n, c, h, w), float vectors (n, d), or a list of n strings; `OnDisk` where they stay in a
+            file because they take more than 512 MiB.
         labels: int64 (n,) class indices, or None.
         class_names: one name a class, or None. Their number fixes `num_classes`.
         name: where the inputs come from, for people.
@@ -34,7 +37,7 @@ class Pool:
         augment: the random crops and flips that students of this data are usually trained with; None is none.
     """
 
-    inputs: Inputs
+    inputs: Inputs | OnDisk
     labels: Tensor | None = None
     class_names: tuple[str, ...] | None = None
     name: str = "pool"
@@ -47,7 +50,7 @@ class Pool:
 
     def __repr__(self) -> str:
         what = f"{self.name}, {len(self)} inputs"
-        if isinstance(self.inputs, Tensor):
+        if not isinstance(self.inputs, list):
             what += f" of shape {tuple(self.inputs.shape[1:])}"
         return f"Pool({what}, {'no labels' if self.labels is None else f'{self.num_classes} classes'})"
 
@@ -58,7 +61,7 @@ class Pool:
             raise UserError("a pool is indexed by a slice or a list of rows; write pool[i : i + 1] for a single input.")
         return replace(
             self,
-            inputs=self.inputs[index] if isinstance(self.inputs, Tensor) else [self.inputs[i] for i in index.tolist()],
+            inputs=[self.inputs[i] for i in index.tolist()] if isinstance(self.inputs, list) else self.inputs[index],
             labels=None if self.labels is None else self.labels[index],
             views=None if self.views is None else self.views[index],
         )
@@ -80,7 +83,7 @@ class Pool:
         """The same pool, asked about through `crop`: one random view of each image by `seed`, or the centred one."""
         if crop is None:
             return replace(self, crop=None, views=None)
-        if not isinstance(self.inputs, Tensor) or self.inputs.ndim != 4:
+        if isinstance(self.inputs, list) or self.inputs.ndim != 4:
             raise UserError("only pools of images have views; leave out the crop.")
         height, width = self.inputs.shape[2:]
         views = None
@@ -89,18 +92,23 @@ class Pool:
         return replace(self, crop=crop, views=views)
 
     def asked(self, rows: slice | Sequence[int] | Tensor = slice(None)) -> Inputs:
-        """Raw inputs of `rows` as the teacher sees them, that is, through their views."""
+        """Raw inputs of `rows`, in memory, as the teacher sees them, that is, through their views."""
         part = self[rows]
+        inputs = part.inputs.read() if isinstance(part.inputs, OnDisk) else part.inputs
         if part.crop is None:
-            return part.inputs
-        assert isinstance(part.inputs, Tensor)
-        height, width = part.inputs.shape[2:]
+            return inputs
+        assert isinstance(inputs, Tensor)
+        height, width = inputs.shape[2:]
         views = part.views if part.views is not None else part.crop.centre(len(part), (height, width))
-        return part.crop(part.inputs, views)
+        return part.crop(inputs, views)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Inputs]:
+        """What is asked about, `size` rows at a time."""
+        return (self.asked(slice(start, start + size)) for start in range(0, max(1, len(self)), size))
 
     def asked_views(self, frame: Crop) -> Tensor:
         """The views (n, 3) that are asked about, in the padded frame of another crop of the same output size."""
-        assert isinstance(self.inputs, Tensor)
+        assert not isinstance(self.inputs, list)
         crop = self.crop if self.crop is not None else Crop(padding=0)
         size = (self.inputs.shape[2], self.inputs.shape[3])
         views = self.views if self.views is not None else crop.centre(len(self), size)
@@ -111,8 +119,7 @@ class Pool:
     def digests(self) -> list[bytes]:
         """A 16-byte digest of the content of each input as asked: equal inputs, equal digests, wherever they stand."""
         found: list[bytes] = []
-        for start in range(0, len(self), 4096):
-            inputs = self.asked(slice(start, start + 4096))
+        for inputs in self.blocks():
             if isinstance(inputs, list):
                 kind, contents = "text", [text.encode() for text in inputs]
             else:
@@ -198,13 +205,18 @@ def from_tensors(
 
 def row_index(count: int, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Tensor:
     """Rows named by a slice, a list or a boolean mask, as indices."""
-    if not isinstance(rows, slice):
-        rows = torch.as_tensor(rows)
-        rows = rows.long() if rows.numel() == 0 else rows  # an empty list would be floating point
-    return torch.arange(count)[rows]
+    if isinstance(rows, slice):
+        return torch.arange(*rows.indices(count))
+    rows = torch.as_tensor(rows)
+    if rows.dtype == torch.bool:
+        return torch.arange(count)[rows]
+    if rows.numel() == 0 or not rows.is_floating_point():  # an empty list would be floating point
+        rows = rows.long()
+    torch.empty(1).expand(count)[rows]  # refuses what is no row
+    return rows.where(rows >= 0, rows + count)
 
 
-def _checked_inputs(inputs: Any) -> Inputs:
+def _checked_inputs(inputs: Any) -> Inputs | OnDisk:
     if len(inputs) == 0:
         raise UserError("the pool holds no inputs; give at least one.")
     if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
@@ -213,7 +225,7 @@ def _checked_inputs(inputs: Any) -> Inputs:
             raise UserError(f"the text in row {empty} is empty; leave it out.")
         return list(inputs)
     try:
-        inputs = torch.as_tensor(inputs)
+        inputs = inputs if isinstance(inputs, OnDisk) else torch.as_tensor(inputs)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"inputs are images, vectors or strings, all of one shape ({error}); convert them first."
@@ -229,9 +241,9 @@ def _checked_inputs(inputs: Any) -> Inputs:
         if min(shape[2:]) < 8:
             raise UserError(f"images are at least 8 pixels high and wide, not {shape[2]}x{shape[3]}; enlarge them.")
     elif inputs.ndim == 2:
-        if not inputs.is_floating_point():
+        if not inputs.dtype.is_floating_point:
             raise UserError(f"vectors are floating point (n, d), not {inputs.dtype}; convert them first.")
-        if not bool(torch.isfinite(inputs).all()):
+        if not all(bool(part.isfinite().all()) for part in inputs.split(BLOCK)):
             raise UserError("the inputs hold NaN or infinity; clean them before asking a teacher about them.")
     else:
         raise UserError(f"inputs are images (n, c, h, w) or vectors (n, d), not of shape {shape}; reshape them.")

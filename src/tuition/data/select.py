@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Pool
 from tuition.errors import UserError
 
@@ -97,6 +98,8 @@ def medoids(features: Tensor, count: int, seed: int) -> Tensor:
 
 def _features(pool: Pool, features: Any) -> Tensor:
     if features is None:
+        if isinstance(pool.inputs, OnDisk):
+            raise UserError(f"the pixels of {len(pool)} inputs do not fit in memory; give features of an encoder.")
         if not isinstance(pool.inputs, Tensor):
             raise UserError("texts have no features of their own; give those of an encoder, or select at random.")
         inputs = pool.asked()

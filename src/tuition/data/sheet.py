@@ -25,7 +25,7 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
     Raises:
         UserError: the pool holds no images, or the picture cannot be written.
     """
-    if not isinstance(pool.inputs, Tensor) or pool.inputs.ndim != 4:
+    if isinstance(pool.inputs, list) or pool.inputs.ndim != 4:
         raise UserError(f"a contact sheet shows images, but {pool.name} holds none; choose another pool.")
     from matplotlib.figure import Figure
 
@@ -59,7 +59,7 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
 
 
 def _title(pool: Pool) -> str:
-    assert isinstance(pool.inputs, Tensor)
+    assert not isinstance(pool.inputs, list)
     channels, height, width = pool.inputs.shape[1:]
     colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     classes = "no labels" if pool.labels is None else f"{pool.num_classes} classes"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from tuition.data import arrays, folders, hub, parquet
 from tuition.data.augment import Crop
@@ -48,7 +47,8 @@ def load(
               folder named after the `config`; class names come from the metadata of the hub's files;
             * a folder of images: `train/<class>/*.png` (also jpg, webp, ...), classes in sorted order; without folders
               for splits all is "train", without folders for classes there are no labels;
-            * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`;
+            * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`; or
+              unpacked: `train/inputs.npy`, `train/labels.npy`, ..., whose inputs stay in the file if they are large;
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
               unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
         split: "train", "test" or "validation" (a source's "val" or "valid" too).
@@ -143,7 +143,7 @@ def _usual_views(pool: Pool) -> Pool:
     Shifts by an eighth of the side (4 of 32) and flips, but no flips of grey images: they may be characters. Stanford
     Cars at 64 pixels, known by its classes wherever its files lie, is cropped to 56 (Xu et al., WACV 2025).
     """
-    if not isinstance(pool.inputs, Tensor) or pool.inputs.ndim != 4:
+    if isinstance(pool.inputs, list) or pool.inputs.ndim != 4:
         return pool
     channels, height, width = pool.inputs.shape[1:]
     if (height, width) == (64, 64) and pool.class_names is not None and pool.class_names[0] == CARS_FIRST_CLASS:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
+from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Inputs, Pool, row_index
 
 
@@ -55,7 +56,7 @@ class TransferSet:
         return len(self.pool)
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Inputs | OnDisk:
         return self.pool.inputs
 
     @property

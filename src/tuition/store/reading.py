@@ -17,6 +17,8 @@ from tuition.store.database import blobs, layouts, teachers
 from tuition.store.entries import located
 
 BLOBS = 32  # blobs a query, so that few of them are in memory at a time
+BLOCK = 65536  # digests looked up at a time
+MISSING = (0, -1)
 
 _blobs = (
     sa.select(blobs.c.id, blobs.c.checksum, blobs.c.payload, layouts.c.outputs, layouts.c.teacher_id)
@@ -40,11 +42,15 @@ def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> d
         DamagedError: a blob or an index entry is not what was written.
         UserError: some are not stored, or they have no output of one shape in common.
     """
-    where = located(connection, teacher_id, list(dict.fromkeys(digests)))
-    missing = sum(digest not in where for digest in digests)
+    places = np.empty((len(digests), 2), np.int64)
+    for start in range(0, len(digests), BLOCK):
+        part = digests[start : start + BLOCK]
+        where = located(connection, teacher_id, list(dict.fromkeys(part)))
+        places[start : start + len(part)] = [where.get(digest, MISSING) for digest in part]
+    blob_of, row_of = places.T
+    missing = int((row_of < 0).sum())
     if missing:
         raise UserError(f"{missing} responses are not in the store any more, they were pruned meanwhile; ask again.")
-    blob_of, row_of = np.array([where[digest] for digest in digests]).T
     order = np.argsort(blob_of, kind="stable")
     needed, starts = np.unique(blob_of[order], return_index=True)
     members = dict(zip(needed.tolist(), np.split(order, starts[1:]), strict=True))

@@ -1,19 +1,32 @@
-"""Batches of a transfer set that lives on the device: drawn, viewed and augmented there, with no worker processes."""
+"""Batches of a transfer set: drawn, viewed and augmented on the device, with no worker processes.
+
+Inputs live on the device, too, unless they take more than `IN_MEMORY`: then the rows of each batch are fetched from
+where they are by a thread that works ahead. Either way the same seed gives the same batches.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuition.data import Crop, TransferSet
+from tuition.data import Crop, TransferSet, ondisk
 from tuition.errors import UserError
 from tuition.training import parallel
 from tuition.training.objective import Batch, Objective, Share
+
+AHEAD = 4  # batches fetched before they are wanted
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Batches:
@@ -40,24 +53,29 @@ class Batches:
             raise UserError(
                 f"a student is trained on at least 2 inputs, not {len(transfer)}; ask for more teacher calls."
             )
-        if not isinstance(transfer.inputs, Tensor):
+        if isinstance(transfer.inputs, list):
             raise UserError("this student needs images or vectors; encode the texts first.")
         pool = transfer.pool
+        self.augment, self.device, self.generator = augment, device, generator
         # Without augmentation the student sees what the teacher was asked about.
-        inputs = transfer.inputs if augment is not None else pool.asked()
-        assert isinstance(inputs, Tensor)
-        self.size = (inputs.shape[-2], inputs.shape[-1])
-        inputs = inputs.to(device)
-        self.inputs = inputs.movedim(1, -1).contiguous() if augment is None else augment.windows(inputs)
+        self.source = pool if augment is None else pool.view(None)
+        sample = self.source.asked(slice(1))
+        assert isinstance(sample, Tensor)
+        self.size = (sample.shape[-2], sample.shape[-1])
+        self.inputs = None
+        if transfer.inputs.nbytes <= ondisk.IN_MEMORY:
+            inputs = transfer.inputs if augment is not None else pool.asked()
+            assert isinstance(inputs, Tensor)
+            self.inputs = self._held(inputs.to(device))
         self.responses = {name: value.to(device) for name, value in transfer.responses.items()}
         self.targets = self.responses.pop("targets", None)  # of mixed inputs, whose labels are shares
+        self.labels, self.num_classes = None, num_classes
         if self.targets is None and transfer.labels is not None:
-            self.targets = F.one_hot(transfer.labels, num_classes).float().to(device)
+            self.labels = transfer.labels.to(device)
         self.maps = [name for name, value in self.responses.items() if value.ndim == 4]
         self.views = None
         if aligned and augment is not None and self.maps:
             self.views = pool.asked_views(augment).to(device)
-        self.augment, self.device, self.generator = augment, device, generator
         self.mix, self.gathers = objective.mix, objective.gathers
         self.rows, self.groups, self.drawn = len(transfer), objective.groups, None
         self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
@@ -79,44 +97,74 @@ class Batches:
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of one epoch."""
-        return (self.batch(rows, views) for rows, views in self.draw())
+        return (self.batch(*drawn) for drawn in self.draw())
 
-    def draw(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Rows (b,) and, with augmentation, views (b, 3) of each batch of an epoch, drawn and copied all at once."""
+    def draw(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Rows (b,) and, with augmentation, views (b, 3) of each batch of an epoch, drawn and copied all at once.
+
+        Then, where they do not live on the device, the inputs (b, ...) themselves.
+        """
         rows = self._draw_rows()
-        views: Sequence[Tensor | None] = [None] * self.steps
+        views: Iterable[Tensor | None] = repeat(None)
         if self.augment is not None:
             drawn = self.augment.draw(rows.numel(), self.size, self.generator).to(self.device)
-            views = drawn.view(*rows.shape, 3).tensor_split(self.steps)
-        for part, seen in zip(rows.to(self.device).tensor_split(self.steps), views, strict=True):
-            yield self._sides(part), None if seen is None else self._sides(seen)
+            views = map(self._sides, drawn.view(*rows.shape, 3).tensor_split(self.steps))
+        parts = map(self._sides, rows.to(self.device).tensor_split(self.steps))
+        if self.inputs is not None:
+            yield from zip(parts, views, repeat(None), strict=False)
+        else:
+            wanted = map(self._sides, rows.tensor_split(self.steps))
+            yield from ahead(self._fetched, zip(parts, views, wanted, strict=False))
 
-    def batch(self, rows: Tensor, views: Tensor | None) -> Batch:
+    def batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None = None) -> Batch:
         """The batch of these rows (b,), seen through these views (b, 3), and mixed where the method mixes.
 
         With several processes, this one's share of it. Nothing waits for the device.
         """
         if parallel.count() == 1:
-            return self._batch(rows, views)
+            return self._batch(rows, views, inputs)
         index = parallel.share(len(rows), self.groups, self.device)
         if self.mix is None and not self.gathers:
-            part = self._batch(rows[index], None if views is None else views[index])
-            return replace(part, share=Share(index, len(rows), None))
-        whole = self._batch(rows, views)
+            views, inputs = (None if drawn is None else drawn[index] for drawn in (views, inputs))
+            return replace(self._batch(rows[index], views, inputs), share=Share(index, len(rows), None))
+        whole = self._batch(rows, views, inputs)
         return replace(whole.at(index), share=Share(index, len(rows), whole))
 
-    def _batch(self, rows: Tensor, views: Tensor | None) -> Batch:
+    def _batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None) -> Batch:
         responses = {name: value[rows] for name, value in self.responses.items()}
-        if self.augment is None or views is None:
-            inputs = self.inputs[rows].movedim(-1, 1)
-        else:
-            inputs = self.augment.cut(self.inputs, rows, views)
-            if self.views is not None:
-                size = (inputs.shape[2], inputs.shape[3])
-                responses |= {name: move(responses[name], self.views[rows], views, size) for name in self.maps}
-        targets = None if self.targets is None else self.targets[rows]
-        batch = Batch(inputs, rows, responses, targets, self.groups)
+        if inputs is None:
+            assert self.inputs is not None
+            inputs = self._seen(self.inputs, rows, views)
+        if self.views is not None and views is not None:
+            size = (inputs.shape[2], inputs.shape[3])
+            responses |= {name: move(responses[name], self.views[rows], views, size) for name in self.maps}
+        batch = Batch(inputs, rows, responses, self._targets(rows), self.groups)
         return batch if self.mix is None else self.mix(batch, self.generator)
+
+    def _held(self, inputs: Tensor) -> Tensor:
+        """Raw inputs (n, ...) as they are indexed: channels last, in every view that may be drawn."""
+        return inputs.movedim(1, -1).contiguous() if self.augment is None else self.augment.windows(inputs)
+
+    def _seen(self, held: Tensor, rows: Tensor, views: Tensor | None) -> Tensor:
+        if self.augment is None or views is None:
+            return held[rows].movedim(-1, 1)
+        return self.augment.cut(held, rows, views)
+
+    def _fetched(self, drawn: tuple[Tensor, Tensor | None, Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
+        rows, views, wanted = drawn
+        inputs = self.source.asked(wanted)
+        assert isinstance(inputs, Tensor)
+        if self.device.type == "cuda":
+            inputs = inputs.pin_memory()
+        held = self._held(inputs.to(self.device, non_blocking=True))
+        return rows, views, self._seen(held, torch.arange(len(rows), device=self.device), views)
+
+    def _targets(self, rows: Tensor) -> Tensor | None:
+        # Not made for all rows at once: of millions they would take far more than the inputs.
+        if self.labels is None:
+            return None if self.targets is None else self.targets[rows]
+        zeros = torch.zeros(len(rows), self.num_classes, device=rows.device)
+        return zeros.scatter_(1, self.labels[rows][:, None], 1.0)
 
     def _sides(self, x: Tensor) -> Tensor:
         """Of groups (m, p + q, ...) first all of the one side, then all of the other."""
@@ -132,6 +180,18 @@ class Batches:
         if self.drawn is None:
             return draw_groups(self.rows, count, sum(self.groups), self.generator)
         return self.drawn[torch.randint(len(self.drawn), (count,), generator=self.generator)]
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """`map` in a thread that is a few items ahead."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[B]] = deque()
+        for item in items:
+            waiting.append(thread.submit(function, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def draw_groups(rows: int, count: int, size: int, generator: torch.Generator) -> Tensor:

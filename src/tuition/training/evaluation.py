@@ -15,6 +15,7 @@ from torch import Tensor
 from tuition.errors import UserError
 
 CALIBRATION_BINS = 15
+BLOCK = 65536  # rows a pass, so that float64 takes little memory
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error in percent: mean |confidence - accuracy| over bins of confidence, by their share."""
-    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    gap = confidence - (predicted == labels).double()
-    which = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, which, gap)
+    sums = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    for part, wanted in zip(logits.split(BLOCK), labels.split(BLOCK), strict=True):
+        confidence, predicted = part.double().softmax(dim=1).max(dim=1)
+        gap = confidence - (predicted == wanted).double()
+        which = (confidence * bins).ceil().long().clamp(1, bins) - 1
+        sums.index_add_(0, which, gap)
     return 100.0 * float(sums.abs().sum()) / len(labels)
 
 

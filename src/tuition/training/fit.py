@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import Pool, TransferSet
-from tuition.data.pool import Inputs
+from tuition.data.ondisk import OnDisk
+from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
 from tuition.training import files, methods
 from tuition.training.objective import Objective
@@ -132,7 +133,7 @@ def build_student(
     Embeddings may be of another width than the teacher's.
     """
     if isinstance(model, str):
-        channels = pool.inputs.shape[1] if isinstance(pool.inputs, Tensor) else 1
+        channels = pool.inputs.shape[1] if not isinstance(pool.inputs, list) else 1
         model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
     if preprocess is None:
         preprocess = usual_preprocess(model, pool.inputs)
@@ -166,10 +167,10 @@ def build_student(
     return student
 
 
-def usual_preprocess(model: nn.Module, inputs: Inputs) -> nn.Module:
+def usual_preprocess(model: nn.Module, inputs: Inputs | OnDisk) -> nn.Module:
     """Where none is given: the channels' mean and std; of texts, the hashing that the model is made for."""
     hashing = getattr(model, "hashing", None)
-    if isinstance(inputs, Tensor):
+    if not isinstance(inputs, list):
         if hashing is not None:
             raise UserError(
                 "this student reads text, and the inputs are images or vectors; use another, such as cnn_8."
@@ -224,7 +225,7 @@ def check_responses(transfer: TransferSet) -> None:
     for name, value in transfer.responses.items():
         if len(value) != len(transfer):
             raise UserError(f"there are {len(transfer)} inputs but {len(value)} responses {name!r}; give one an input.")
-        if not bool(value.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for part in value.split(BLOCK)):
             raise UserError(f"the teacher's {name} hold NaN or infinity; mend the teacher, or leave such inputs out.")
 
 

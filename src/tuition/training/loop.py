@@ -85,8 +85,8 @@ def train(
         best = {name: value.to(device) for name, value in saved["best"].items()}
     saved_at = time.monotonic()
 
-    def take(rows: Tensor, views: Tensor | None = None) -> dict[str, Tensor]:
-        return step(student, objective, optimizer, batches.batch(rows, views))
+    def take(*drawn: Any) -> dict[str, Tensor]:
+        return step(student, objective, optimizer, batches.batch(*drawn))
 
     graphs = None
     if settings.graphs:
@@ -103,14 +103,14 @@ def train(
         student.train()
         sums: dict[str, Tensor] = {}
         rate = settings.learning_rate
-        for rows, views in batches.draw():
+        for drawn in batches.draw():
             factor = cosine(state.steps, steps) if settings.schedule == "cosine" else stages.factor
             rate = settings.learning_rate * factor
             set_rate(optimizer, rate)
-            for name, value in (graphs or take)(rows, views).items():
+            for name, value in (graphs or take)(*drawn).items():
                 sums[name] = sums[name] + value if name in sums else value
             state.steps += 1
-            state.images += len(rows)
+            state.images += len(drawn[0])
         state.epoch += 1
         parallel.average(list(sums.values()))
         parallel.average_buffers(student.model, objective)

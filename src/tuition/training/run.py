@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import tuition
 from tuition import models
 from tuition.data import Accounts, Pool, TransferSet
+from tuition.data.ondisk import OnDisk
 from tuition.training import evaluation, files, parallel
 from tuition.training.batches import Batches
 from tuition.training.fit import (
@@ -35,7 +36,7 @@ from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
 from tuition.training.recentre import recentre, recentred
 from tuition.training.settings import TrainSettings
-from tuition.training.student import EVALUATION_BATCH, Student, load
+from tuition.training.student import Student, load
 from tuition.training.threads import fitting_threads
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "README.md"
@@ -314,7 +315,10 @@ def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
     answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
     if transfer.labels is None:
         return answers
-    return (answers + F.one_hot(transfer.labels, num_classes)) / 2
+    centre = answers.clone()
+    for rows in torch.arange(len(centre)).split(evaluation.BLOCK):
+        centre[rows] += F.one_hot(transfer.labels[rows], num_classes)
+    return centre.div_(2)
 
 
 def _validator(
@@ -329,13 +333,12 @@ def _validator(
     assert wanted is not None
     device = next(whole.parameters()).device
     mine = torch.arange(len(pool)).tensor_split(parallel.count())[parallel.rank()]
-    inputs, wanted = whole.read(pool)[mine].to(device), wanted.to(device)
+    inputs = pool[mine] if isinstance(pool.inputs, OnDisk) else whole.read(pool)[mine].to(device)
+    wanted = wanted.to(device)
 
     def validate(student: Student) -> float:
         with recentred(student, transfer, centre), torch.inference_mode():
-            student.eval()
-            outputs = torch.cat([student(batch) for batch in inputs.split(EVALUATION_BATCH)])
-            outputs = parallel.gather(outputs, mine.to(device), len(pool))
+            outputs = parallel.gather(student.outputs(inputs).to(device), mine.to(device), len(pool))
         if isinstance(validation, TransferSet):
             return evaluation.agreement(outputs, wanted, student.output)
         return evaluation.percent(outputs.argmax(dim=1) == wanted)
@@ -361,5 +364,5 @@ def _tensors_digest(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:
     total = hashlib.sha256(also)
     for name, value in sorted(tensors.items()):
         total.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()[:32]

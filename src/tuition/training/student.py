@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import Crop, Pool
+from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Inputs
 from tuition.errors import UserError
 from tuition.training import evaluation, files
@@ -92,15 +94,26 @@ class Student(nn.Module):
             return self._collect(inputs, read)
 
     def _collect(self, inputs: Pool | Inputs | str, function: Callable[[Tensor], Tensor]) -> Tensor:
-        batches = self.read(inputs)
+        blocks: Iterable[Tensor]
+        if isinstance(inputs, Pool) and isinstance(inputs.inputs, OnDisk):
+            rows, blocks = len(inputs), map(self.read, inputs.blocks())
+        else:
+            blocks = [self.read(inputs)]
+            rows = len(blocks[0])
         device = next(self.parameters()).device
         training = self.training
         self.eval()
         try:
-            found = [function(batch.to(device)).float().cpu() for batch in batches.split(EVALUATION_BATCH)]
+            done, found = 0, torch.empty(0)
+            for batch in chain.from_iterable(block.split(EVALUATION_BATCH) for block in blocks):
+                answer = function(batch.to(device)).float()
+                # One block for all answers: small ones kept between large temporary ones would fragment the memory.
+                found = found if done else answer.new_empty(rows, *answer.shape[1:])
+                found[done : done + len(batch)] = answer
+                done += len(batch)
         finally:
             self.train(training)
-        return torch.cat(found)
+        return found.cpu()
 
     def probabilities(self, inputs: Pool | Inputs | str) -> Tensor:
         """Class probabilities (n, k)."""
