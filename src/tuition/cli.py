@@ -35,7 +35,7 @@ Sets = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Any other setting, such as learning_rate=0.1, options.anchor=0.2."),
 ]
-Data = Annotated[str | None, Option(help="digits, a folder (parquet or images), or a name on the hub.")]
+Data = Annotated[str | None, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")]
 Size = Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")]
 Seed = Annotated[int | None, Option(help="Seed of every random draw.")]
 Epochs = Annotated[int | None, Option(help="Epochs of training.")]
@@ -284,7 +284,7 @@ def report(
 @app.command()
 def predict(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
-    inputs: Annotated[str, Argument(help="An image, a folder of images, or a data set.")],
+    inputs: Annotated[str, Argument(help="An image, a folder of images, a file of texts, or a data set.")],
     split: Annotated[str, Option(help="Split of a data set.")] = "test",
     size: Size = None,
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
@@ -310,7 +310,7 @@ def predict(
 @app.command()
 def evaluate(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
-    data: Annotated[str, Option(help="digits, a folder (parquet or images), or a name on the hub.")],
+    data: Annotated[str, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to evaluate on.")] = "test",
     size: Size = None,
     per_class: Annotated[bool, Option("--per-class", help="Print a row for each class.")] = False,
@@ -414,7 +414,7 @@ def methods(
 
 @app.command()
 def data(
-    name: Annotated[str, Argument(help="digits, a folder (parquet or images), or a name on the hub.")],
+    name: Annotated[str, Argument(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to look at.")] = "train",
     size: Size = None,
     sheet: Annotated[Path | None, Option(help="Write a contact sheet to this PNG file.")] = None,
@@ -426,7 +426,10 @@ def data(
     table = _table(pool.name, "", "")
     table.add_row("inputs", f"{len(pool):,}")
     table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")
-    if not isinstance(pool.inputs, list):
+    if isinstance(pool.inputs, list):
+        words = sorted(len(text.split()) for text in pool.inputs)
+        table.add_row("words, of the median text and the longest", f"{words[len(words) // 2]:,}, {words[-1]:,}")
+    else:
         table.add_row("shape", " x ".join(map(str, pool.inputs.shape[1:])))
     table.add_row("classes", "no labels" if pool.labels is None else f"{pool.num_classes:,}")
     _print(table)

@@ -53,6 +53,8 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
             if pool is not None:
                 return pool
     pool = build()
+    if not isinstance(pool.inputs, Tensor):
+        return pool  # texts are read as fast as they would be from here
     try:
         _write(path, pool, found)
     except Exception as error:  # safetensors wraps a full or read-only disk in an error of its own
@@ -74,11 +76,12 @@ def _write(path: Path, pool: Pool, identity: str) -> None:
     from safetensors.torch import save_file
 
     metadata = {"name": pool.name, "class_names": json.dumps(pool.class_names), "identity": identity}
+    assert isinstance(pool.inputs, Tensor)
     tensors = {"inputs": pool.inputs} | ({} if pool.labels is None else {"labels": pool.labels})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
     try:
-        save_file(tensors, temporary, metadata | {"digest": _digest(pool, identity)})  # type: ignore[arg-type]
+        save_file(tensors, temporary, metadata | {"digest": _digest(pool, identity)})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

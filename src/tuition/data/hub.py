@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tuition.data import parquet
 from tuition.data.images import EncodedImages
+from tuition.data.pool import Pool
 from tuition.data.splits import choose
 from tuition.errors import UserError
 
 
-def read(name: str, split: str, config: str | None, *, image_column: str, label_column: str | None) -> EncodedImages:
+def read(name: str, split: str, config: str | None, **columns: Any) -> EncodedImages | Pool:
     """One split of the data set `name`; only the files of that split are fetched, with progress on stderr.
 
     Raises:
@@ -42,7 +45,7 @@ def read(name: str, split: str, config: str | None, *, image_column: str, label_
     except Exception as error:  # of the hub, the network, the disk or the files: nothing here can be mended by code
         raise UserError(f"cannot load {name!r} from the hub ({_line(error)}); mend that and try again.") from error
     table = pyarrow.dataset.dataset(found.data.table)
-    return parquet.from_dataset(table, name, image_column=image_column, label_column=label_column)
+    return parquet.contents(table, None, name, f"{name} {split}", **columns)
 
 
 def _line(error: Exception) -> str:

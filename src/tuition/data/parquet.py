@@ -1,16 +1,18 @@
-"""Images and labels in Arrow tables: parquet files in the layout of the Hugging Face hub, and what `datasets` loads."""
+"""Images or texts in Arrow tables, with labels: parquet files in the hub's layout, and what `datasets` loads."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuition.data import texts
 from tuition.data.images import Encoded, EncodedImages
+from tuition.data.pool import Pool, from_tensors
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,16 +61,77 @@ def splits(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read(shards: Sequence[Path], *, image_column: str, label_column: str | None) -> EncodedImages:
-    """The rows of parquet files, in their order; see `from_dataset`."""
+def read(shards: Sequence[Path], splits: Iterable[Path], title: str, **columns: Any) -> EncodedImages | Pool:
+    """The rows of parquet files, in their order; `splits` are the files of all splits. See `contents`."""
     import pyarrow
     import pyarrow.dataset
 
     try:
-        dataset = pyarrow.dataset.dataset([str(path) for path in shards], format="parquet")
-        return from_dataset(dataset, str(shards[0].parent), image_column=image_column, label_column=label_column)
+        part, whole = (
+            pyarrow.dataset.dataset([str(path) for path in paths], format="parquet") for paths in (shards, splits)
+        )
+        return contents(part, whole, str(shards[0].parent), title, **columns)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read the parquet files of {shards[0].parent} ({error}); copy them again.") from error
+
+
+def contents(
+    dataset: Dataset,
+    whole: Dataset | None,
+    name: str,
+    title: str,
+    *,
+    image_column: str,
+    text_column: str,
+    label_column: str | None,
+) -> EncodedImages | Pool:
+    """The images of an Arrow dataset, or, where it has none, its texts; see `from_dataset`.
+
+    Args:
+        dataset: of one split.
+        whole: of all splits, in any of which a class counts that is named by a word; None if they are not at hand.
+        name: where it lies, for messages.
+        title: name of the pool.
+    """
+    columns, features = dataset.schema.names, _features(dataset)
+    pictured = [column for column in columns if features.get(column, {}).get("_type") == "Image"]
+    worded = text_column != "auto" or any(column in columns for column in texts.TEXT_COLUMNS)
+    if image_column == "auto" and worded and (text_column != "auto" or not {*pictured, *IMAGE_COLUMNS} & {*columns}):
+        return _texts(dataset, whole, name, title, text_column, label_column)
+    return from_dataset(dataset, name, image_column=image_column, label_column=label_column)
+
+
+def _texts(
+    dataset: Dataset, whole: Dataset | None, name: str, title: str, text_column: str, label_column: str | None
+) -> Pool:
+    import pyarrow
+
+    columns = dataset.schema.names
+    column = texts.find(columns, name, "text", text_column, texts.TEXT_COLUMNS)
+    found = dataset.to_table(columns=[column]).column(0)
+    if not (pyarrow.types.is_string(found.type) or pyarrow.types.is_large_string(found.type)) or found.null_count:
+        raise UserError(f"the column {column!r} of {name} holds something else than text; pass another text_column.")
+    if label_column == "auto":
+        label_column = next((it for it in texts.LABEL_COLUMNS if it in columns), None)
+    if label_column is None:
+        return from_tensors(found.to_pylist(), name=title)
+    label_column = texts.find(columns, name, "label", label_column, ())
+    kind = dataset.schema.field(label_column).type
+    labels: Any
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        labels, names = _labels(dataset, name, label_column), _features(dataset).get(label_column, {}).get("names")
+    elif whole is None:
+        raise UserError(
+            f"the labels of {name} are words, of which one split may lack some; give a folder of its files."
+        )
+    else:
+        words, everywhere = (part.to_table(columns=[label_column]).column(0) for part in (dataset, whole))
+        if words.null_count:
+            raise UserError(
+                f"{words.null_count} rows of {name} have no {label_column}; fill them in or leave them out."
+            )
+        labels, names = texts.number(words.to_pylist(), everywhere.unique().drop_null().to_pylist())
+    return from_tensors(found.to_pylist(), labels, class_names=names, name=title)
 
 
 def from_dataset(dataset: Dataset, name: str, *, image_column: str, label_column: str | None) -> EncodedImages:
@@ -77,8 +140,7 @@ def from_dataset(dataset: Dataset, name: str, *, image_column: str, label_column
     Raises:
         UserError: a column that is not there or holds something else, or labels that are missing.
     """
-    metadata = json.loads((dataset.schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    features = _features(dataset)
     if image_column == "auto":
         known = [column for column, feature in features.items() if feature.get("_type") == "Image"]
         image_column = _find(dataset, name, "image", (*known, *IMAGE_COLUMNS))
@@ -94,6 +156,12 @@ def from_dataset(dataset: Dataset, name: str, *, image_column: str, label_column
         labels=labels,
         class_names=None if label_column is None else features.get(label_column, {}).get("names"),
     )
+
+
+def _features(dataset: Dataset) -> dict[str, Any]:
+    """What the hub's metadata say of each column."""
+    metadata = json.loads((dataset.schema.metadata or {}).get(b"huggingface", b"{}"))
+    return metadata.get("info", {}).get("features", {})
 
 
 def _columns(dataset: Dataset) -> str:

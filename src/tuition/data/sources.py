@@ -1,4 +1,4 @@
-"""Where pools come from: scikit-learn's digits, folders of parquet files, images or arrays, the Hugging Face hub."""
+"""Where pools come from: scikit-learn's digits, folders of parquet files, images, texts or arrays, the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tuition.data import arrays, folders, hub, parquet
+from tuition.data import arrays, folders, hub, parquet, texts
 from tuition.data.augment import Crop
 from tuition.data.cache import cached
 from tuition.data.images import EncodedImages, decode
@@ -34,6 +34,7 @@ def load(
     split: str = "train",
     size: int | None = None,
     image_column: str = "auto",
+    text_column: str = "auto",
     label_column: str | None = "auto",
     config: str | None = None,
 ) -> Pool:
@@ -49,12 +50,17 @@ def load(
               for splits all is "train", without folders for classes there are no labels;
             * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`; or
               unpacked: `train/inputs.npy`, `train/labels.npy`, ..., whose inputs stay in the file if they are large;
+            * a folder of texts: `train.txt` with one a line, or `train.csv` or `train.jsonl` with columns; or such a
+              file, which is all "train". Labels are class indices, or words: then these are the classes, sorted;
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
               unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
         split: "train", "test" or "validation" (a source's "val" or "valid" too).
         size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
         image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
-        label_column: of parquet; "auto" takes `fine_label`, `label` or `labels`, None leaves labels out.
+        text_column: of parquet without images, csv and jsonl; "auto" takes `text`, `sentence`, `content`, `document`,
+            `review`, `question` or `query`.
+        label_column: of parquet, csv and jsonl; "auto" takes `fine_label`, `label` or `labels` (of text also `class`
+            or `category`, if any), None leaves labels out.
         config: the configuration of a data set that has several.
 
     Decoded images are kept in a cache (see `tuition.data.cache`), from which they are mapped into memory the next time.
@@ -67,27 +73,36 @@ def load(
     name = os.fspath(name)
     if name == "digits":
         return _digits(split)
-    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    columns: dict[str, Any] = {"image_column": image_column, "text_column": text_column, "label_column": label_column}
     path = Path(name).expanduser().resolve()
-    read: Callable[[], EncodedImages]
+    read: Callable[[], EncodedImages | Pool]
     if not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
         key, identity = SHORT_NAMES.get(name, name), None  # what the hub holds is fetched once
         read = partial(hub.read, key, split, config, **columns)
         size = 64 if size is None and name == "stanford_cars" else size
     elif path.is_dir():
         key, name = str(path), path.name
+        if files := texts.splits(path):
+            file = files[choose(split, files, name)]
+            title = f"{name} {split}"
+            return texts.read(file, files.values(), title, text_column=text_column, label_column=label_column)
         if files := arrays.splits(path):
             return _usual_views(arrays.read(files[choose(split, files, name)], f"{name} {split}"))
         identity, read = _local(path, split, config, columns)
+    elif path.suffix in texts.SUFFIXES and path.is_file():
+        choose(split, ("train",), path.name)
+        return texts.read(path, [path], path.name, text_column=text_column, label_column=label_column)
     else:
         near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
         raise UserError(
             f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
-            "cifar100, stanford_cars, owner/name on the hub, or a folder of parquet files, images or arrays."
+            "cifar100, stanford_cars, owner/name on the hub, or a folder of parquet files, images, texts or arrays."
         )
 
     def build() -> Pool:
         found = read()
+        if isinstance(found, Pool):
+            return found
         if found.count == 0:
             raise UserError(f"{key} holds no images in its {split} split; give at least one.")
         images = decode(name, found.batches, found.count, size=size)
@@ -114,7 +129,7 @@ def _digits(split: str) -> Pool:
 
 def _local(
     folder: Path, split: str, config: str | None, columns: dict[str, Any]
-) -> tuple[list[object], Callable[[], EncodedImages]]:
+) -> tuple[list[object], Callable[[], EncodedImages | Pool]]:
     """What identifies the state of a folder's files, and how to read them."""
     if config is not None:
         folder = folder / config
@@ -126,7 +141,8 @@ def _local(
         return _state(images, folder), partial(folders.read, images, labels, names)
     shards = parquet.splits(place)
     files = shards[choose(split, shards, folder.name)]
-    return _state(files, place), partial(parquet.read, files, **columns)
+    every = [path for paths in shards.values() for path in paths]
+    return _state(files, place), partial(parquet.read, files, every, f"{folder.name} {split}", **columns)
 
 
 def _state(files: Iterable[Path], folder: Path) -> list[object]:

@@ -77,6 +77,7 @@ class Bag(nn.Module):
         super().__init__()
         self.hashing = Hashing(length=256, ngrams=(3,))
         self.embedding = nn.EmbeddingBag(self.hashing.buckets, width, mode="mean", padding_idx=PADDING)
+        _begin(self.embedding)
         self.hidden = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU())
         self.classifier = nn.Linear(4 * width, num_classes)
 
@@ -94,6 +95,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.hashing = Hashing()
         self.embedding = nn.Embedding(self.hashing.buckets, width, padding_idx=PADDING)
+        _begin(self.embedding)
         self.position = nn.Parameter(torch.randn(self.hashing.length, width))
         self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -108,6 +110,13 @@ class Transformer(nn.Module):
             x = block(x, attended[:, None, None])
         pooled = (self.norm(x) * words[:, :, None]).sum(1) / words.sum(1, keepdim=True).clamp(min=1)
         return self.classifier(pooled)
+
+
+def _begin(embedding: nn.Embedding | nn.EmbeddingBag) -> None:
+    """Small, so that tokens never seen in training hardly count; not 0, for of equal rows RKD learns nothing."""
+    nn.init.normal_(embedding.weight, std=0.02)
+    with torch.no_grad():
+        embedding.weight[PADDING] = 0.0
 
 
 class _Block(nn.Module):

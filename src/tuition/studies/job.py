@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tuition import data, teachers
-from tuition.data import Pool, TransferSet
+from tuition.data import Pool, TransferSet, texts
 from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess
@@ -483,11 +483,11 @@ def inputs_of(name: str, split: str, size: int | None, student: Student) -> tupl
     """
     path = Path(name)
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-    if path.is_file() or (path.is_dir() and found):
+    if (path.is_file() and path.suffix not in texts.SUFFIXES) or (path.is_dir() and found):
         names, pool = [str(p) for p in found], read_images(found, size=size)
     else:
-        pool = data.load(name, split=split, size=size)
-        names = [f"{pool.name} {i}" for i in range(len(pool))]
+        pool = data.load(name, split="train" if path.is_file() else split, size=size)
+        names = pool.inputs if isinstance(pool.inputs, list) else [f"{pool.name} {i}" for i in range(len(pool))]
     inputs = pool.inputs
     if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] == 1 and student.input_shape[0] == 3:
         pool = replace(pool, inputs=inputs.expand(-1, 3, -1, -1))
