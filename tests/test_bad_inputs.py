@@ -238,7 +238,7 @@ CASES = [
     # predict, evaluate, export, data
     Case("a picture of another size", "predict done picture.png", r"takes inputs of shape \(1, 8, 8\), not \(1, 9, 9\)", picture(9)),
     Case("a picture of colours", "predict done picture.png", r"not \(3, 8, 8\)", picture(8, mode="RGB")),
-    Case("text instead of a picture", "predict done letter.txt", "cannot read the image letter.txt"),
+    Case("text instead of a picture", "predict done letter.txt", "takes images or vectors, not text"),
     Case("nothing to predict", "predict done nothing", "no data set and no folder 'nothing'"),
     Case("data of more classes", "evaluate done --data arrays", "labels run to 39, but the model knows 10 classes",
          arrays(labels=np.arange(40))),

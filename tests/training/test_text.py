@@ -58,7 +58,7 @@ def test_methods_teach_students_of_text(answered, texts, student, method):
         method,
         validation=texts[60:70],
         test=texts[70:],
-        epochs=20,
+        epochs=60,
         learning_rate=0.01,
         optimizer="adamw",
     )
