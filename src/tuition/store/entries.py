@@ -12,7 +12,7 @@ from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, names, responses, teachers
 
-LOOKUP = 500  # digests a query
+LOOKUP, BLOCK = 500, 65_536  # digests a query, and looked up at a time
 BLOB_BYTES = 64 << 20  # reading one response never loads more than this
 
 
@@ -108,18 +108,24 @@ def wrong_widths(connection: Connection, teacher_id: int, outputs: Mapping[str, 
     return None
 
 
-def check_layers(
-    connection: Connection, teacher_id: int, stored: Mapping[bytes, tuple[int, int]], layers: Sequence[str]
-) -> None:
-    """Refuse stored answers that lack a feature map asked for: to ask again would be to pay twice."""
+def unstored(connection: Connection, teacher_id: int, digests: Sequence[bytes], layers: Sequence[str]) -> list[bytes]:
+    """Those of the digests that are not stored.
+
+    Raises:
+        UserError: stored answers lack a feature map asked for; to ask again would be to pay twice.
+    """
     query = sa.select(layouts.c.id, layouts.c.outputs).where(layouts.c.teacher_id == teacher_id)
     short = [row.id for row in connection.execute(query) if not set(layers) <= set(payload.read_layout(row.outputs))]
-    if not short or not stored:
-        return
-    lacking = set(connection.scalars(sa.select(blobs.c.id).where(blobs.c.layout_id.in_(short))))
-    count = sum(blob in lacking for blob, _ in stored.values())
+    lacking = set(connection.scalars(sa.select(blobs.c.id).where(blobs.c.layout_id.in_(short)))) if short else set()
+    count, new = 0, list[bytes]()
+    for start in range(0, len(digests), BLOCK):  # so that what is stored is never in memory as a whole
+        part = digests[start : start + BLOCK]
+        stored = located(connection, teacher_id, part)
+        new += [digest for digest in part if digest not in stored]
+        count += sum(blob in lacking for blob, _ in stored.values()) if lacking else 0
     if count:
         raise UserError(
             f"{count} of these inputs are stored without the maps {', '.join(layers)}; ask without layers and add them "
             "with `recompute`, which costs no calls, or ask into another store."
         )
+    return new

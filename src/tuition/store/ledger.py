@@ -14,7 +14,7 @@ from tuition.data.transfer import Accounts
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import Database, asks, flights, teachers
-from tuition.store.entries import check_layers, located, register, store_rows, wrong_widths
+from tuition.store.entries import located, register, store_rows, unstored, wrong_widths
 from tuition.store.errors import BudgetError
 from tuition.teachers.protocol import Teacher
 
@@ -69,9 +69,8 @@ class Ledger:
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection)
             self.teacher_id = register(self.connection, self.name, self.fingerprint)
-            stored = located(self.connection, self.teacher_id, digests)
-            check_layers(self.connection, self.teacher_id, stored, self.layers)
-            new = [digest for digest in digests if again or digest not in stored]
+            new = unstored(self.connection, self.teacher_id, digests, self.layers)
+            new = list(digests) if again else new
             if new and not self.whole:
                 self._check_plans(new)
             row = {"owner": self.owner, "teacher_id": self.teacher_id, "whole": self.whole}
@@ -209,8 +208,8 @@ def add(connection: Connection, teacher_id: int, accounts: Accounts, price: floa
 def planned(connection: Connection, teacher_id: int) -> set[bytes]:
     """Inputs that living askers mean to send to a teacher, or have in flight."""
     plans = connection.scalars(sa.select(asks.c.plan).where(asks.c.teacher_id == teacher_id))
-    meant = {digest for plan in plans for digest in payload.split_digests(plan)}
-    return (meant - set(located(connection, teacher_id, list(meant)))) | in_flight(connection, teacher_id)
+    meant = list({digest for plan in plans for digest in payload.split_digests(plan)})
+    return set(unstored(connection, teacher_id, meant, ())) | in_flight(connection, teacher_id)
 
 
 def in_flight(connection: Connection, teacher_id: int) -> set[bytes]:

@@ -134,11 +134,9 @@ class ResponseStore:
         with self.database.read() as connection:
             teacher_id = entries.identify(connection, name, fingerprint)
             if teacher_id is not None:
-                stored = entries.located(connection, teacher_id, digests)
-                entries.check_layers(connection, teacher_id, stored, tuple(getattr(teacher, "layers", ())))
+                new = len(entries.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
                 by_id = sa.select(database.teachers.c.paid).where(database.teachers.c.id == teacher_id)
                 paid = connection.execute(by_id).scalar_one() + len(ledger.in_flight(connection, teacher_id))
-                new -= len(stored)
         return Plan(new, len(pool) - new, paid, None if cost_per_call is None else new * cost_per_call)
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
