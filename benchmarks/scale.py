@@ -1,7 +1,7 @@
 """Unit costs of every part, and what 10^6, 10^8 and 10^9 calls would take: the tables of docs/scale.md.
 
-`python benchmarks/scale.py [--inputs 1000000] [--url postgresql://...] [--json FILE]`. Rates are of this machine as it is
-loaded now; a second figure, of processor time, says how much of that is this program's own.
+`python benchmarks/scale.py [--inputs 1000000] [--url postgresql://...] [--json FILE]`. Rates are of this machine as it
+is loaded now; a second figure, of processor time, says how much of that is this program's own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def digests(count: int) -> Costs:
 
 def asking(url: str, count: int) -> Costs:
     """Announce, ask, store and read 100 logits as float16, 1,000 a commit; the pool's inputs are 8 bytes each."""
-    import numpy as np
     import sqlalchemy as sa
 
     from tuition.data import from_tensors
@@ -72,7 +71,7 @@ def asking(url: str, count: int) -> Costs:
             rows = connection.scalar(sa.text("SELECT pg_database_size(current_database())"))
     costs["100 x float16 in the store, 1,000 a commit B"] = rows / count
     again = timed(lambda: store.plan(teacher, pool))
-    return costs | each(again, count, "looking up what is stored") | {"n": float(np.int64(count))}
+    return costs | each(again, count, "looking up what is stored")
 
 
 def commits(url: str, count: int) -> Costs:
@@ -173,13 +172,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = given.url or f"sqlite:///{folder}/store.db"
         costs = apart(digests, given.inputs) | apart(asking, url, given.inputs)
-        inputs = int(costs.pop("n"))
         costs |= apart(commits, url, little)
         costs |= apart(sizes, folder, little) | apart(training, max(128, little // 20))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(
-        f"{inputs:,} inputs, {'PostgreSQL' if given.url else 'SQLite'}; {platform.machine()}, {cores} cores, ", end=""
-    )
+    kind = "PostgreSQL" if given.url else "SQLite"
+    print(f"{given.inputs:,} inputs, {kind}; {platform.machine()}, {cores} cores, ", end="")
     print(f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n")
     print(f"| unit | one | {' | '.join(f'10^{len(str(n)) - 1}' for n in SIZES)} |")
     print("|---|---|" + "---|" * len(SIZES))

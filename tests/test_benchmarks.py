@@ -37,6 +37,19 @@ def test_each_runs_and_writes_its_rows(name, arguments, tmp_path, monkeypatch, c
         assert str(row.get("method") or row.get("what") or row["processes"]) in printed
 
 
+@pytest.mark.long
+def test_unit_costs_are_extrapolated(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    file = tmp_path / "costs.json"
+    monkeypatch.setattr(sys, "argv", ["scale", "--inputs", "4000", "--json", str(file)])
+    importlib.import_module("scale").main()
+    costs = json.loads(file.read_text())
+    assert costs["plan of an ask B"] == 16
+    assert costs["1000 x float32, 1000 a commit B"] > 4000
+    assert all(value >= 0 for value in costs.values())
+    assert "| plan of an ask | 16 B | 16 MB | 1.6 GB | 16 GB |" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and this would use it")
 @pytest.mark.parametrize(("arguments", "says"), [([], "packing.py --json"), (["table1"], "tuition study table1 --out")])
 def test_without_a_gpu_the_script_says_what_it_would_do(arguments, says, tmp_path):

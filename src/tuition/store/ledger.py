@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
+from tuition.data.pool import DIGEST_BYTES
 from tuition.data.transfer import Accounts
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import Database, asks, flights, teachers
-from tuition.store.entries import located, register, store_rows, unstored, wrong_widths
+from tuition.store.entries import identify, located, register, store_rows, unstored, wrong_widths
 from tuition.store.errors import BudgetError
 from tuition.teachers.protocol import Teacher
 
@@ -66,13 +69,20 @@ class Ledger:
             BudgetError: they do not all fit in the budget.
             UserError: the name is another teacher's, or stored answers lack one of the layers.
         """
+        with self.database.read() as connection:  # millions of them take a while, in which others may write
+            teacher_id = identify(connection, self.name, self.fingerprint)
+            new = list(digests) if teacher_id is None else unstored(connection, teacher_id, digests, self.layers)
+        new = list(digests) if again else new
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection)
             self.teacher_id = register(self.connection, self.name, self.fingerprint)
-            new = unstored(self.connection, self.teacher_id, digests, self.layers)
-            new = list(digests) if again else new
-            if new and not self.whole:
-                self._check_plans(new)
+            if new and not self.whole and self._excess(len(new), planned_at_most(self.connection)):
+                new = new if again else unstored(self.connection, self.teacher_id, digests, self.layers)
+                others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in self._paid()}
+                others[self.teacher_id].difference_update(new)
+                excess = self._excess(len(new), {teacher_id: len(found) for teacher_id, found in others.items()})
+                if new and excess:
+                    raise BudgetError(excess)
             row = {"owner": self.owner, "teacher_id": self.teacher_id, "whole": self.whole}
             self.connection.execute(asks.insert().values(**row, plan=b"" if self.whole else b"".join(new)))
         return new
@@ -144,22 +154,24 @@ class Ledger:
         self.accounts += accounts
         return True
 
-    def _check_plans(self, new: Sequence[bytes]) -> None:
-        """Whether all that living askers mean to send fits together with what is paid."""
-        paid = {row.id: row.paid for row in self.connection.execute(sa.select(teachers.c.id, teachers.c.paid))}
-        others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in paid}
-        others[self.teacher_id].difference_update(new)
+    def _paid(self) -> dict[int, int]:
+        return {row.id: row.paid for row in self.connection.execute(sa.select(teachers.c.id, teachers.c.paid))}
+
+    def _excess(self, new: int, others: Mapping[int, int]) -> str | None:
+        """How new calls, with what other living askers mean to send to each teacher, do not fit; None if they do."""
+        paid = self._paid()
         for whose, ids, budget in (
             (f"teacher {self.name!r}", [self.teacher_id], self.budget),
             ("the whole store", list(paid), self.store_budget),
         ):
-            spent, reserved = sum(paid[i] for i in ids), sum(len(others[i]) for i in ids)
-            needed = spent + reserved + len(new)
+            spent, reserved = sum(paid[i] for i in ids), sum(others.get(i, 0) for i in ids)
+            needed = spent + reserved + new
             if budget is not None and needed > budget:
-                raise BudgetError(
-                    f"{len(new)} new calls do not fit in the budget of {budget} for {whose}, {spent} being paid and "
+                return (
+                    f"{new} new calls do not fit in the budget of {budget} for {whose}, {spent} being paid and "
                     f"{reserved} reserved by others; nothing was asked, raise the budget to {needed} or ask about less."
                 )
+        return None
 
     def _check_spent(self, calls: int) -> None:
         """Whether calls about to be sent fit in what is left."""
@@ -203,6 +215,15 @@ def add(connection: Connection, teacher_id: int, accounts: Accounts, price: floa
     if whole:
         counts = {name: asks.c[name] + getattr(accounts, name) for name in ("paid", "failed", "unknown")}
         connection.execute(asks.update().where(asks.c.owner == whole).values(counts))
+
+
+def planned_at_most(connection: Connection) -> dict[int, int]:
+    """At least as many as `planned` finds, by teacher, without looking at each."""
+    counts: Counter[int] = Counter()
+    for table, calls in (asks, sa.func.length(asks.c.plan) / DIGEST_BYTES), (flights, flights.c.calls):
+        query = sa.select(table.c.teacher_id, sa.func.sum(calls)).group_by(table.c.teacher_id)
+        counts.update({teacher_id: math.ceil(count) for teacher_id, count in connection.execute(query)})
+    return counts
 
 
 def planned(connection: Connection, teacher_id: int) -> set[bytes]:
