@@ -1,7 +1,7 @@
 """Unit costs of every part, and what 10^6, 10^8 and 10^9 calls would take: the tables of docs/scale.md.
 
-`python benchmarks/scale.py [--inputs 1000000] [--url postgresql://...] [--json FILE]`. Rates are of this machine as it
-is loaded now; a second figure, of processor time, says how much of that is this program's own.
+`python benchmarks/scale.py [--inputs 1000000] [--announce] [--url postgresql://...] [--json FILE]`. Rates are of this
+machine as it is loaded now; a second figure, of processor time, says how much of that is this program's own.
 """
 
 from __future__ import annotations
@@ -72,6 +72,27 @@ def asking(url: str, count: int) -> Costs:
     costs["100 x float16 in the store, 1,000 a commit B"] = rows / count
     again = timed(lambda: store.plan(teacher, pool))
     return costs | each(again, count, "looking up what is stored")
+
+
+def announcing(url: str, count: int) -> Costs:
+    """Announcing an ask to a new teacher; then, while that lasts, another of 64, in a budget that is roomy or tight."""
+    import hashlib
+
+    from tuition.store import asking
+    from tuition.store.database import Database
+    from tuition.teachers import from_callable
+
+    base = peak()
+    names = [hashlib.blake2b(i.to_bytes(8, "little"), digest_size=16).digest() for i in range(count)]
+    teacher = from_callable(lambda x: x, fingerprint="another", name="another")
+    database, costs = Database(url), Costs()
+    with asking.opened(database, teacher, budget=count, store_budget=None, price=0.0) as whole:
+        costs |= each(timed(lambda: whole.open(names)), 1, f"announcing an ask of {count:,}, in all")
+        for what, budget in ("roomy", 2 * count), ("tight", count):
+            with asking.opened(database, teacher, budget=budget, store_budget=None, price=0.0) as other:
+                took = timed(lambda: other.open(names[:64]))
+            costs |= each(took, 1, f"another of 64 beside it, {what} budget, in all")
+    return costs | {"peak of announcing an input, digests among it B": (peak() - base) / count}
 
 
 def commits(url: str, count: int) -> Costs:
@@ -166,11 +187,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--url", help="a PostgreSQL database to use instead of an SQLite file in a temporary folder")
+    parser.add_argument("--announce", action="store_true", help="only announce an ask of so many, and ask nothing")
     parser.add_argument("--json", type=Path, help="write the unit costs to this file")
     given = parser.parse_args()
     little = max(2000, given.inputs // 50)
     with tempfile.TemporaryDirectory() as folder:
         url = given.url or f"sqlite:///{folder}/store.db"
+        if given.announce:
+            for name, value in apart(announcing, url, given.inputs).items():
+                print(f"{name.rpartition(' ')[0]}: {human(value, name.rpartition(' ')[2])}")
+            return
         costs = apart(digests, given.inputs) | apart(asking, url, given.inputs)
         costs |= apart(commits, url, little)
         costs |= apart(sizes, folder, little) | apart(training, max(128, little // 20))
