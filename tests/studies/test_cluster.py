@@ -325,18 +325,23 @@ def test_a_node_without_the_teacher(nodes, url, tmp_path, monkeypatch):
         labelling.ask(settings, job.the_teacher(settings))
 
 
-def test_an_ask_by_command_and_one_that_is_stopped(nodes, url, calls, monkeypatch, capsys):
+def _words(url, *more):
     words = ["tuition", "ask", "--executor", "ray", "--teacher", "cluster_jobs:slow", "--store", url]
-    words += ["--set", "ask_batch=4", "--workers", "2"]
-    monkeypatch.setattr(sys, "argv", [*words, "--calls", "20", "--cost-per-call", "0.5"])
+    return [*words, "--set", "ask_batch=4", "--workers", "2", *more]
+
+
+def test_an_ask_by_command(nodes, url, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", _words(url, "--calls", "20", "--cost-per-call", "0.5"))
     assert cli.main() == 0
     printed = capsys.readouterr().err
     assert "20 answers of slow are in the store." in printed
     assert "Teacher calls: 20 paid, 0 served, 0 failed, 0 unknown, cost 10.00." in printed
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words, "--calls", "1000"], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+
+@pytest.mark.long
+def test_an_ask_that_is_stopped(nodes, url, calls):
+    command = [sys.executable, "-m", *_words(url, "--calls", "1000")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     _wait(lambda: len(calls()) > 20)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
