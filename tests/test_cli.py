@@ -348,3 +348,13 @@ def _colour_teacher():
         "from tuition import models\ndef make():\n    return models.create('cnn_4', num_classes=10, seed=0)\n"
     )
     return "colour_teacher:make"
+
+
+def test_a_store_s_password_is_written_nowhere(tmp_path, capsys):
+    from tuition.studies.study import note_command
+
+    url = "postgresql://tuition:pa%40ss@localhost:1/nothing"
+    note_command(tmp_path, ["study", "figure2-wrn", "--set", f"store={url}"])
+    assert "store=postgresql://tuition:***@localhost:1/nothing" in (tmp_path / "command.txt").read_text()
+    cli.say(f"8 answers are in {url}.")
+    assert capsys.readouterr().err == "8 answers are in postgresql://tuition:***@localhost:1/nothing.\n"

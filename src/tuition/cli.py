@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
-from tuition.errors import UserError
+from tuition.errors import UserError, without_passwords
 
 if TYPE_CHECKING:
     from tuition.data import Accounts, Pool, TransferSet
@@ -461,7 +461,7 @@ def usage(store: Where) -> None:
     from tuition.store import usage
 
     columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", "cost", "MB")
-    table = _table(f"Answers in {store}", *columns)
+    table = _table(without_passwords(f"Answers in {store}"), *columns)
     for held in usage(_store(store)):
         counts = (held.responses, *held.accounts.as_dict().values(), held.imported)
         table.add_row(
@@ -553,7 +553,7 @@ def prune(
 
 def say(text: str) -> None:
     """One line to standard error, where progress goes too: standard output is for data."""
-    typer.echo(text, err=True)
+    typer.echo(without_passwords(text), err=True)
 
 
 def _table(title: str, *columns: str, text: int = 1) -> Any:

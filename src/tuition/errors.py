@@ -1,4 +1,6 @@
-"""The one error a user can mend."""
+"""The one error a user can mend, and what no message may hold."""
+
+import re
 
 
 class UserError(ValueError):
@@ -6,3 +8,8 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def without_passwords(text: str) -> str:
+    """The text, with *** for the password in every address such as postgresql://user:password@host/database."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)

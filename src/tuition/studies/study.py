@@ -20,7 +20,7 @@ import torch
 
 from tuition import models
 from tuition.data import Pool
-from tuition.errors import UserError
+from tuition.errors import UserError, without_passwords
 from tuition.store import ResponseStore
 from tuition.studies import cluster, job
 from tuition.studies.book import Book, record_of
@@ -125,7 +125,7 @@ def note_command(out: Path, arguments: Sequence[str]) -> None:
     from tuition.studies.report import COMMAND
 
     path = out / COMMAND
-    line = shlex.join(["tuition", *arguments])
+    line = without_passwords(shlex.join(["tuition", *arguments]))
     there = path.read_text().splitlines() if path.exists() else []
     if line not in there:
         files.write(path, "".join(f"{each}\n" for each in [*there, line]).encode())
