@@ -63,3 +63,19 @@ def test_without_a_gpu_the_script_says_what_it_would_do(arguments, says, tmp_pat
     assert "There is no GPU here" in script.stdout
     assert says in script.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_the_benchmark_of_text_runs_and_its_splits_share_no_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    text = importlib.import_module("text")
+    train, test = text.sentences(20, 8)
+    assert not set(train.inputs) & set(test.inputs)
+    assert (train.labels.bincount().tolist(), test.labels.bincount().tolist()) == ([20] * 6, [8] * 6)
+    assert text.sentences(20, 8)[0].inputs == train.inputs
+    found, store = tmp_path / "rows.json", str(tmp_path / "r.db")
+    monkeypatch.setattr(sys, "argv", ["text", "--quick", "--store", store, "--json", str(found)])
+    text.main()
+    rows = json.loads(found.read_text())["rows"]
+    assert rows[0]["recall@10"] == 100
+    assert [(row["method"], row["seed"]) for row in rows[3:]] == [(m, s) for m in ("mse", "ckd", "rkd") for s in (0, 1)]
+    assert "| ckd | 40 | 0.01 |" in capsys.readouterr().out

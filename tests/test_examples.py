@@ -20,6 +20,7 @@ EXPECTED = {
         "stirred the soup      sports 0.00, cooking 0.99",
     ],
     "sklearn_teacher": ["% on test images", "accuracy of the student of 160 calls"],
+    "text_embeddings": ["400 of them asked about; agreement on others", "Compute the inverse of a matrix. -> "],
     "timm_teacher": ["% on 200 test images", "accuracy of the student of 160 calls"],
     "transformers_teacher": ["The kitten naps on a couch.                   is nearest to: A cat sleeps on the sofa."],
     "v2_teacher": ["datatype FP32; output logits", "accuracy of the student of 160 calls"],
