@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
         ("step", ["--methods", "ckd_published", "cutmix"]),
         ("pipeline", []),
         ("packing", []),
+        ("streaming", ["--students", "cnn_8"]),
         ("parallel", []),
     ],
 )

@@ -2,14 +2,20 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
-from tuition.data import load
+from tuition.data import load, ondisk
+from tuition.data.cache import scratch
+from tuition.data.ondisk import OnDisk
+from tuition.errors import UserError
 
 
 @pytest.fixture
@@ -154,3 +160,35 @@ def test_processes_that_load_at_once_all_get_the_whole(source, cache_folder):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
     assert levels(load(source)) == [0, 10, 20]
+
+
+def test_what_does_not_fit_in_memory_stays_in_the_file(source, cache_folder):
+    inside = load(source)
+    assert safe_open(the_file(cache_folder), "pt").get_slice("inputs").get_shape() == [3, 1, 8, 8]
+    the_file(cache_folder).unlink()
+    with mock.patch.object(ondisk, "IN_MEMORY", 3 * 64 - 1):
+        for _ in range(2):  # as decoded, and from the cache
+            outside = load(source)
+            assert isinstance(outside.inputs, OnDisk)
+            assert same(replace(outside, inputs=outside.asked()), inside)
+        assert same(outside[:2], inside[:2])
+        the_file(cache_folder).unlink()
+        load(source)  # another process makes the same file again: reading goes on
+        assert same(replace(outside, inputs=outside.asked()), inside)
+        Image.fromarray(np.full((8, 8), 77, np.uint8)).save(source / "bee" / "2.png")
+        load(source)
+        with pytest.raises(UserError, match="has changed while it was in use"):
+            outside.asked()
+    assert levels(load(source)) == [0, 10, 77]
+
+
+def test_scratch_is_memory_or_a_file_that_nobody_sees(cache_folder, monkeypatch):
+    with mock.patch.object(ondisk, "IN_MEMORY", 100):
+        for count in (10, 11, 5000):
+            found = scratch((count, 5), torch.bfloat16)
+            assert (found.shape, found.dtype) == ((count, 5), torch.bfloat16)
+            found[:] = torch.arange(count)[:, None] % 100
+            assert found.sum(dtype=torch.float64) == 5 * sum(row % 100 for row in range(count))
+        assert list(cache_folder.iterdir()) == []
+        with pytest.raises(UserError, match=r"do not fit in memory, nor in .*; set TUITION_CACHE"):
+            scratch((2**50,), torch.uint8)

@@ -1,22 +1,35 @@
-"""Decoded pools on disk, so that a data set is decoded once: one memory-mapped safetensors file a split."""
+"""Decoded pools on disk, so that a data set is decoded once: one safetensors file a split.
+
+It is mapped into memory, or read from as rows are wanted if it does not fit there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import math
 import os
 import re
+import tempfile
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from tuition.data.pool import Pool
+from tuition.data import ondisk
+from tuition.data.ondisk import OnDisk
+from tuition.data.pool import BLOCK, Pool
+from tuition.errors import UserError
 
 FORMAT = 1
 """Raised when decoding changes its results, so that what older versions cached is made anew."""
+
+TYPES = {torch.uint8: "U8", torch.int64: "I64"}
 
 _log = logging.getLogger(__name__)
 
@@ -61,43 +74,91 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
         _log.warning(
             "cannot cache %s in %s (%s); set TUITION_CACHE to a folder that can be written.", name, path.parent, error
         )
-    return pool
+        return pool
+    return pool if pool.inputs.nbytes <= ondisk.IN_MEMORY else _read(path, found) or pool
+
+
+def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """As `torch.empty`; what does not fit in memory lies in a file in the cache folder, which goes with the process.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size <= ondisk.IN_MEMORY:
+        return torch.empty(tuple(shape), dtype=dtype)
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder()) as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that is too small is found out now
+                os.posix_fallocate(file.fileno(), 0, size)
+            mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
+    except OSError as error:
+        raise UserError(
+            f"{size:,} bytes do not fit in memory, nor in {folder()} ({error}); set TUITION_CACHE to a larger place."
+        ) from error
+    return torch.from_numpy(mapped).view(dtype).view(tuple(shape))
 
 
 def _digest(pool: Pool, identity: str) -> str:
     digest = hashlib.sha256(json.dumps([pool.name, pool.class_names, identity]).encode())
     for tensor in (pool.inputs, pool.labels):
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.contiguous().numpy().data)
+        if isinstance(tensor, (Tensor, OnDisk)):
+            for part in tensor.split(BLOCK):
+                digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
 
 
 def _write(path: Path, pool: Pool, identity: str) -> None:
-    from safetensors.torch import save_file
-
-    metadata = {"name": pool.name, "class_names": json.dumps(pool.class_names), "identity": identity}
+    # By hand, for safetensors would copy everything first.
+    about = {"name": pool.name, "class_names": json.dumps(pool.class_names), "identity": identity}
+    digest = _digest(pool, identity)
+    header: dict[str, object] = {"__metadata__": about | {"digest": digest}}
     assert isinstance(pool.inputs, Tensor)
-    tensors = {"inputs": pool.inputs} | ({} if pool.labels is None else {"labels": pool.labels})
+    # The larger type first, for it must be aligned.
+    tensors, end = ({} if pool.labels is None else {"labels": pool.labels}) | {"inputs": pool.inputs}, 0
+    for name, tensor in tensors.items():
+        place = [end, end := end + tensor.nbytes]
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
     try:
-        save_file(tensors, temporary, metadata | {"digest": _digest(pool, identity)})
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in tensors.values():
+                for part in tensor.split(BLOCK):
+                    file.write(part.contiguous().numpy().data)
+        # Of equal contents the time is equal too: who reads from the file that this one replaces can go on.
+        os.utime(temporary, ns=(time.time_ns(), int(digest[:12], 16)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, identity: str) -> Pool | None:
-    """The pool in a cache file, its tensors mapped into memory; None if its source has changed since."""
+    """The pool in a cache file; None if its source has changed since."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         if metadata["identity"] != identity:
             return None
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        inputs = _on_disk(path)
+        if inputs.nbytes <= ondisk.IN_MEMORY:
+            inputs = file.get_tensor("inputs")
+        labels = file.get_tensor("labels") if "labels" in file.keys() else None  # noqa: SIM118
     names = json.loads(metadata["class_names"])
-    pool = Pool(tensors["inputs"], tensors.get("labels"), None if names is None else tuple(names), metadata["name"])
+    pool = Pool(inputs, labels, None if names is None else tuple(names), metadata["name"])
     if _digest(pool, identity) != metadata["digest"]:
         raise ValueError("its content does not match its digest")
     return pool
+
+
+def _on_disk(path: Path) -> Tensor | OnDisk:
+    """The inputs in a cache file, which safetensors could only map."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        about = json.loads(file.read(size))["inputs"]
+    return OnDisk.open(path, 8 + size + about["data_offsets"][0], torch.uint8, about["shape"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition.data.cache import scratch
 from tuition.data.pool import Pool, from_tensors
 from tuition.errors import UserError
 
@@ -71,7 +72,7 @@ def decode(name: str, batches: Iterable[Sequence[Encoded]], count: int, *, size:
             parts = [(batch[start : start + 64], size) for start in range(0, len(batch), 64)]
             for called, image in (pair for part in threads.map(_decode_part, parts) for pair in part):
                 if row == 0:
-                    images = np.empty((count, *image.shape), np.uint8)
+                    images = scratch((count, *image.shape), torch.uint8).numpy()
                 if image.shape[1:] != images.shape[2:]:
                     here, first = ("x".join(map(str, shape)) for shape in (image.shape[1:], images.shape[2:]))
                     raise UserError(

@@ -66,4 +66,6 @@ class TransferSet:
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> TransferSet:
         """The rows named, in that order, as a transfer set of their own."""
         index = row_index(len(self), rows)
-        return replace(self, pool=self.pool[index], responses={k: v[index] for k, v in self.responses.items()})
+        # A slice of responses is no copy, for these may be large.
+        at = rows if isinstance(rows, slice) and (rows.step or 1) > 0 else index
+        return replace(self, pool=self.pool[index], responses={k: v[at] for k, v in self.responses.items()})

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from tuition.data.cache import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
 from tuition.teachers.local import TorchTeacher
@@ -51,6 +52,6 @@ def recompute(
                     )
         for layer in layers:
             if start == 0:
-                maps[layer] = torch.empty((len(transfer), *answer[layer].shape[1:]), dtype=torch.bfloat16)
+                maps[layer] = scratch((len(transfer), *answer[layer].shape[1:]), torch.bfloat16)
             maps[layer][part] = answer[layer]
     return replace(transfer, responses=transfer.responses | maps)

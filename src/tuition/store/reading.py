@@ -11,6 +11,7 @@ import torch
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
+from tuition.data.cache import scratch
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, teachers
@@ -36,7 +37,7 @@ class DamagedError(UserError):
 def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> dict[str, Tensor]:
     """The responses of n inputs, in their order: those outputs that all of them have.
 
-    Vectors are float32, feature maps bfloat16.
+    Vectors are float32, feature maps bfloat16; what takes more than 512 MiB lies in a file (`scratch`).
 
     Raises:
         DamagedError: a blob or an index entry is not what was written.
@@ -56,7 +57,7 @@ def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> d
     members = dict(zip(needed.tolist(), np.split(order, starts[1:]), strict=True))
 
     shapes = _common(connection, needed.tolist())
-    found = {name: torch.empty((len(digests), *shape), dtype=dtype) for name, (dtype, shape) in shapes.items()}
+    found = {name: scratch((len(digests), *shape), dtype) for name, (dtype, shape) in shapes.items()}
     for start in range(0, len(needed), BLOBS):
         part = needed[start : start + BLOBS].tolist()
         for blob in connection.execute(_blobs.where(blobs.c.id.in_(part))):
