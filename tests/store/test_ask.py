@@ -437,8 +437,8 @@ def test_settings_that_make_no_sense(path: Any, pool: Pool) -> None:
 
 
 def test_texts(url: str) -> None:
-    pool = from_tensors(["a", "bb", "a", "ccc ccc", ""])
+    pool = from_tensors(["a", "bb", "a", "ccc ccc", "d"])
     teacher = teachers.from_callable(lambda texts: torch.tensor([[len(t), 1.0] for t in texts]), fingerprint="length")
     transfer = ResponseStore(url).ask(teacher, pool, budget=4, batch_size=2)
-    assert transfer.responses["logits"][:, 0].tolist() == [1, 2, 1, 7, 0]
+    assert transfer.responses["logits"][:, 0].tolist() == [1, 2, 1, 7, 1]
     assert transfer.accounts == Accounts(paid=4, served=1)
