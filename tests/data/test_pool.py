@@ -85,6 +85,8 @@ class TestIndexing:
             (slice(1, 4), [1, 2, 3]),
             (slice(None, None, 2), [0, 2, 4]),
             (slice(0), []),
+            (slice(4, 2), []),
+            (slice(None, None, -2), [4, 2, 0]),
             ([], []),
             ([3, 0, 0], [3, 0, 0]),
             ([-1], [4]),

@@ -206,7 +206,7 @@ def from_tensors(
 def row_index(count: int, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Tensor:
     """Rows named by a slice, a list or a boolean mask, as indices."""
     if isinstance(rows, slice):
-        return torch.arange(*rows.indices(count))
+        return torch.from_numpy(np.arange(*rows.indices(count)))
     rows = torch.as_tensor(rows)
     if rows.dtype == torch.bool:
         return torch.arange(count)[rows]
