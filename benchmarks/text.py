@@ -35,7 +35,7 @@ from tuition.training import Run, Student, evaluation
 PACKAGES = {"matplotlib": "matplotlib", "numpy": "numpy", "pandas": "pandas", "scipy": "scipy"}
 PACKAGES |= {"sklearn": "scikit-learn", "torch": "torch"}
 TRAIN, TEST = 1000, 250  # sentences of a package
-METHODS, CALLS, RATES = ("mse", "ckd", "rkd"), (250, 1000, 4000), (0.001, 0.003, 0.01, 0.03)
+METHODS, CALLS, RATES = ("mse", "ckd", "rkd"), (250, 1000, 4000), (0.0001, 0.0003, 0.001, 0.003, 0.01)
 STEPS = 800
 COLUMNS = ("cosine to the teacher", "similarities", "recall@10", "reciprocal rank", "kNN", "centroid")
 

@@ -22,8 +22,7 @@ asked, others = pool.split(400, seed=0)
 transfer = store.ask(teacher, asked, budget=480)
 further = store.ask(teacher, others.sample(80, seed=0), budget=480)
 
-settings = {"epochs": 30, "optimizer": "adamw", "learning_rate": 0.003}
-run = distill("bag_64", transfer, "ckd", validation=further, out="runs/search", **settings)
+run = distill("bag_64", transfer, "ckd", validation=further, epochs=30, out="runs/search")
 print(f"{len(pool)} texts, {len(transfer)} of them asked about; agreement on others: {run.validation:.0f} %")
 
 student = load("runs/search")

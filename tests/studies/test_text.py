@@ -51,7 +51,7 @@ def tuition(*arguments):
     return done.output
 
 
-TRAINED = ("--set", "optimizer=adamw", "--set", "learning_rate=0.01", "--epochs", 15)
+TRAINED = ("--epochs", 40)
 
 
 def test_a_folder_of_texts_is_distilled_and_predicted(folder):

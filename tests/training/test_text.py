@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import TransferSet
+from tuition.studies import job
 from tuition.training.fit import check
 
 THINGS = ("cat", "dog", "fern", "moss")
@@ -65,6 +66,25 @@ def test_methods_teach_students_of_text(answered, texts, student, method):
     assert run.accuracy >= 75
     assert run.accuracy == run.student.evaluate(texts[70:]).accuracy
     assert run.agreement == 100 * float((run.student.predict(answered.pool) == answered.labels).double().mean())
+
+
+def test_adamw_is_usual_for_text(answered, texts, transfer, tmp_path):
+    assert distill("bag_32", answered, "kd", test=texts[60:], out=tmp_path / "text").accuracy >= 75
+    distill("cnn_4", transfer, "kd", epochs=1, out=tmp_path / "images")
+    distill("bag_32", answered, "kd", epochs=1, optimizer="sgd", out=tmp_path / "sgd")
+    distill("cnn_4", transfer, "kd", epochs=1, optimizer="adamw", out=tmp_path / "adamw")
+    distill("bag_32", answered, "kd", epochs=1, learning_rate=0.01, out=tmp_path / "rate")
+    found = {run.name: json.loads((run / "run.json").read_text())["settings"] for run in tmp_path.iterdir()}
+    assert {name: (settings["optimizer"], settings["learning_rate"]) for name, settings in found.items()} == {
+        "text": ("adamw", 0.003),
+        "images": ("sgd", 0.05),
+        "sgd": ("sgd", 0.05),
+        "adamw": ("adamw", 0.003),
+        "rate": ("adamw", 0.01),
+    }
+    named = job.DistillSettings.of({"student": "transformer_32_1"}), job.TeachSettings.of({"model": "bag_32"})
+    assert [(settings.optimizer, settings.learning_rate) for settings in named] == [("adamw", 0.003)] * 2
+    assert job.DistillSettings.of({}).optimizer == "sgd"
 
 
 def test_answers_do_not_depend_on_how_texts_come(run, texts):

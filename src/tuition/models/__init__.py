@@ -12,7 +12,7 @@ from tuition.models.features import (
 from tuition.models.preprocess import Preprocess
 from tuition.models.text import Hashing
 from tuition.models.weights import load_weights, save_weights
-from tuition.models.zoo import available, create
+from tuition.models.zoo import available, create, reads_text
 
 __all__ = [
     "Capture",
@@ -26,6 +26,7 @@ __all__ = [
     "forward_with_features",
     "load_weights",
     "num_parameters",
+    "reads_text",
     "save_weights",
     "stages",
 ]

@@ -57,6 +57,11 @@ def available() -> dict[str, str]:
     }
 
 
+def reads_text(name: str) -> bool:
+    """Whether the zoo's model of this name is of text."""
+    return name.startswith(("bag_", "transformer_"))
+
+
 def create(
     name: str, *, num_classes: int, in_channels: int = 3, seed: int | None = None, pretrained: bool = False
 ) -> nn.Module:

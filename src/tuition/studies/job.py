@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tuition import data, teachers
 from tuition.data import Pool, TransferSet, texts
 from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
-from tuition.models import Preprocess
+from tuition.models import Preprocess, reads_text
 from tuition.store import Plan, ResponseStore, maps_bytes, recompute
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
@@ -28,10 +28,16 @@ from tuition.training import Run, Student, TrainSettings, check, distill, load, 
 from tuition.training.fit import pick_device
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
+from tuition.training.settings import usual
 
 
 class DataSettings(TrainSettings):
     """What every command needs to know."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return usual(values, reads_text(str(values.get("student", values.get("model", "")))))
 
     data: str = Field("digits", description="digits, a folder, or a name on the hub")
     size: int | None = Field(None, ge=8, description="squash each picture to so many pixels a side")

@@ -18,7 +18,7 @@ from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
 from tuition.training import files, methods
 from tuition.training.objective import Objective
-from tuition.training.settings import TrainSettings
+from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Output, Student
 
 
@@ -44,7 +44,7 @@ def check(
     Raises:
         UserError: what `distill` would say.
     """
-    chosen = TrainSettings.of(settings)
+    chosen = TrainSettings.of(usual(settings, isinstance(pool.inputs, list)))
     pick_device(chosen.device)
     few = pool[:4]
     known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer

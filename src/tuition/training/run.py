@@ -35,7 +35,7 @@ from tuition.training.fit import (
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
 from tuition.training.recentre import recentre, recentred
-from tuition.training.settings import TrainSettings
+from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Student, load
 from tuition.training.threads import fitting_threads
 
@@ -137,7 +137,7 @@ def distill(
     Raises:
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
-    chosen = TrainSettings.of(settings)
+    chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
