@@ -78,5 +78,7 @@ def test_the_benchmark_of_text_runs_and_its_splits_share_no_sentence(tmp_path, m
     text.main()
     rows = json.loads(found.read_text())["rows"]
     assert rows[0]["recall@10"] == 100
-    assert [(row["method"], row["seed"]) for row in rows[3:]] == [(m, s) for m in ("mse", "ckd", "rkd") for s in (0, 1)]
+    assert [(row["method"], row["seed"]) for row in rows[3:]] == [
+        (method, seed) for method in ("mse", "ckd", "rkd", "rkd, centred") for seed in (0, 1)
+    ]
     assert "| ckd | 40 | 0.01 |" in capsys.readouterr().out

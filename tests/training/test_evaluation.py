@@ -111,10 +111,13 @@ def ranked(x):
 def test_similarity_agreement_is_the_correlation_over_pairs(pair):
     student, teacher, _ = pair
     pairs = [(i, j) for i in range(len(student)) for j in range(len(student)) if i != j]
-    values = [[float(F.cosine_similarity(x[i], x[j], dim=0)) for i, j in pairs] for x in (student, teacher)]
+    values = [
+        [float(F.cosine_similarity(x[i] - x.mean(0), x[j] - x.mean(0), dim=0)) for i, j in pairs]
+        for x in (student, teacher)
+    ]
     wanted = 100 * np.corrcoef(values)[0, 1]
     assert evaluation.similarity_agreement(student, teacher) == pytest.approx(wanted, abs=1e-3)
-    turned = 3 * student @ torch.linalg.qr(torch.randn(student.shape[1], student.shape[1], dtype=torch.float64))[0]
+    turned = 5 + 3 * student @ torch.linalg.qr(torch.randn(student.shape[1], student.shape[1], dtype=torch.float64))[0]
     assert evaluation.similarity_agreement(turned, student) == pytest.approx(100, abs=1e-3)
     assert evaluation.agreement(student, teacher, "embedding") == evaluation.similarity_agreement(student, teacher)
     assert evaluation.similarity_agreement(torch.ones(9, 4), torch.randn(9, 4)) == 0

@@ -119,11 +119,11 @@ def agreement(student: Tensor, teacher: Tensor, output: Literal["logits", "embed
 def similarity_agreement(student: Tensor, teacher: Tensor) -> float:
     """Correlation between the similarities of all pairs of rows, as the student and as the teacher sees them.
 
-    Embeddings (n, d) and (n, e) need no common space, for turning or scaling either changes nothing, as it changes
-    nothing for who searches by them. 0 where all pairs are alike for one of the two. Exact over the n (n - 1) ordered
-    pairs for O(n d e) time: with rows of length 1, the sum over i and j of (s_i s_j) (t_i t_j) is |S^T T|^2.
+    Embeddings (n, d) and (n, e) need no common space, and are centred first: moving, turning or scaling either changes
+    nothing, as it changes nothing for RKD. 0 where all pairs are alike for one of the two. Exact over the n (n - 1)
+    ordered pairs for O(n d e) time: with rows of length 1, the sum over i and j of (s_i s_j) (t_i t_j) is |S^T T|^2.
     """
-    s, t = (F.normalize(x.float()) for x in (student, teacher))
+    s, t = (F.normalize(x.float() - x.float().mean(dim=0)) for x in (student, teacher))
     pairs = len(s) * (len(s) - 1)
 
     def mean(x: Tensor) -> float:
