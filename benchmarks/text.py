@@ -170,7 +170,8 @@ def main() -> None:
     print(f"\nmean ± std of {seeds} seeds, in percent\n")
     print("| method | calls | learning rate | " + " | ".join(COLUMNS) + " | ms a step |")
     print("|---" * (len(COLUMNS) + 4) + "|")
-    rows.sort(key=lambda row: [*dict.fromkeys(row["method"] for row in rows)].index(row["method"]))
+    order = list(dict.fromkeys(row["method"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["method"]))
     for method, calls in dict.fromkeys((row["method"], row["calls"]) for row in rows):
         part = [row for row in rows if (row["method"], row["calls"]) == (method, calls)]
         cells = [summarise([row[column] for row in part]) for column in COLUMNS]
