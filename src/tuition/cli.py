@@ -593,7 +593,7 @@ def _report(run: Run, title: str, cost_per_call: float | None = None) -> None:
             table.add_row(name, f"{value:.2f} %")
     table.add_row("images seen", f"{run.images_seen:,}")
     table.add_row("seconds of training", f"{run.seconds:,.1f}")
-    if run.agreement is not None:
+    if any(run.accounts.as_dict().values()):
         for name, count in run.accounts.as_dict().items():
             table.add_row(f"teacher calls {name}", f"{count:,}")
         if cost_per_call is not None:

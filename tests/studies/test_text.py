@@ -81,6 +81,14 @@ def test_embeddings_are_distilled_without_labels(folder):
     assert load("run").embed(["cat dog"]).shape == (1, 2)
 
 
+def test_with_labels_embeddings_teach_a_classifier(folder):
+    asked = ("--data", "texts", "--teacher", f"{__name__}:encoder", "--calls", 80, "--student", "bag_32")
+    shown = tuition("distill", *asked, *TRAINED, "--out", "run")
+    assert load("run").predict(["cat dog ape"]).tolist() == [0]
+    assert "teacher calls paid" in shown
+    assert "agreement" not in shown, "classes and embeddings cannot agree"
+
+
 def test_what_texts_cannot_be_used_for_is_said_before_a_call(folder):
     asked = {"data": "texts", "teacher": f"{__name__}:teacher", "calls": 80, "student": "bag_32"}
     for change, says in (
