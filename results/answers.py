@@ -36,13 +36,17 @@ def main() -> None:
                 found = statistics.paired(ours, theirs)
                 if found.n > 1:
                     interval = f"{found.low:+.1f} to {found.high:+.1f}"
-                    numbers = f"{found.difference:+.1f} | {interval} | {found.n} | {found.p:.3f}"
+                    numbers = f"{found.difference:+.1f} | {interval} | {found.n} | {small(found.p)}"
                     print(f"| {question} | `{a}` − `{b}` | {calls} | {numbers} |")
         print("\n| calls | share of CKD's gain over KD that regression gives | 95 % interval | seeds |")
         print("|---|---|---|---|")
         for calls in section.calls:
             share = gain_share(*(section.curves.get(name, {}).get(calls, {}) for name in ("mse", "kd", "ckd")))
             print(f"| {calls} | {share} |")
+
+
+def small(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def gain_share(mse: dict[int, float], kd: dict[int, float], ckd: dict[int, float]) -> str:
