@@ -1,5 +1,6 @@
 """A server whose every reply a test writes."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -56,7 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (*reply.headers, ("Content-Length", str(len(data)))):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # a client that did not wait
+            self.wfile.write(data)
 
     do_POST = do_GET  # noqa: N815
 
