@@ -1,6 +1,6 @@
 """The questions of this page, answered from its runs: differences between methods on equal seeds, with intervals.
 
-    python results/answers.py [results/runs.csv]
+    python results/answers.py [FOLDER with runs.csv]
 
 Each difference is the mean over seeds of test accuracy (at the best validation), in points, with the t interval of the
 paired differences. The last question is a ratio of two means, with its expanded bootstrap interval over seeds.
@@ -22,10 +22,11 @@ QUESTIONS = {
     "regression against KD": ("mse", "kd"),
     "CKD against regression": ("ckd", "mse"),
 }
+TRIO = ("mse", "kd", "ckd")
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "runs.csv")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     for section in records.sections(records.read(folder)):
         print(f"\n## {section.title}: {section.conditions}\n")
         print("| question | difference | calls | points | 95 % interval | seeds | p |")
@@ -38,11 +39,13 @@ def main() -> None:
                     interval = f"{found.low:+.1f} to {found.high:+.1f}"
                     numbers = f"{found.difference:+.1f} | {interval} | {found.n} | {small(found.p)}"
                     print(f"| {question} | `{a}` − `{b}` | {calls} | {numbers} |")
-        print("\n| calls | share of CKD's gain over KD that regression gives | 95 % interval | seeds |")
-        print("|---|---|---|---|")
-        for calls in section.calls:
-            share = gain_share(*(section.curves.get(name, {}).get(calls, {}) for name in ("mse", "kd", "ckd")))
-            print(f"| {calls} | {share} |")
+        shares = {
+            calls: gain_share(*(section.curves.get(m, {}).get(calls, {}) for m in TRIO)) for calls in section.calls
+        }
+        if any(shares.values()):
+            print("\n| calls | share of CKD's gain over KD that regression gives | 95 % interval | seeds |")
+            print("|---|---|---|---|")
+            print("\n".join(f"| {calls} | {share} |" for calls, share in shares.items() if share))
 
 
 def small(p: float) -> str:
@@ -50,10 +53,10 @@ def small(p: float) -> str:
 
 
 def gain_share(mse: dict[int, float], kd: dict[int, float], ckd: dict[int, float]) -> str:
-    """(mse - kd) / (ckd - kd), of means over seeds; no number where CKD gains nothing on KD."""
+    """(mse - kd) / (ckd - kd), of means over seeds; no number where CKD gains nothing on KD; empty below two seeds."""
     seeds = sorted(mse.keys() & kd.keys() & ckd.keys())
     if len(seeds) < 2:
-        return f"- | - | {len(seeds)}"
+        return ""
     values = np.array([[each[seed] for seed in seeds] for each in (mse, kd, ckd)])
     drawn = np.random.default_rng(0).integers(len(seeds), size=(10_000, len(seeds)))
     drawn[0] = np.arange(len(seeds))
