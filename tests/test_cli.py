@@ -270,6 +270,8 @@ def test_data_is_counted_and_looked_at():
 
 
 def test_a_store_is_looked_after():
+    ok("teach", "--out", "other", "--model", "cnn_4", "--epochs", "1", "--examples", "100")
+    ok("ask", "--teacher", "other", "--calls", "12")
     out, _ = ok("store", "usage", "responses.db")
     row = [line.split() for line in out.splitlines() if line.strip().startswith("teacher ")][1][1:]
     accounts = ResponseStore("responses.db").accounts("teacher")
