@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -16,9 +17,9 @@ class Teacher(Protocol):
     teacher gives them, feature maps (b, ...) under their module path. One batch is one request. With `concurrency`
     above one, it is called from several threads at once.
 
-    It raises `NotCharged` where it is certain that the request was not answered and costs nothing, and `BadAnswer`
-    where it was answered, but not with what was asked for. After any other exception the store counts the batch as
-    paid, its fate being unknown.
+    It raises `NotCharged` where it is certain that the request was not answered and costs nothing, `Refused` where the
+    inputs themselves are the reason, and `BadAnswer` where it was answered, but not with what was asked for. After any
+    other exception the store counts the batch as paid, because its fate is unknown.
 
     A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
     then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request. One with a true
@@ -49,6 +50,30 @@ class NotCharged(Exception):  # noqa: N818 - the name is what it says, and publi
         super().__init__(message)
         self.retry_after = retry_after
         self.retry = retry
+
+
+class Refused(NotCharged):
+    """The teacher refuses these inputs for what they are: too long, filtered, or too many at once. It costs nothing.
+
+    The store splits such a request until the inputs at fault are known, leaves these out, and asks about the others.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry=False)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that a request used, as its server counts them."""
+
+    input: int = 0
+    output: int = 0
+
+
+class Answer(dict[str, Tensor]):
+    """Named outputs, with the tokens that the request used; None where the server does not say."""
+
+    tokens: Tokens | None = None
 
 
 class BadAnswer(Exception):  # noqa: N818 - as above
