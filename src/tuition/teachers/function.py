@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
+from tuition.teachers.names import class_names as checked_names
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class CallableTeacher:
     fingerprint: str
     name: str
     local: bool = False
+    class_names: tuple[str, ...] | None = None
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         answer = self.function(inputs)
@@ -28,7 +30,13 @@ class CallableTeacher:
         return {name: torch.as_tensor(value).detach().cpu() for name, value in outputs.items()}
 
 
-def from_callable(function: Callable[[Any], Any], *, fingerprint: str, name: str | None = None) -> CallableTeacher:
+def from_callable(
+    function: Callable[[Any], Any],
+    *,
+    fingerprint: str,
+    name: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> CallableTeacher:
     """A teacher from a function of raw inputs.
 
     Args:
@@ -38,9 +46,10 @@ def from_callable(function: Callable[[Any], Any], *, fingerprint: str, name: str
         fingerprint: whatever tells this teacher from others: a version, a digest of its weights, endpoint and model. A
             changed teacher needs another fingerprint, or its answers pass for the old one's.
         name: what people call it; by default derived from the function's name and the fingerprint.
+        class_names: one name a class, in the order of the logits.
 
     Raises:
-        UserError: an empty fingerprint.
+        UserError: an empty fingerprint, or class names that are empty or repeated.
     """
     if not fingerprint:
         raise UserError(
@@ -48,4 +57,4 @@ def from_callable(function: Callable[[Any], Any], *, fingerprint: str, name: str
         )
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
-    return CallableTeacher(function, fingerprint, name)
+    return CallableTeacher(function, fingerprint, name, class_names=checked_names(class_names))

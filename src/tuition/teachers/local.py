@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short, structure_digest, weights_digest
+from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
 
 
@@ -66,6 +67,7 @@ class TorchTeacher:
     given_name: str | None
     prepare: Prepare
     layers: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
     local: ClassVar[bool] = True
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -99,8 +101,17 @@ class TorchTeacher:
             except Exception as error:  # known fate: no answer, and nothing to pay for
                 raise NotCharged(f"the model failed with {type(error).__name__}: {error}", retry=False) from error
         outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
+        self._check_names(outputs.get("logits"))
         found = {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
         return found | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
+
+    def _check_names(self, logits: Any) -> None:
+        width = logits.shape[-1] if isinstance(logits, Tensor) and logits.ndim else None
+        if self.class_names is not None and width is not None and width != len(self.class_names):
+            raise NotCharged(
+                f"the model answers with {width} classes, and class_names holds {len(self.class_names)} names",
+                retry=False,
+            )
 
     def _run(self, inputs: Any) -> Any:
         anchor = next(self.model.parameters(), torch.empty(0))
@@ -136,6 +147,7 @@ def from_torch(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     layers: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> TorchTeacher:
     """A teacher from a PyTorch model, asked in evaluation mode, without gradients, on the device where it lies.
 
@@ -149,12 +161,15 @@ def from_torch(
         name: what people call it; by default the class's name and eight digits of the fingerprint.
         mean, std: one value a channel, for inputs in [0, 1].
         layers: module paths whose outputs (b, ...) are returned by the same call, as bfloat16 feature maps.
+        class_names: one name a class, in the order of the logits.
 
     Raises:
-        UserError: only one of mean and std, or a layer that the model does not have.
+        UserError: only one of mean and std, a layer that the model does not have, or class names that are empty or
+            repeated.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it and renames its weights
-    return TorchTeacher(model, name, scaled(mean, std)).with_layers(layers)
+    teacher = TorchTeacher(model, name, scaled(mean, std), class_names=checked_names(class_names))
+    return teacher.with_layers(layers)
 
 
 @contextmanager

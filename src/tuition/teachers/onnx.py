@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.function import CallableTeacher
 from tuition.teachers.local import scaled
+from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
 
 FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
@@ -27,6 +29,7 @@ def from_onnx(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     name: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> CallableTeacher:
     """A teacher from an ONNX file with one input (`pip install 'tuition[onnx]'`), such as `Student.export` writes.
 
@@ -42,9 +45,12 @@ def from_onnx(
         output: "logits" or "embedding": the graph's output of this name, or else its only one.
         mean, std: one value a channel, for inputs in [0, 1].
         name: what people call it; by default the file's stem and eight digits of the fingerprint.
+        class_names: one name a class, in the order of the logits; by default those in the file's metadata, where
+            `Student.export` writes them.
 
     Raises:
-        UserError: ONNX Runtime is missing, no such file, no ONNX graph, or not the inputs and outputs named above.
+        UserError: ONNX Runtime is missing, the file is missing or not an ONNX graph, its inputs and outputs are not
+            those named above, or the class names are empty, repeated or of another number.
     """
     try:
         import onnx
@@ -60,7 +66,8 @@ def from_onnx(
     usable = onnxruntime.get_available_providers()
     providers = [it for it in ("CUDAExecutionProvider", "CPUExecutionProvider") if it in usable]
     try:
-        graph = onnx.load(path, load_external_data=False).graph
+        proto = onnx.load(path, load_external_data=False)
+        graph = proto.graph
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         digest = _digest([path, *(path.parent / file for file in sorted(set(_files(graph))))])
     except Exception as error:  # of protobuf, of the runtime's own kinds, or of the disk
@@ -83,7 +90,20 @@ def from_onnx(
         return {output: torch.from_numpy(np.concatenate(found)[: len(given)]).float()}
 
     fingerprint = f"onnx {digest}; output {output}; {prepare}"
-    return CallableTeacher(answer, fingerprint, name or f"{path.stem}-{short(fingerprint)}", local=True)
+    width = session.get_outputs()[outputs.index(taken)].shape[-1:]
+    count = width[0] if output == "logits" and width and isinstance(width[0], int) else None
+    names = checked_names(_names(proto) if class_names is None else class_names, count)
+    return CallableTeacher(answer, fingerprint, name or f"{path.stem}-{short(fingerprint)}", True, names)
+
+
+def _names(proto: Any) -> list[str] | None:
+    """The class names that `Student.export` writes into the metadata; None where it has none."""
+    written = [entry.value for entry in proto.metadata_props if entry.key == "class_names"]
+    try:
+        found = json.loads(written[0]) if written else None
+    except ValueError:  # another tool's metadata
+        return None
+    return found if isinstance(found, list) and all(isinstance(it, str) for it in found) else None
 
 
 def _fit(raw: Any, kind: str, shape: Sequence[int | str | None], prepare: Any) -> np.ndarray:

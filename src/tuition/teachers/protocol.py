@@ -23,7 +23,8 @@ class Teacher(Protocol):
 
     A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
     then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request. One with a true
-    attribute `local` computes on this machine, at no cost: it is tried on an input before calls are paid.
+    attribute `local` computes on this machine, at no cost: it is tried on an input before calls are paid. It may have
+    an attribute `class_names`, a tuple of distinct names in the order of its logits, or None where they are not known.
     """
 
     @property

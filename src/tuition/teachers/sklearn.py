@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import iscode, isfunction, ismethod
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
+from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
 
 FLOOR = 1e-6  # of probabilities: a tree's are exactly zero
@@ -29,6 +30,7 @@ class SklearnTeacher:
     model: Any
     scale: float
     given_name: str | None
+    class_names: tuple[str, ...] | None = None
     local: ClassVar[bool] = True
 
     @property
@@ -57,7 +59,9 @@ class SklearnTeacher:
         return {"logits": torch.as_tensor(answer, dtype=torch.float32)}
 
 
-def from_sklearn(model: Any, *, scale: float = 1 / 255, name: str | None = None) -> SklearnTeacher:
+def from_sklearn(
+    model: Any, *, scale: float = 1 / 255, name: str | None = None, class_names: Sequence[str] | None = None
+) -> SklearnTeacher:
     """A teacher from a fitted classifier or a pipeline that ends in one. It is given, never loaded from a pickle.
 
     It reads float vectors (b, d) as they are; uint8 images (b, c, h, w) times `scale`, flattened to (b, c h w) in that
@@ -72,9 +76,10 @@ def from_sklearn(model: Any, *, scale: float = 1 / 255, name: str | None = None)
         model: the fitted estimator.
         scale: what a byte of an image is multiplied by: as when it was fitted.
         name: what people call it; by default the class's name and eight digits of the fingerprint.
+        class_names: one name a class, in the order of `classes_`; by default `classes_` themselves.
 
     Raises:
-        UserError: `model` is no fitted classifier.
+        UserError: `model` is not a fitted classifier, or the class names are empty, repeated or of another number.
     """
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
@@ -90,7 +95,8 @@ def from_sklearn(model: Any, *, scale: float = 1 / 255, name: str | None = None)
         raise UserError(
             f"{type(model).__name__} has no classes_ with predict_proba or decision_function; give a classifier."
         )
-    return SklearnTeacher(model, scale, name)
+    names = checked_names(model.classes_.tolist() if class_names is None else class_names, len(model.classes_))
+    return SklearnTeacher(model, scale, name, names)
 
 
 def _logits(model: Any, inputs: Any) -> np.ndarray:

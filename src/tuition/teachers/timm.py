@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.local import Scaled, TorchTeacher
+from tuition.teachers.names import class_names as checked_names
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def from_timm(
     num_classes: int | None = None,
     layers: Sequence[str] = (),
     name: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> TorchTeacher:
     """A teacher from a model of timm (`pip install 'tuition[timm]'`), on the CPU until it is moved.
 
@@ -63,6 +65,7 @@ def from_timm(
         num_classes: k of these weights, where it is not the architecture's usual number.
         layers: as in `from_torch`.
         name: what people call it; by default the architecture and eight digits of the fingerprint.
+        class_names: one name a class, in the order of the logits.
 
     Raises:
         UserError: timm is missing or does not import, has no such model, or the weights cannot be had or do not fit.
@@ -95,7 +98,9 @@ def from_timm(
             "known here; prepare its inputs yourself and use from_torch."
         )
     resized = Resized(config["input_size"][1:], config["crop_pct"], config["crop_mode"], config["interpolation"])
-    teacher = TorchTeacher(model, name, Scaled(config["mean"], config["std"], resized)).with_layers(layers)
+    names = checked_names(class_names, getattr(model, "num_classes", None))
+    prepare = Scaled(config["mean"], config["std"], resized)
+    teacher = TorchTeacher(model, name, prepare, class_names=names).with_layers(layers)
     return teacher if name else replace(teacher, given_name=f"{architecture}-{short(teacher.fingerprint)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.local import TorchTeacher
+from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
 BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config, not of its answers
 
 
-def from_transformers(name_or_folder: str | Path, *, name: str | None = None) -> TorchTeacher:
+def from_transformers(
+    name_or_folder: str | Path, *, name: str | None = None, class_names: Sequence[str] | None = None
+) -> TorchTeacher:
     """A teacher from a model of transformers (`pip install 'tuition[transformers]'`), on the CPU until it is moved.
 
     What it does follows from the architecture that its configuration names:
@@ -39,6 +42,8 @@ def from_transformers(name_or_folder: str | Path, *, name: str | None = None) ->
     Args:
         name_or_folder: a folder in the layout of the hub, with weights in safetensors, or a name on the hub.
         name: what people call it; by default the last part of `name_or_folder` and eight digits of the fingerprint.
+        class_names: one name a class, in the order of the logits; by default the configuration's `id2label`, unless its
+            names are LABEL_0, LABEL_1 and so on.
 
     Raises:
         UserError: transformers is missing, the model cannot be loaded, lacks weights, or is of another kind.
@@ -72,7 +77,18 @@ def from_transformers(name_or_folder: str | Path, *, name: str | None = None) ->
     except Exception as error:  # of its files, in as many kinds as transformers has versions
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"transformers cannot load {name_or_folder} ({why}); mend or complete its files.") from error
-    return replace(teacher, given_name=name or f"{Path(name_or_folder).name}-{short(teacher.fingerprint)}")
+    names = _names(None if isinstance(teacher.model, SentenceEncoder) else config, class_names)
+    name = name or f"{Path(name_or_folder).name}-{short(teacher.fingerprint)}"
+    return replace(teacher, given_name=name, class_names=names)
+
+
+def _names(config: Any | None, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The class names of a classifier: those given, else the configuration's, unless these only count, or repeat."""
+    if config is None or given is not None:
+        return checked_names(given, config.num_labels if config is not None else 0)
+    names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
+    counted = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return None if counted or len(set(names)) < len(names) else checked_names(names)
 
 
 def _folder(name: str) -> Path:
