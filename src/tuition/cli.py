@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
+from tuition import stopping
 from tuition.errors import UserError, without_passwords
 
 if TYPE_CHECKING:
@@ -660,7 +662,10 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     console = Console(stderr=True)
     disable = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=disable) as bar:
+    with (
+        stopping.keeping(),
+        Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=disable) as bar,
+    ):
         task = bar.add_task(unit, total=None, rate="")
 
         def advance(done: int, total: int) -> None:
@@ -673,7 +678,7 @@ def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def _phases() -> Iterator[Callable[[str, int, int], None]]:
     """One bar after another; called with (what is counted, done, total)."""
-    with contextlib.ExitStack() as stack:
+    with stopping.keeping(), contextlib.ExitStack() as stack:
         bars: dict[str, Callable[[int, int], None]] = {}
 
         def advance(what: str, done: int, total: int) -> None:
@@ -687,8 +692,13 @@ def _phases() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextlib.contextmanager
 def _training() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    with _progress("epochs") as advance:
-        yield lambda done, total, figures: advance(done, total)
+    with _progress("epochs") as show:
+
+        def advance(done: int, total: int, figures: Mapping[str, float]) -> None:
+            stopping.check()
+            show(done, total)
+
+        yield advance
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -723,22 +733,25 @@ def _pairs(sets: list[str] | None) -> dict[str, Any]:
     return values
 
 
+RESUMED = ("ask", "distill", "study", "teach")  # commands that find what they did before
+
 # All that can be wrong with a command line; newer typers carry a click of their own.
 UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> int:
-    """Run the command line. Returns its exit code: what the user can mend is one sentence and 2."""
+    """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
     sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
-    if _processes() > 1:
-        from tuition.training import parallel
+    with stopping.handled():
+        if _processes() > 1:
+            from tuition.training import parallel
 
-        code, message = parallel.launched(_outcome)
-    else:
-        code, message = _outcome()
-    if message:
-        say(message)
-    return code
+            code, message = parallel.launched(_outcome)
+        else:
+            code, message = _outcome()
+        if message:
+            say(message)
+        return code
 
 
 def _processes() -> int:
@@ -758,7 +771,12 @@ def _outcome() -> tuple[int, str]:
     except UserError as error:
         return 2, f"Error: {error}"
     except (KeyboardInterrupt, typer.Abort):
-        return 130, "Stopped. Give the same command again to go on from here."
+        return 128 + (stopping.received() or signal.SIGINT), _stopped(sys.argv[1:])
+
+
+def _stopped(words: Sequence[str]) -> str:
+    """What a stopped command can say truly."""
+    return "Stopped. Give the same command again to resume." if words and words[0] in RESUMED else "Stopped."
 
 
 def _sentence(error: Any) -> str:

@@ -1,15 +1,36 @@
-"""The one error a user can mend, and what no message may hold."""
+"""The error that a user can fix, the interrupt of a signal, and what no message may hold."""
 
 import re
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message is one sentence: what is wrong, and what to do.
+    """Something the user can fix. The message is one sentence: what is wrong, and what to do.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asks the process to stop: send and begin nothing more, keep what was paid and learned, raise it further.
+
+    The command line raises it in the main thread at the first SIGINT, SIGTERM or SIGHUP; see `tuition.stopping`.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+_SECRETS = (
+    # Of a database every character up to the last @ of the line, since people type passwords without encoding them.
+    (re.compile(r"(postgres\w*(?:\+\w+)?://[^\s:/@]*):[^\n]*@"), r"\1:***@"),
+    (re.compile(r"(://[^\s:/@]*):\S*@"), r"\1:***@"),
+    (re.compile(r"((?:password|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE), r"\1***"),
+)
+
+
 def without_passwords(text: str) -> str:
-    """The text, with *** for the password in every address such as postgresql://user:password@host/database."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
+    """The text with *** in the place of every password in an address or in a query."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+from tuition import stopping
 from tuition.errors import UserError
 from tuition.studies.executor import Outcome, use_threads
 
@@ -36,6 +37,8 @@ def connect() -> None:
         raise UserError(
             f"no Ray cluster can be joined ({why}); start one with `ray start --head`, or set RAY_ADDRESS."
         ) from error
+    finally:
+        stopping.restore()  # Ray has a handler of SIGTERM of its own
 
 
 def check_store(url: str) -> None:

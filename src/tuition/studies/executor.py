@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
+from tuition import stopping
 from tuition.errors import UserError
 
 Job = TypeVar("Job")
@@ -57,8 +58,8 @@ def run_parallel(
     def start() -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, function, threads), daemon=True)
-        # The parent decides what Ctrl-C means; a worker inherits this mask, and so never sees one.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # The parent decides what a signal means; a worker inherits this mask, and so never sees one.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         try:
             process.start()
             busy[ours] = (process, -1)  # so that it is killed, whatever comes
