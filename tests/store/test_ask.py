@@ -11,7 +11,7 @@ import torch
 from tuition import teachers
 from tuition.data import Accounts, Pool, from_tensors
 from tuition.errors import UserError
-from tuition.store import BudgetError, ResponseStore, TeacherError
+from tuition.store import BudgetError, ResponseStore, Stopped, TeacherError
 from tuition.teachers import BadAnswer, NotCharged
 
 
@@ -315,6 +315,28 @@ def test_an_interrupt_stores_what_arrived(url: str, pool: Pool, concurrency: int
     transfer = store.ask(teacher, pool, budget=200)
     assert transfer.accounts.paid == 100 - (accounts.paid - accounts.unknown)
     assert torch.equal(transfer.responses["logits"], right(pool.inputs)["logits"])
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_ask_that_is_told_to_stop(url: str, pool: Pool, concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives within the grace is stored, the rest is paid and unknown, and nothing more is sent."""
+    monkeypatch.setattr("tuition.store.asking.GRACE", 0.5)
+    stop, release = threading.Event(), threading.Event()
+
+    def answer(inputs: torch.Tensor) -> Any:
+        if 50 in inputs:
+            stop.set()
+            release.wait(30)
+        return right(inputs)
+
+    store, teacher = ResponseStore(url), Paid(answer)
+    with pytest.raises(Stopped, match="was stopped; what was answered is stored"):
+        store.ask(teacher, pool, budget=100, batch_size=10, concurrency=concurrency, stopping=stop.is_set)
+    release.set()
+    accounts = store.accounts()
+    assert (accounts.unknown, accounts.paid) == (10, len(teacher.calls))
+    assert store.plan(teacher, pool).new == 110 - accounts.paid
+    assert len(teacher.sent) <= 5 + concurrency
 
 
 def test_threads_on_one_store_share_the_work(url: str, pool: Pool) -> None:

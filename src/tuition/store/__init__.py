@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tuition.store.errors import BudgetError, TeacherError
+from tuition.store.errors import BudgetError, Stopped, TeacherError
 from tuition.store.store import Plan, ResponseStore
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "Moved",
     "Plan",
     "ResponseStore",
+    "Stopped",
     "TeacherError",
     "Usage",
     "Verification",

@@ -1,7 +1,14 @@
-"""Sending what is new to a teacher: reserve, send and record until every input is settled."""
+"""Sending what is new to a teacher: reserve, send and record until every input is settled.
+
+**How to stop an ask**: give `ResponseStore.ask` a function `stopping() -> bool`; a signal handler sets the flag that it
+reads. It is called before each reservation, and at least every `POLL` seconds while answers are waited for. Once it is
+true, nothing more is reserved or sent; answers in flight are waited for, `GRACE` seconds at most, and recorded;
+then `Stopped` is raised. Requests without an answer by then count as paid and unknown.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -19,11 +26,12 @@ from tuition.data.transfer import Accounts
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import Database
-from tuition.store.errors import BudgetError, TeacherError
+from tuition.store.errors import BudgetError, Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
 from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
 
-POLL = 0.05  # seconds between looks at inputs that another asker has in flight
+POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`
+GRACE = 5.0  # seconds that an ask that is told to stop waits for answers in flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds after a refusal
 
 
@@ -50,13 +58,15 @@ def send_all(
     retries: int,
     again: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> None:
     """Send all new inputs of the pool to the teacher, at most `concurrency` requests at a time.
 
     A request holds `batch_size` inputs, or the teacher's `max_batch` where that is less.
 
     `take` records an answer and returns what is wrong with it, None if nothing is. The first trouble stops the sending;
-    what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing.
+    what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing, and
+    `stopping` ends the ask as this module's first lines say.
     """
     batch_size = min(batch_size, getattr(teacher, "max_batch", batch_size))
     rows = dict(zip(pool.digests, range(len(pool)), strict=True))
@@ -65,15 +75,24 @@ def send_all(
     flying: dict[int, int] = {}  # flight -> how often its inputs were refused before
     arrived: SimpleQueue[tuple[Flight, Any]] = SimpleQueue()
     unrecorded: deque[tuple[Flight, Any]] = deque()
-    settled, resume = 0, 0.0
+    settled, resume, give_up = 0, 0.0, math.inf
     trouble: UserError | None = None
+    inline = concurrency == 1 and (stopping is None or getattr(teacher, "local", False))
 
     def start(flight: Flight) -> None:
         inputs = pool.asked([rows[digest] for digest in flight.digests])
-        if concurrency == 1:
+        if inline:
             arrived.put((flight, _answer(teacher, inputs)))
         else:  # a daemon, so that an interrupt does not wait for an answer that may never come
             threading.Thread(target=lambda: arrived.put((flight, _answer(teacher, inputs))), daemon=True).start()
+
+    def stop() -> bool:
+        """Whether nothing more may be sent."""
+        nonlocal trouble, give_up
+        if trouble is None and stopping is not None and stopping():
+            trouble = Stopped("the ask was stopped; what was answered is stored, run again for the rest.")
+            give_up = time.monotonic() + GRACE
+        return trouble is not None
 
     def settle(flight: Flight, answer: Any) -> UserError | None:
         calls = len(flight.digests)
@@ -93,8 +112,8 @@ def send_all(
         return None if wrong is None else _trouble(ledger, f"{wrong}; that answer is paid, not stored")
 
     try:
-        while flying or (trouble is None and (todo or busy)):
-            while trouble is None and todo and len(flying) < concurrency and time.monotonic() >= resume:
+        while (flying and time.monotonic() < give_up) or (trouble is None and (todo or busy)):
+            while todo and len(flying) < concurrency and time.monotonic() >= resume and not stop():
                 batch, refused = todo.popleft()
                 try:
                     flight, elsewhere = ledger.reserve(batch, again=again)
@@ -107,14 +126,17 @@ def send_all(
                     flying[flight.id] = refused
                     start(flight)
             if not flying:
-                if trouble is None:
-                    time.sleep(POLL if busy and not todo else max(0.0, resume - time.monotonic()))
+                if not stop():
+                    time.sleep(POLL if busy and not todo else min(POLL, max(0.0, resume - time.monotonic())))
                     todo.extend((busy[i : i + batch_size], 0) for i in range(0, len(busy), batch_size))
                     busy = []
                 continue
-            may_send = trouble is None and todo and len(flying) < concurrency
+            may_send = not stop() and todo and len(flying) < concurrency
+            patience = max(0.0, resume - time.monotonic()) if may_send else None
+            if stopping is not None:
+                patience = POLL if patience is None else min(POLL, patience)
             try:
-                unrecorded.append(arrived.get(timeout=max(0.0, resume - time.monotonic()) if may_send else None))
+                unrecorded.append(arrived.get(timeout=patience))
             except Empty:
                 continue
             flight, answer = unrecorded[0]

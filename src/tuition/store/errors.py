@@ -9,3 +9,7 @@ class BudgetError(UserError):
 
 class TeacherError(UserError):
     """The teacher refused for good, answered badly, or failed in flight. What was answered well is stored."""
+
+
+class Stopped(UserError):  # noqa: N818 - not a fault: it was told to
+    """The ask was told to stop. What was answered is stored."""

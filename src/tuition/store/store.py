@@ -68,6 +68,7 @@ class ResponseStore:
         retries: int = 5,
         cost_per_call: float | None = None,
         progress: Callable[[int, int], None] | None = None,
+        stopping: Callable[[], bool] | None = None,
     ) -> TransferSet:
         """Answers for every input of a pool, paying only for those that are not stored.
 
@@ -80,6 +81,7 @@ class ResponseStore:
             retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
             cost_per_call: price of one call, added to the teacher's cost in this store for each call paid.
             progress: called with (new calls settled, new calls in all) after each request.
+            stopping: called often; once it is true nothing more is sent, and `Stopped` is raised (see `asking`).
 
         Returns:
             The transfer set, rows in the pool's order, with the accounts of this ask: paid + served = n.
@@ -113,6 +115,7 @@ class ResponseStore:
                 concurrency=concurrency,
                 retries=retries,
                 progress=progress,
+                stopping=stopping,
             )
             ledger.accounts += Accounts(served=len(pool) - ledger.stored)
         with self.database.read() as connection:

@@ -231,7 +231,10 @@ def question(settings: AskSettings) -> Question:
 
 
 def ask(
-    settings: AskSettings, teacher: Teacher, progress: Callable[[int, int], None] | None = None
+    settings: AskSettings,
+    teacher: Teacher,
+    progress: Callable[[int, int], None] | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
@@ -245,6 +248,7 @@ def ask(
         concurrency=settings.concurrency,
         cost_per_call=settings.cost_per_call,
         progress=progress,
+        stopping=stopping,
     )
     if asked.validation is not None:
         return answered, asked.validation
