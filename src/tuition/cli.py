@@ -450,9 +450,9 @@ Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database U
 
 def _store(url: str) -> ResponseStore:
     from tuition import ResponseStore
-    from tuition.studies.job import store_exists
+    from tuition.store import address
 
-    if not store_exists(url):
+    if not address.exists(url):
         raise UserError(f"there is no store {url}; name the file that --store named when answers were asked for.")
     return ResponseStore(url)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import Connection
 
 from tuition.errors import UserError
+from tuition.store import address
 
 VERSION = 3
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
@@ -101,8 +102,8 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _normalise(url)
-        self.shown = self.url.render_as_string(hide_password=True)
+        self.url = address.parse(url)
+        self.shown = address.shown(url)
         self.path = Path(os.path.realpath(self.url.database or "")) if self.is_sqlite else None
         # Connections are not kept: a store that nobody uses is one complete file, and a fork inherits nothing.
         arguments: dict[str, Any] = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"options": _POSTGRESQL}
@@ -265,23 +266,6 @@ _ADVICE = [
 _POSTGRESQL = (
     "-c synchronous_commit=on -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )
-
-
-def _normalise(url: str) -> URL:
-    if "://" not in url:
-        url = f"sqlite:///{url}"
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise UserError("the store's address is not a URL; write sqlite:///responses.db or postgresql://...") from error
-    backend = parsed.get_backend_name()
-    if backend in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise UserError(f"stores are SQLite files or PostgreSQL databases, not {backend}; use one of these.")
-    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
-        raise UserError("paid answers are kept in a file; give its plain path, as in sqlite:///responses.db.")
-    return parsed
 
 
 def _lock(path: Path) -> sqlite3.Connection:

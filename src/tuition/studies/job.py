@@ -20,7 +20,7 @@ from tuition.data import Pool, TransferSet, texts
 from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
-from tuition.store import Plan, ResponseStore, maps_bytes, recompute
+from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
@@ -432,17 +432,11 @@ class Estimate:
         ]
 
 
-def store_exists(url: str) -> bool:
-    """Whether a store is there already; of a server, this is not known before it is opened."""
-    path = url.removeprefix("sqlite:///")
-    return "://" in path or Path(path).is_file()
-
-
 def plan(settings: AskSettings) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
     asked, teacher = question(settings).inputs, the_teacher(settings)
     price = settings.cost_per_call
-    if store_exists(settings.store):
+    if address.exists(settings.store):
         found = ResponseStore(settings.store).plan(teacher, asked, cost_per_call=price)
     else:  # nor make a store
         new = len(set(asked.digests))

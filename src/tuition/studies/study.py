@@ -21,7 +21,7 @@ import torch
 from tuition import models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
-from tuition.store import ResponseStore
+from tuition.store import ResponseStore, address
 from tuition.studies import cluster, job
 from tuition.studies.book import Book, record_of
 from tuition.studies.executor import run_parallel
@@ -323,8 +323,7 @@ def calls(wanted: Iterable[DistillSettings]) -> dict[str, tuple[int, int]]:
         fresh = inputs[[row for row, digest in enumerate(inputs.digests) if digest not in seen[name]]]
         seen[name].update(inputs.digests)
         new, paid = len(set(fresh.digests)), 0
-        place = settings.store.removeprefix("sqlite:///")
-        if is_ready(name) and ("://" in place or Path(place).exists()):
+        if is_ready(name) and address.exists(settings.store):
             known = ResponseStore(settings.store).plan(job.find_teacher(name), fresh)
             new, paid = known.new, known.paid
         found[name] = found.get(name, (0, 0))[0] + new + settings.paid_mixes, paid
