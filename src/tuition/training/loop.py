@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tuition.training.graphs import Graphs
 from tuition.training.objective import Batch, Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings
+from tuition.training.stopping import Held
 from tuition.training.student import Student
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -26,7 +28,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass
 class State:
-    """All that changes while a student is trained, beside its weights."""
+    """All that changes while a student is trained, beside its weights; `done` steps of an unfinished epoch."""
 
     epoch: int = 0
     steps: int = 0
@@ -36,6 +38,7 @@ class State:
     best_epoch: int = 0
     stage: int = 0
     waited: int = 0
+    done: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -53,11 +56,15 @@ def train(
 ) -> tuple[State, dict[str, Tensor]]:
     """Train `student` in place to its last epoch.
 
+    A signal that ends the process (SIGINT, SIGTERM, SIGHUP) takes effect after the step in which it arrives, of several
+    processes after the epoch; a checkpoint is written first.
+
     Args:
         student, objective: on the device of the batches; their parameters are optimised together.
         validate: a figure to maximise, in percent, read after every epoch; the later of equals is the better.
-        checkpoint: file to continue from and to save to, at most every `settings.checkpoint_seconds`. Of several
-            processes the first reads and writes it; as many or others may continue.
+        checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
+            is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
+            them may continue.
         progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
             figures).
 
@@ -67,97 +74,206 @@ def train(
     Raises:
         UserError: a loss is no longer finite; the schedule needs a validation set that is missing; `graphs` do not fit.
     """
-    parameters = [*student.parameters(), *objective.parameters()]
-    device = batches.device
-    optimizer = make_optimizer(parameters, settings, fused=device.type in ("cpu", "cuda"))
-    state, stages = State(), Stages(settings.patience)
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
-    best = _weights(student, objective)
-    saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
-    if saved is not None:
-        student.load_state_dict(saved["student"])
-        objective.load_state_dict(saved["objective"])
-        optimizer.load_state_dict(saved["optimizer"])
-        batches.generator.set_state(saved["generator"])
-        state = State(**saved["state"])
-        stages.stage, stages.waited = state.stage, state.waited
-        best = {name: value.to(device) for name, value in saved["best"].items()}
-    saved_at = time.monotonic()
+    devices = [batches.device] if batches.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), Held() as held:
+        run = Training(student, objective, batches, settings)
+        saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
+        if saved is not None:
+            run.resume(saved)
+        saved_at = time.monotonic()
 
-    def take(*drawn: Any) -> dict[str, Tensor]:
-        return step(student, objective, optimizer, batches.batch(*drawn))
+        def save() -> None:
+            if checkpoint is not None:
+                files.save_checkpoint(checkpoint, run.saved())
 
-    graphs = None
-    if settings.graphs:
-        if device.type != "cuda" or objective.mix is not None or parallel.count() > 1:
-            raise UserError(
-                "graphs are for one process on CUDA, and for methods that do not mix images; use graphs: false."
-            )
-        graphs = Graphs(take)
-        optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
+        while not run.finished:
+            for _ in run.steps():
+                if held.arrived and parallel.count() == 1:
+                    save()
+                    held.deliver()
+            row = run.measure(validate)
+            try:
+                if progress is not None and parallel.rank() == 0:
+                    progress(run.state.epoch, settings.epochs, row)
+            except BaseException:
+                save()
+                raise
+            if run.finished or time.monotonic() - saved_at >= settings.checkpoint_seconds:
+                if parallel.rank() == 0:
+                    save()
+                saved_at = time.monotonic()
+            if number := parallel.largest(held.arrived):
+                parallel.first(save)  # which all wait for
+                held.deliver(number)
+        best = _weights(student, objective) if validate is None else run.best
+        if validate is None:
+            run.state.best_epoch = run.state.epoch
+        return run.state, {name.removeprefix("0."): value for name, value in best.items() if name.startswith("0.")}
 
-    steps = settings.epochs * len(batches)
-    while state.epoch < settings.epochs and not stages.finished:
-        begun = time.perf_counter()
-        student.train()
-        sums: dict[str, Tensor] = {}
-        rate = settings.learning_rate
-        for drawn in batches.draw():
-            factor = cosine(state.steps, steps) if settings.schedule == "cosine" else stages.factor
-            rate = settings.learning_rate * factor
-            set_rate(optimizer, rate)
-            for name, value in (graphs or take)(*drawn).items():
-                sums[name] = sums[name] + value if name in sums else value
-            state.steps += 1
-            state.images += len(drawn[0])
-        state.epoch += 1
-        parallel.average(list(sums.values()))
-        parallel.average_buffers(student.model, objective)
-        terms = {name: float(total) / len(batches) for name, total in sums.items()}
+
+class Training:
+    """A student while it is trained: all that a checkpoint holds, after any step."""
+
+    def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
+        self.student, self.objective, self.batches, self.settings = student, objective, batches, settings
+        self.state, self.stages = State(), Stages(settings.patience)
+        parameters = [*student.parameters(), *objective.parameters()]
+        self.optimizer = make_optimizer(parameters, settings, fused=batches.device.type in ("cpu", "cuda"))
+        self.best = _weights(student, objective)
+        self.sums: dict[str, Tensor] = {}  # of the terms, over the steps of the epoch
+        self.rate = settings.learning_rate
+        self.began_at = batches.generator.get_state()  # what the epoch was drawn with
+        self.clock = time.perf_counter()
+        seed_dropout(batches.generator.initial_seed() + parallel.rank(), batches.device)
+        self.graphs: Graphs | None = None
+        if settings.graphs:
+            if batches.device.type != "cuda" or objective.mix is not None or parallel.count() > 1:
+                raise UserError(
+                    "graphs are for one process on CUDA, and for methods that do not mix images; use graphs: false."
+                )
+            self.graphs = Graphs(self._take)
+            self.optimizer.param_groups[0]["lr"] = torch.zeros((), device=batches.device)
+
+    @property
+    def finished(self) -> bool:
+        return self.state.epoch >= self.settings.epochs or self.stages.finished
+
+    def steps(self) -> Iterator[None]:
+        """The steps that are left of an epoch; after each, a checkpoint may be taken."""
+        self.clock = time.perf_counter()
+        self.student.train()
+        if self.state.done == 0:
+            self.sums, self.began_at = {}, self.batches.generator.get_state()
+        for drawn in self._left():
+            if self.settings.schedule == "cosine":
+                factor = cosine(self.state.steps, self.settings.epochs * len(self.batches))
+            else:
+                factor = self.stages.factor
+            self.rate = self.settings.learning_rate * factor
+            set_rate(self.optimizer, self.rate)
+            for name, value in (self.graphs or self._take)(*drawn).items():
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.state.steps += 1
+            self.state.done += 1
+            self.state.images += len(drawn[0])
+            yield
+
+    def _take(self, *drawn: Any) -> dict[str, Tensor]:
+        return step(self.student, self.objective, self.optimizer, self.batches.batch(*drawn))
+
+    def _left(self) -> Iterator[tuple[Any, ...]]:
+        """The draws of the epoch after those done, which are repeated to be skipped; mixes draw as they are reached."""
+        generator, done = self.batches.generator, self.state.done
+        now = generator.get_state()
+        generator.set_state(self.began_at)
+        drawn = self.batches.draw()
+        for _ in range(done):
+            next(drawn)
+        if done:
+            generator.set_state(now)
+        return drawn
+
+    def measure(self, validate: Callable[[Student], float] | None) -> dict[str, float]:
+        """End an epoch: its figures, and what follows from them."""
+        state = self.state
+        parallel.average(list(self.sums.values()))
+        parallel.average_buffers(self.student.model, self.objective)
+        terms = {name: float(total) / len(self.batches) for name, total in self.sums.items()}
         for name, mean in terms.items():
             if not abs(mean) < float("inf"):
                 raise UserError(
-                    f"the loss term {name} became {mean} in epoch {state.epoch} at learning rate {rate:.3g}; "
+                    f"the loss term {name} became {mean} in epoch {state.epoch + 1} at learning rate {self.rate:.3g}; "
                     "lower the learning rate."
                 )
-        row: dict[str, float] = {"epoch": state.epoch, "learning_rate": rate, "loss": sum(terms.values()), **terms}
+        row: dict[str, float] = {"epoch": state.epoch + 1, "learning_rate": self.rate, "loss": sum(terms.values())}
+        row |= terms
         if validate is not None:
-            row["validation"] = validate(student)
-            improved = state.best is None or row["validation"] > state.best
-            # The later of equals is the better: it has been trained for longer.
-            if improved or row["validation"] == state.best:
-                state.best, state.best_epoch = row["validation"], state.epoch
-                best = _weights(student, objective)
-            # After the last stage the last weights stay, for they are evaluated too.
-            if settings.schedule == "stages" and stages.update(improved) and not stages.finished:
-                _restore(student, objective, best)
-                optimizer.state.clear()
-                if graphs is not None:
-                    graphs.forget()
-        state.seconds += time.perf_counter() - begun
+            row["validation"] = validate(self.student)
+        state.epoch, state.done = state.epoch + 1, 0
+        if validate is not None:
+            self._choose(row["validation"])
+        self._tick()
         row |= {"images": state.images, "seconds": round(state.seconds, 3)}
         state.history.append(row)
-        if progress is not None and parallel.rank() == 0:
-            progress(state.epoch, settings.epochs, row)
-        due = time.monotonic() - saved_at >= settings.checkpoint_seconds
-        if checkpoint is not None and due and parallel.rank() == 0:
-            state.stage, state.waited = stages.stage, stages.waited
-            files.save_checkpoint(
-                checkpoint,
-                {
-                    "student": student.state_dict(),
-                    "objective": objective.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "generator": batches.generator.get_state(),
-                    "state": vars(state),
-                    "best": best,
-                },
+        return row
+
+    def _choose(self, validation: float) -> None:
+        """Keep the best weights, and begin the next stage with them where one ends."""
+        state = self.state
+        improved = state.best is None or validation > state.best
+        # The later of equals is the better: it has been trained for longer.
+        if improved or validation == state.best:
+            state.best, state.best_epoch = validation, state.epoch
+            self.best = _weights(self.student, self.objective)
+        # After the last stage the last weights stay, because they are evaluated too.
+        if self.settings.schedule == "stages" and self.stages.update(improved) and not self.stages.finished:
+            _restore(self.student, self.objective, self.best)
+            self.optimizer.state.clear()
+            if self.graphs is not None:
+                self.graphs.forget()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds, self.clock = self.state.seconds + now - self.clock, now
+
+    def saved(self) -> dict[str, Any]:
+        """What `resume` takes."""
+        if self.state.done:  # between epochs no time passes
+            self._tick()
+        self.state.stage, self.state.waited = self.stages.stage, self.stages.waited
+        return {
+            "student": self.student.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.batches.generator.get_state(),
+            "began_at": self.began_at,
+            "dropout": dropout_state(self.batches.device),
+            "sums": self.sums,
+            "state": vars(self.state),
+            "best": self.best,
+            "made_by": _made_by(self.batches.device),
+        }
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with its number of threads."""
+        device = self.batches.device
+        self.student.load_state_dict(saved["student"])
+        self.objective.load_state_dict(saved["objective"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.batches.generator.set_state(saved["generator"])
+        self.state = State(**saved["state"])
+        self.stages.stage, self.stages.waited = self.state.stage, self.state.waited
+        self.best = {name: value.to(device) for name, value in saved["best"].items()}
+        self.sums = {name: value.to(device) for name, value in saved.get("sums", {}).items()}
+        self.began_at = saved.get("began_at", saved["generator"])
+        if parallel.rank() == 0:
+            restore_dropout(saved.get("dropout", {}), device)
+        else:  # of several processes only the first has its state in the checkpoint
+            seed_dropout(self.batches.generator.initial_seed() + parallel.rank() + self.state.steps, device)
+        _compare(saved.get("made_by", {}), device)
+
+
+def _made_by(device: torch.device) -> dict[str, Any]:
+    """What the last bits of a training depend on, beside its settings."""
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "device": device.type}
+
+
+def _compare(before: dict[str, Any], device: torch.device) -> None:
+    """Take the number of threads of before, and say what else differs."""
+    threads = before.get("threads")
+    if threads is not None and device.type == "cpu" and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+        warnings.warn(f"this run resumes with the {threads} threads that it began with.", stacklevel=2)
+    now = _made_by(device)
+    for name in ("torch", "device"):
+        if name in before and before[name] != now[name]:
+            warnings.warn(
+                f"this run began with {name} {before[name]} and resumes with {now[name]}; its weights will differ in "
+                "their last bits from those of a run without a break.",
+                stacklevel=2,
             )
-            saved_at = time.monotonic()
-    if validate is None:
-        state.best_epoch, best = state.epoch, _weights(student, objective)
-    return state, {name.removeprefix("0."): value for name, value in best.items() if name.startswith("0.")}
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings, fused: bool) -> torch.optim.Optimizer:
@@ -222,3 +338,25 @@ def _weights(*modules: nn.Module) -> dict[str, Tensor]:
 def _restore(student: nn.Module, objective: nn.Module, weights: dict[str, Any]) -> None:
     for i, module in enumerate((student, objective)):
         module.load_state_dict({k.split(".", 1)[1]: v for k, v in weights.items() if k.startswith(f"{i}.")})
+
+
+# -- the random state that dropout draws from --------------------------------------------------------------------------
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
+def dropout_state(device: torch.device) -> dict[str, Tensor]:
+    """By kind of device."""
+    states = {"cpu": torch.get_rng_state()}
+    return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state()}
+
+
+def restore_dropout(states: dict[str, Tensor], device: torch.device) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type])

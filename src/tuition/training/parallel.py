@@ -108,6 +108,15 @@ def average_buffers(*modules: nn.Module) -> None:
     average([x for module in modules for x in module.buffers() if x.is_floating_point()])
 
 
+def largest(number: int) -> int:
+    """The largest of the processes' numbers."""
+    if count() == 1:
+        return number
+    found: list[Any] = [None] * count()
+    dist.all_gather_object(found, number)
+    return max(found)
+
+
 def first(make: Callable[[], T]) -> T:
     """What `make` returns in the first process; it is called there alone, and the others are told.
 

@@ -1,0 +1,57 @@
+"""Signals that ask a training to stop: they wait until the step is complete and a checkpoint is written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Held:
+    """Within, a first SIGINT, SIGTERM or SIGHUP is kept in `arrived`; a second one takes effect at once.
+
+    Python runs handlers between any two instructions, so without this a signal could end a step halfway, and the
+    weights would be neither those before it nor those after it. `deliver` lets a signal do what it would have done.
+    In a thread other than the main one no signal arrives, and nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                handler = signal.getsignal(number)
+                if handler is not None and handler != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        if self.arrived:
+            self.deliver()
+
+    def deliver(self, number: int = 0) -> None:
+        """Give the signal that arrived, or this one, to the handler of before; goes on if that returns."""
+        number, self.arrived = number or self.arrived, 0
+        waited = self._restore()
+        signal.raise_signal(number)
+        for other in waited:
+            self._before[other] = signal.signal(other, self._keep)
+
+    def _keep(self, number: int, frame: FrameType | None) -> None:
+        if self.arrived:
+            self.deliver(number)
+        else:
+            self.arrived = number
+
+    def _restore(self) -> list[int]:
+        """Put the handlers back; returns whose."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        return list(before)
