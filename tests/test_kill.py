@@ -258,7 +258,7 @@ def test_interrupted_by_the_user(zygote, whole, tmp_path, phase):
         "training": lambda: (tmp_path / "run/checkpoint.bin").exists(),
     }[phase]
     assert zygote.run(tmp_path, *COMMAND, until=done, how=signal.SIGINT) == 130
-    assert (tmp_path / "stderr").read_text() == "Stopped. Give the same command again to go on from here.\n"
+    assert (tmp_path / "stderr").read_text() == "Stopped. Give the same command again to resume.\n"
     assert (status(tmp_path) is None) == (phase == "asking")
     assert zygote.run(tmp_path, *COMMAND) == 0
     check_same(tmp_path, whole)

@@ -17,10 +17,10 @@ from tuition.errors import UserError
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
 from tuition.training.graphs import Graphs
+from tuition.training.held import Held
 from tuition.training.objective import Batch, Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings
-from tuition.training.stopping import Held
 from tuition.training.student import Student
 
 Progress = Callable[[int, int, dict[str, float]], None]

@@ -15,7 +15,7 @@ from torch import nn
 
 from tuition import distill
 from tuition.training import files
-from tuition.training.stopping import Held
+from tuition.training.held import Held
 
 
 class Interrupted(nn.Module):
@@ -106,14 +106,21 @@ def test_a_handler_that_returns_lets_the_training_go_on(transfer, tmp_path):
     assert run.steps == 8
 
 
-def test_a_second_signal_takes_effect_at_once():
-    after = []
-    with pytest.raises(KeyboardInterrupt), Held() as held:
+def twice(seen):
+    with Held() as held:
         signal.raise_signal(signal.SIGINT)
-        assert held.arrived == signal.SIGINT
+        seen.append(held.arrived)
         signal.raise_signal(signal.SIGINT)
-        after.append("not reached")
-    assert after == []
+        seen.append("after the second")
+
+
+@pytest.mark.parametrize(("together", "after"), [(-1.0, []), (1000.0, ["after the second"])])
+def test_a_second_signal_takes_effect_at_once_unless_it_comes_with_the_first(monkeypatch, together, after):
+    monkeypatch.setattr("tuition.training.held.TOGETHER", together)
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        twice(seen)
+    assert seen == [signal.SIGINT, *after]
 
 
 def test_other_threads_may_train(transfer):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+TOGETHER = 0.1  # seconds in which further signals belong to the first: a terminal and a launcher both send one
 
 
 class Held:
@@ -19,7 +21,7 @@ class Held:
     """
 
     def __init__(self) -> None:
-        self.arrived = 0
+        self.arrived, self._since = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -44,10 +46,10 @@ class Held:
             self._before[other] = signal.signal(other, self._keep)
 
     def _keep(self, number: int, frame: FrameType | None) -> None:
-        if self.arrived:
+        if not self.arrived:
+            self.arrived, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > TOGETHER:
             self.deliver(number)
-        else:
-            self.arrived = number
 
     def _restore(self) -> list[int]:
         """Put the handlers back; returns whose."""
