@@ -19,7 +19,7 @@ from tuition import stopping
 from tuition.errors import UserError, without_passwords
 
 if TYPE_CHECKING:
-    from tuition.data import Accounts, Pool, TransferSet
+    from tuition.data import Accounts, Bill, Pool, TransferSet
     from tuition.store import ResponseStore
     from tuition.training import Run
     from tuition.training.settings import Settings
@@ -51,7 +51,11 @@ Teacher = Annotated[
 Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one teacher call.")]
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]
-Cost = Annotated[float | None, Option("--cost-per-call", help="Price of one call, in any currency.")]
+Cost = Annotated[str | None, Option("--cost-per-call", metavar="NUMBER", help="Price of one call, in any currency.")]
+TokenCost = Annotated[
+    str | None,
+    Option("--cost-per-million-tokens", metavar="IN,OUT", help="Price of tokens that the server counts: 0.15,0.60."),
+]
 
 
 class Executor(StrEnum):
@@ -139,6 +143,7 @@ def ask(
     budget: Budget = None,
     select: Annotated[str | None, Option(help="random, stratified, k-centre or medoids.")] = None,
     cost_per_call: Cost = None,
+    cost_per_million_tokens: TokenCost = None,
     executor: Spread = Executor.local,
     workers: Annotated[int | None, Option(min=1, help="With ray: processes at a time; by default one a core.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
@@ -149,6 +154,7 @@ def ask(
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
+    given |= {"cost_per_million_tokens": cost_per_million_tokens}
     settings = _settings(job.AskSettings, config, given, sets)
     if dry_run:
         _print_plan(job.plan(settings))
@@ -156,15 +162,16 @@ def ask(
     known = job.the_teacher(settings)
     if executor == Executor.ray:
         with _progress("calls") as advance:
-            accounts = labelling.ask(settings, known, workers=workers, progress=advance)
+            whole = labelling.ask(settings, known, workers=workers, progress=advance)
+        accounts = whole.accounts
         say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {known.name} are in the store.")
-        _print_accounts(accounts, settings.cost_per_call)
+        _print_accounts(accounts, whole.bill, priced=settings.price is not None)
         return
     with _progress("calls") as advance:
         transfer, validation = job.ask(settings, known, advance)
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
     _say_further(validation)
-    _print_accounts(transfer.accounts, settings.cost_per_call)
+    _print_accounts(transfer.accounts, transfer.bill, priced=settings.price is not None)
 
 
 @app.command()
@@ -181,6 +188,7 @@ def distill(
     budget: Budget = None,
     epochs: Epochs = None,
     cost_per_call: Cost = None,
+    cost_per_million_tokens: TokenCost = None,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher, train a student from its answers, evaluate it and write it down.
@@ -192,6 +200,7 @@ def distill(
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
     given |= {"seed": seed, "store": store, "budget": budget, "epochs": epochs, "cost_per_call": cost_per_call}
+    given |= {"cost_per_million_tokens": cost_per_million_tokens}
     settings = _settings(job.DistillSettings, config, given, sets)
     if settings.teacher is None:
         name, folder = job.STAND_IN, job.stand_in_folder(settings)
@@ -213,7 +222,9 @@ def distill(
     transfer, validation = parallel.first(asked)
     with _training() as progress:
         run = job.train_student(settings, transfer, validation, out, progress)
-    _report(run, f"Student {settings.student} of {settings.data} by {settings.method}", settings.cost_per_call)
+    _report(
+        run, f"Student {settings.student} of {settings.data} by {settings.method}", priced=settings.price is not None
+    )
 
 
 @app.command()
@@ -461,13 +472,20 @@ def _store(url: str) -> ResponseStore:
 def usage(store: Where) -> None:
     """What a store holds of each teacher, and what it cost."""
     from tuition.store import usage
+    from tuition.store.price import money
 
-    columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", "cost", "MB")
+    found = usage(_store(store))
+    tokens = ("tokens in", "tokens out") if any(held.bill.metered for held in found) else ()
+    columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", *tokens, "cost", "MB")
     table = _table(without_passwords(f"Answers in {store}"), *columns)
-    for held in usage(_store(store)):
+    for held in found:
         counts = (held.responses, *held.accounts.as_dict().values(), held.imported)
+        used = (held.bill.input_tokens, held.bill.output_tokens) if tokens else ()
         table.add_row(
-            ", ".join(held.names), *(f"{n:,}" for n in counts), f"{held.cost:,.2f}", f"{held.bytes / 1e6:,.1f}"
+            ", ".join(held.names),
+            *(f"{n:,}" for n in (*counts, *used)),
+            money(held.bill.cost),
+            f"{held.bytes / 1e6:,.1f}",
         )
     _print(table)
 
@@ -480,6 +498,8 @@ def verify(
     data: Data = None,
     budget: Budget = None,
     seed: Seed = None,
+    cost_per_call: Cost = None,
+    cost_per_million_tokens: TokenCost = None,
 ) -> None:
     """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
 
@@ -498,10 +518,20 @@ def verify(
         if teacher is None or data is None or budget is None:
             raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
         pool = job.load_data(data, "train")
-        compared = stores.reask(opened, job.find_teacher(teacher), pool, count=reask, budget=budget, seed=seed or 0)
+        compared = stores.reask(
+            opened,
+            job.find_teacher(teacher),
+            pool,
+            count=reask,
+            budget=budget,
+            seed=seed or 0,
+            cost_per_call=cost_per_call,
+            cost_per_million_tokens=cost_per_million_tokens,
+        )
         for name, difference in compared.difference.items():
             say(f"{name} of {compared.inputs:,} inputs asked again differ by at most {difference:.3g}.")
-        _print_accounts(compared.accounts)
+        priced = cost_per_call is not None or cost_per_million_tokens is not None
+        _print_accounts(compared.accounts, compared.bill, priced=priced)
     if found.problems:
         raise typer.Exit(1)
 
@@ -580,7 +610,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _report(run: Run, title: str, cost_per_call: float | None = None) -> None:
+def _report(run: Run, title: str, *, priced: bool = False) -> None:
     """The closing table of a run."""
     table = _table(title, "", "")
     for name, value in (
@@ -598,17 +628,27 @@ def _report(run: Run, title: str, cost_per_call: float | None = None) -> None:
     if any(run.accounts.as_dict().values()):
         for name, count in run.accounts.as_dict().items():
             table.add_row(f"teacher calls {name}", f"{count:,}")
-        if cost_per_call is not None:
-            table.add_row("cost", f"{run.accounts.paid * cost_per_call:,.2f}")
+        for what, amount in _billed(run.bill, priced):
+            table.add_row(what, amount)
     _print(table)
     say(f"Files are in {run.directory}.")
 
 
-def _print_accounts(accounts: Accounts | Mapping[str, int], cost_per_call: float | None = None) -> None:
+def _print_accounts(accounts: Accounts | Mapping[str, int], bill: Bill | None = None, *, priced: bool = False) -> None:
     counts = accounts if isinstance(accounts, Mapping) else accounts.as_dict()
     line = ", ".join(f"{counts[name]:,} {name}" for name in ("paid", "served", "failed", "unknown"))
-    cost = "" if cost_per_call is None else f", cost {counts['paid'] * cost_per_call:,.2f}"
-    say(f"Teacher calls: {line}{cost}.")
+    rest = "" if bill is None else "".join(f", {name} {value}" for name, value in _billed(bill, priced))
+    say(f"Teacher calls: {line}{rest}.")
+
+
+def _billed(bill: Bill, priced: bool) -> list[tuple[str, str]]:
+    """What calls cost, where a price was set, and the tokens they used, where the server counted them."""
+    from tuition.store.price import money
+
+    found = [("cost", money(bill.cost))] if priced else []
+    if bill.input_tokens or bill.output_tokens or bill.metered:
+        found += [("tokens in", f"{bill.input_tokens:,}"), ("tokens out", f"{bill.output_tokens:,}")]
+    return found
 
 
 def _say_further(validation: Pool | TransferSet) -> None:

@@ -1,6 +1,9 @@
 """The books against a model of them that is a few lines of arithmetic, over random histories of asks."""
 
 import tempfile
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -23,7 +26,7 @@ class Books(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.store = ResponseStore(f"{self.folder.name}/responses.db")
         self.stored: set[int] = set()
-        self.accounts, self.cost, self.named = Accounts(), 0.0, False
+        self.accounts, self.cost, self.named = Accounts(), Fraction(0), False
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -34,9 +37,9 @@ class Books(RuleBasedStateMachine):
         batch_size=st.integers(1, 8),
         budget=st.integers(0, 120),
         fates=st.lists(st.sampled_from(FATES), max_size=12),
-        price=st.sampled_from([0.0, 0.25]),
+        price=st.sampled_from([None, 0.25, 0.1, "0.0004", Decimal("0.3")]),
     )
-    def ask(self, numbers: list[int], batch_size: int, budget: int, fates: list[str], price: float) -> None:
+    def ask(self, numbers: list[int], batch_size: int, budget: int, fates: list[str], price: Any) -> None:
         script = iter(fates)
         change = {"paid": 0, "failed": 0, "unknown": 0}
 
@@ -82,7 +85,7 @@ class Books(RuleBasedStateMachine):
         assert fits
         self.named = True
         self.accounts += Accounts(**change, served=served)
-        self.cost += price * change["paid"]
+        self.cost += Fraction(str(price or 0)) * change["paid"]
 
     @rule()
     def prune(self) -> None:

@@ -7,15 +7,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import torch
 
 from tuition import teachers
-from tuition.data import Accounts, Pool
+from tuition.data import Accounts, Bill, Pool
 from tuition.errors import UserError
-from tuition.store import ResponseStore, mend, verify
+from tuition.store import ResponseStore, mend, usage, verify
 
 
 def right(inputs: torch.Tensor) -> torch.Tensor:
@@ -221,6 +222,29 @@ def test_an_older_version_is_migrated(path: Path, pool: Pool) -> None:
     assert torch.equal(transfer.responses["logits"], inputs * 2)
     assert transfer.accounts == Accounts(paid=2, served=4)
     assert verify(store).problems == ()
+
+
+def test_sums_of_doubles_are_migrated_to_what_they_stood_for(filled: Path, pool: Pool) -> None:
+    """A store of version 3, as that version made its tables: 0.1 was added 57 times; a killed ask had 3 in flight."""
+    doubles = 0.0
+    for _ in range(57):
+        doubles += 0.1
+    assert doubles != 5.7
+    for table, column in ("teachers", "cost"), ("flights", "price"):
+        change(filled, f"ALTER TABLE tuition_{table} DROP COLUMN {column}")
+        change(filled, f"ALTER TABLE tuition_{table} ADD COLUMN {column} DOUBLE PRECISION DEFAULT 0 NOT NULL")
+    for table in ("teachers", "asks"):
+        for column in ("input_tokens", "output_tokens", "metered"):
+            change(filled, f"ALTER TABLE tuition_{table} DROP COLUMN {column}")
+    change(filled, "ALTER TABLE tuition_asks DROP COLUMN cost")
+    change(filled, "UPDATE tuition_teachers SET cost = ?", doubles)
+    change(filled, "INSERT INTO tuition_asks (owner, teacher_id, plan) VALUES (7, 1, x'')")
+    change(filled, "INSERT INTO tuition_flights VALUES (8, 7, 1, 3, ?, 0.1)", b"".join(pool.digests[:3]))
+    change(filled, "UPDATE tuition_version SET version = 3")
+    for _ in range(2):
+        (found,) = usage(ResponseStore(str(filled)))
+        assert found.bill == Bill(cost=Decimal("6.0"))
+        assert found.accounts == Accounts(paid=103, unknown=3)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

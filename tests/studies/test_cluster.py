@@ -284,7 +284,7 @@ def killer(calls):
 def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
     """In the middle of a call: that is paid and unknown, and asked again; all else is asked once."""
     settings = _settings(url)
-    accounts = labelling.ask(settings, job.the_teacher(settings), progress=killer)
+    accounts = labelling.ask(settings, job.the_teacher(settings), progress=killer).accounts
     assert killer.killed
     assert accounts == Accounts(paid=124, unknown=4)
     store = ResponseStore(url)

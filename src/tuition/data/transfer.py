@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from typing import Any
 
 from torch import Tensor
 
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Inputs, Pool, row_index
+
+EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,34 @@ class Accounts:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Bill:
+    """What calls cost, exactly, and the tokens they used.
+
+    Attributes:
+        cost: in the currency of the prices; calls and tokens without a price cost nothing here.
+        input_tokens, output_tokens: as the server counted them.
+        metered: the paid calls whose tokens the server counted.
+    """
+
+    cost: Decimal = Decimal(0)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    metered: int = 0
+
+    def __add__(self, other: Bill) -> Bill:
+        tokens = self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
+        return Bill(EXACT.add(self.cost, other.cost), *tokens, self.metered + other.metered)
+
+    def as_dict(self) -> dict[str, str | int]:
+        """As `from_dict` reads it; the cost is text, which keeps every digit."""
+        return asdict(self) | {"cost": f"{self.cost:f}"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Bill:
+        return cls(**{**values, "cost": Decimal(values.get("cost", 0))})
+
+
 @dataclass(frozen=True, eq=False)
 class TransferSet:
     """Inputs, the teacher's responses to them and, where known, their labels.
@@ -44,6 +76,7 @@ class TransferSet:
         teacher: the teacher's name.
         fingerprint: what identified the teacher to the store.
         accounts: the calls of the ask that made this set.
+        bill: what these calls cost.
     """
 
     pool: Pool
@@ -51,6 +84,7 @@ class TransferSet:
     teacher: str = "teacher"
     fingerprint: str = ""
     accounts: Accounts = Accounts()
+    bill: Bill = Bill()
 
     def __len__(self) -> int:
         return len(self.pool)

@@ -28,6 +28,7 @@ from tuition.store import payload
 from tuition.store.database import Database
 from tuition.store.errors import BudgetError, Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
+from tuition.store.price import counted
 from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`
@@ -97,12 +98,12 @@ def send_all(
     def settle(flight: Flight, answer: Any) -> UserError | None:
         calls = len(flight.digests)
         if isinstance(answer, NotCharged):
-            ledger.settle(flight, Accounts(failed=calls))
+            ledger.settle(flight, Accounts(failed=calls), counted(answer))
             if answer.retry and flying.get(flight.id, 0) < retries:
                 return None
             return _trouble(ledger, f"refused for good ({answer}); nothing was charged for that request", answer)
         if isinstance(answer, BadAnswer):
-            ledger.settle(flight, Accounts(paid=calls))
+            ledger.settle(flight, Accounts(paid=calls), counted(answer))
             return _trouble(ledger, f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
         if isinstance(answer, Exception):
             ledger.settle(flight, Accounts(paid=calls, unknown=calls))
@@ -166,7 +167,7 @@ def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Callabl
     def take(flight: Flight, answer: Any) -> str | None:
         outputs, keep, wrong = check(answer, len(flight.digests), ledger.layers, classes)
         kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, dtype)
-        return ledger.record(flight, [flight.digests[row] for row in keep], kept) or wrong
+        return ledger.record(flight, [flight.digests[row] for row in keep], kept, counted(answer)) or wrong
 
     return take
 

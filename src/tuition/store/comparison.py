@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from tuition.data.pool import Pool
-from tuition.data.transfer import Accounts
+from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store.asking import check, opened, send_all
 from tuition.store.entries import identify, located
 from tuition.store.ledger import Flight
+from tuition.store.price import Amount, AmountPerTokens, counted, price
 from tuition.store.reading import read
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
@@ -27,11 +28,13 @@ class Comparison:
         difference: output name -> largest absolute difference; of answers stored as float16 or bfloat16 it includes the
             rounding.
         accounts: of the calls this took.
+        bill: what they cost.
     """
 
     inputs: int
     difference: dict[str, float]
     accounts: Accounts
+    bill: Bill
 
 
 def reask(
@@ -44,7 +47,8 @@ def reask(
     seed: int,
     batch_size: int = 64,
     retries: int = 5,
-    cost_per_call: float | None = None,
+    cost_per_call: Amount | None = None,
+    cost_per_million_tokens: AmountPerTokens | None = None,
 ) -> Comparison:
     """Ask a teacher again about `count` stored inputs of a pool, drawn by `seed`: has it changed silently?
 
@@ -69,7 +73,7 @@ def reask(
     place = {digest: row for row, digest in enumerate(chosen)}
 
     def take(flight: Flight, answer: Any) -> str | None:
-        ledger.record(flight, [], {})
+        ledger.record(flight, [], {}, counted(answer))
         outputs, _, wrong = check(answer, len(flight.digests), ledger.layers)
         at = [place[digest] for digest in flight.digests]
         for name, value in before.items():
@@ -81,8 +85,9 @@ def reask(
             difference[name] = max(difference.get(name, 0.0), largest)
         return None
 
-    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
-    with opened(store.database, teacher, **prices) as ledger:
+    charged = price(cost_per_call, cost_per_million_tokens)
+    budgets = {"budget": budget, "store_budget": store.budget}
+    with opened(store.database, teacher, price=charged, **budgets) as ledger:
         ledger.open(chosen, again=True)
         send_all(ledger, teacher, pool, chosen, take, batch_size=batch_size, concurrency=1, retries=retries, again=True)
-    return Comparison(count, difference, ledger.accounts)
+    return Comparison(count, difference, ledger.accounts, ledger.bill)

@@ -6,8 +6,9 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,23 @@ from sqlalchemy.engine import Connection
 from tuition.errors import UserError
 from tuition.store import address
 
-VERSION = 3
+VERSION = 4
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
+
+
+class Money(sa.TypeDecorator[Decimal]):
+    """A Decimal as text, which keeps every digit in both databases. SQL never computes with it."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else f"{value:f}"
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
 
 
 def _table(name: str, *columns: sa.Column[Any], **options: Any) -> sa.Table:
@@ -35,6 +49,11 @@ def _count(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
     return _column(name, kind, server_default="0")
 
 
+def _bill() -> list[sa.Column[Any]]:
+    return [_count("cost", Money), *map(_count, METERED)]
+
+
+METERED = ("input_tokens", "output_tokens", "metered")
 version_table = _table("version", _column("version"))
 # A teacher is a fingerprint, with its accounts. Names are bound to one teacher each.
 teachers = _table(
@@ -42,7 +61,7 @@ teachers = _table(
     _column("id", primary_key=True),
     _column("fingerprint", sa.Text, unique=True),
     *map(_count, ("paid", "served", "failed", "unknown", "imported")),
-    _count("cost", sa.Double),
+    *_bill(),
 )
 names = _table("names", _column("name", sa.Text, primary_key=True), _column("teacher_id"))
 # Which outputs blobs of a teacher hold: see payload.layout.
@@ -71,6 +90,7 @@ asks = _table(
     _column("teacher_id"),
     _column("plan", sa.LargeBinary),
     *map(_count, COUNTED),
+    *_bill(),
 )
 # A request reserved and not yet settled: it counts against the budget, and nobody else sends its inputs.
 flights = _table(
@@ -80,10 +100,22 @@ flights = _table(
     _column("teacher_id"),
     _column("calls"),
     _column("digests", sa.LargeBinary),
-    _count("price", sa.Double),  # of one call
+    _count("price", Money),  # of one call
 )
 
-MIGRATIONS = {  # from each version to the next
+
+def _exact_costs(connection: Connection) -> None:
+    """From sums of doubles to exact ones: their first 12 digits, for the others are what adding doubles has left."""
+    for table, column, key in (teachers, "cost", "id"), (flights, "price", "id"):
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME COLUMN {column} TO rounded")
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} TEXT DEFAULT '0' NOT NULL")
+        for row in connection.exec_driver_sql(f"SELECT {key}, rounded FROM {table.name}").all():
+            exact = {column: Decimal(f"{row.rounded:.12g}")}
+            connection.execute(table.update().where(table.c[key] == row[0]).values(exact))
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN rounded")
+
+
+MIGRATIONS: dict[int, list[str | Callable[[Connection], None]]] = {  # from each version to the next
     1: [
         f'ALTER TABLE {responses.name} RENAME COLUMN "row" TO blob_row',
         f"ALTER TABLE {teachers.name} ADD COLUMN imported BIGINT DEFAULT 0 NOT NULL",
@@ -91,6 +123,15 @@ MIGRATIONS = {  # from each version to the next
         f"ALTER TABLE {flights.name} ADD COLUMN price DOUBLE PRECISION DEFAULT 0 NOT NULL",
     ],
     2: [f"ALTER TABLE {asks.name} ADD COLUMN {count} BIGINT DEFAULT 0 NOT NULL" for count in COUNTED],
+    3: [
+        _exact_costs,
+        f"ALTER TABLE {asks.name} ADD COLUMN cost TEXT DEFAULT '0' NOT NULL",
+        *(
+            f"ALTER TABLE {table.name} ADD COLUMN {count} BIGINT DEFAULT 0 NOT NULL"
+            for table in (teachers, asks)
+            for count in METERED
+        ),
+    ],
 }
 
 
@@ -221,8 +262,11 @@ class Database:
             if found is None:
                 connection.execute(version_table.insert().values(version=VERSION))
             for version in range(found or VERSION, VERSION):
-                for statement in MIGRATIONS[version]:
-                    connection.exec_driver_sql(statement)
+                for step in MIGRATIONS[version]:
+                    if isinstance(step, str):
+                        connection.exec_driver_sql(step)
+                    else:
+                        step(connection)
             connection.execute(version_table.update().values(version=VERSION))
 
     def _write_ahead(self) -> None:

@@ -7,19 +7,23 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
 from tuition.data.pool import DIGEST_BYTES
-from tuition.data.transfer import Accounts
+from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import Database, asks, flights, teachers
 from tuition.store.entries import identify, located, register, store_rows, unstored, wrong_widths
 from tuition.store.errors import BudgetError
-from tuition.teachers.protocol import Teacher
+from tuition.store.price import Price
+from tuition.teachers.protocol import Teacher, Tokens
+
+NOTHING = Bill()
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,10 @@ class Ledger:
 
     Attributes:
         budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
-        price: of one call.
+        price: of a call, and of tokens.
         whole: the owner of the ask that this one is a part of; 0 where it is no part.
         accounts: the calls of this ask so far; what it serves is set by its owner.
+        bill: what this ask's calls have cost so far.
         stored: how many answers it has stored.
     """
 
@@ -50,7 +55,7 @@ class Ledger:
         *,
         budget: int,
         store_budget: int | None,
-        price: float,
+        price: Price,
         whole: int = 0,
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
@@ -58,7 +63,7 @@ class Ledger:
         self.layers: tuple[str, ...] = tuple(getattr(teacher, "layers", ()))
         self.budget, self.store_budget, self.price = budget, store_budget, price
         self.whole = whole
-        self.teacher_id, self.stored, self.accounts = 0, 0, Accounts()
+        self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()
 
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
         """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
@@ -110,21 +115,27 @@ class Ledger:
             self._check_spent(len(mine))
             flight = Flight(secrets.randbits(62), mine)
             row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine)}
-            self.connection.execute(flights.insert().values(**row, digests=b"".join(mine), price=self.price))
+            self.connection.execute(flights.insert().values(**row, digests=b"".join(mine), price=self.price.call))
         return flight, busy
 
-    def settle(self, flight: Flight, accounts: Accounts) -> None:
+    def settle(self, flight: Flight, accounts: Accounts, tokens: Tokens | None = None) -> None:
         """Settle a request that brought no answer, as it is to be counted; its inputs are free again."""
         with self.database.write(self.connection):
-            self._settle(flight, accounts)
+            self._settle(flight, accounts, tokens)
 
-    def record(self, flight: Flight, digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> str | None:
+    def record(
+        self,
+        flight: Flight,
+        digests: Sequence[bytes],
+        outputs: Mapping[str, Tensor],
+        tokens: Tokens | None = None,
+    ) -> str | None:
         """Settle an answered request, and store the answers to those of its inputs that were answered well.
 
         Returns what is wrong with the outputs' widths, and stores nothing, where they are not those of what is stored.
         """
         with self.database.write(self.connection):
-            if not self._settle(flight, Accounts(paid=len(flight.digests))) or not digests:
+            if not self._settle(flight, Accounts(paid=len(flight.digests)), tokens) or not digests:
                 return None
             wrong = wrong_widths(self.connection, self.teacher_id, outputs)
             if wrong is None:
@@ -133,11 +144,12 @@ class Ledger:
         return wrong
 
     def collect(self) -> None:
-        """Add what the parts of this ask have cost to its accounts; those that are dead are settled first."""
+        """Add what the parts of this ask have cost to its accounts and bill; those that are dead are settled first."""
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection, self.owner)
-            counts = sa.select(asks.c.paid, asks.c.failed, asks.c.unknown).where(asks.c.owner == self.owner)
-            self.accounts += Accounts(**self.connection.execute(counts).one()._mapping)
+            row = self.connection.execute(sa.select(asks).where(asks.c.owner == self.owner)).one()
+            self.accounts += Accounts(paid=row.paid, failed=row.failed, unknown=row.unknown)
+            self.bill += billed(row)
 
     def close(self) -> None:
         """End the ask. What is still in flight is paid and unknown."""
@@ -145,13 +157,16 @@ class Ledger:
             lost = end_ask(self.connection, self.owner)
             add(self.connection, self.teacher_id, Accounts(served=self.accounts.served))
         self.accounts += Accounts(paid=lost, unknown=lost)
+        self.bill += self.price.bill(lost)
 
-    def _settle(self, flight: Flight, accounts: Accounts) -> bool:
+    def _settle(self, flight: Flight, accounts: Accounts, tokens: Tokens | None) -> bool:
         """Count a flight, unless it was counted already (by this very call, before it was interrupted)."""
         if not self.connection.execute(flights.delete().where(flights.c.id == flight.id)).rowcount:
             return False
-        add(self.connection, self.teacher_id, accounts, self.price, self.whole)
+        bill = self.price.bill(accounts.paid, tokens)
+        add(self.connection, self.teacher_id, accounts, bill, self.whole)
         self.accounts += accounts
+        self.bill += bill
         return True
 
     def _paid(self) -> dict[int, int]:
@@ -201,20 +216,29 @@ def end_ask(connection: Connection, owner: int) -> int:
     lost = connection.execute(query).all()
     whole = connection.scalar(sa.select(asks.c.whole).where(asks.c.owner == owner)) or 0
     for teacher_id, calls, price in lost:
-        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), price, whole)
+        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), Price(price).bill(calls), whole)
     connection.execute(flights.delete().where(flights.c.owner == owner))
     connection.execute(asks.delete().where(asks.c.owner == owner))
     return sum(calls for _, calls, _ in lost)
 
 
-def add(connection: Connection, teacher_id: int, accounts: Accounts, price: float = 0.0, whole: int = 0) -> None:
-    """Add to a teacher's accounts, calls being paid at a price each, and to those of the ask that this is a part of."""
-    changes = {name: teachers.c[name] + count for name, count in accounts.as_dict().items()}
-    changes["cost"] = teachers.c.cost + accounts.paid * price
-    connection.execute(teachers.update().where(teachers.c.id == teacher_id).values(changes))
-    if whole:
-        counts = {name: asks.c[name] + getattr(accounts, name) for name in ("paid", "failed", "unknown")}
-        connection.execute(asks.update().where(asks.c.owner == whole).values(counts))
+def add(connection: Connection, teacher_id: int, accounts: Accounts, bill: Bill = NOTHING, whole: int = 0) -> None:
+    """Add to a teacher's accounts and bill, and to those of the ask that this is a part of."""
+    for table, key, number in (teachers, teachers.c.id, teacher_id), (asks, asks.c.owner, whole):
+        if not number:
+            continue
+        changes: dict[str, Any] = {
+            name: table.c[name] + count for name, count in accounts.as_dict().items() if name in table.c
+        }
+        if bill != NOTHING:  # the sums are made here, where they are exact; nobody else writes meanwhile
+            before = connection.execute(sa.select(table).where(key == number)).one_or_none()
+            changes |= {} if before is None else vars(billed(before) + bill)
+        connection.execute(table.update().where(key == number).values(changes))
+
+
+def billed(row: Any) -> Bill:
+    """The bill in a row of teachers or asks."""
+    return Bill(row.cost, row.input_tokens, row.output_tokens, row.metered)
 
 
 def planned_at_most(connection: Connection) -> dict[int, int]:

@@ -17,6 +17,7 @@ from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import layouts, names, teachers
 from tuition.store.entries import located, register, store_rows, wrong_widths
+from tuition.store.ledger import billed
 from tuition.store.reading import every_blob, open_blob
 from tuition.store.store import ResponseStore
 
@@ -37,7 +38,8 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
 
     `responses-00000.safetensors` and its successors hold the outputs as they are stored, rows stacked. A row of
     `responses.parquet` says of each response: the teacher's fingerprint, the input's digest, the file, the row in it,
-    and the BLAKE2b digest of the file. Its metadata give the teachers' names, accounts and cost.
+    and the BLAKE2b digest of the file. Its metadata give the teachers' names, accounts,
+    tokens and cost (text, with every digit).
 
     Raises:
         UserError: the folder holds an export already, there is no teacher of this name, or an answer is damaged.
@@ -124,12 +126,13 @@ def _about(connection: Connection, name: str | None) -> dict[str, dict[str, obje
     chosen = {row.id for row in rows if name in (None, row.name)}
     if not chosen:
         raise UserError(f"there is nothing to export of {name or 'any teacher'}; `tuition store usage` lists what is.")
-    counts = ("paid", "served", "failed", "unknown", "imported", "cost")
+    counts = ("paid", "served", "failed", "unknown", "imported")
     about: dict[str, dict[str, object]] = {}
     for row in rows:
         if row.id in chosen:
             called = [other.name for other in rows if other.id == row.id]
             about[row.fingerprint] = {"names": called, **{count: getattr(row, count) for count in counts}}
+            about[row.fingerprint] |= billed(row).as_dict()
     return about
 
 

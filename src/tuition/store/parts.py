@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tuition.data.pool import Pool
-from tuition.data.transfer import Accounts
+from tuition.data.transfer import Accounts, Bill
 from tuition.store import asking
+from tuition.store.price import FREE, Price
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
 
@@ -21,16 +22,18 @@ class Whole:
         number: what its parts name it by.
         rows: of the pool, those to send: each input that is not stored, once.
         accounts: of all parts, killed ones included, once the ask is over: paid - unknown + served = rows of the pool.
+        bill: what these calls cost.
     """
 
     number: int
     rows: list[int]
     accounts: Accounts
+    bill: Bill
 
 
 @contextmanager
 def announced(
-    store: ResponseStore, teacher: Teacher, pool: Pool, *, budget: int, cost_per_call: float | None = None
+    store: ResponseStore, teacher: Teacher, pool: Pool, *, budget: int, price: Price = FREE
 ) -> Iterator[Whole]:
     """Reserve the budget of a whole ask for as long as its parts are asked by `ask_part`, here or elsewhere.
 
@@ -38,16 +41,16 @@ def announced(
         BudgetError: the whole does not fit in the budget; nothing was asked.
         UserError: as for `ResponseStore.ask`.
     """
-    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
+    prices = {"budget": budget, "store_budget": store.budget, "price": price}
     with asking.opened(store.database, teacher, **prices) as ledger:
         first: dict[bytes, int] = {}
         for row, digest in enumerate(pool.digests):
             first.setdefault(digest, row)
-        whole = Whole(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts())
+        whole = Whole(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts(), Bill())
         yield whole
         ledger.collect()
         ledger.accounts += Accounts(served=len(pool) - ledger.accounts.paid + ledger.accounts.unknown)
-        whole.accounts = ledger.accounts
+        whole.accounts, whole.bill = ledger.accounts, ledger.bill
 
 
 def ask_part(
@@ -60,7 +63,7 @@ def ask_part(
     batch_size: int,
     concurrency: int = 1,
     retries: int = 5,
-    cost_per_call: float | None = None,
+    price: Price = FREE,
 ) -> None:
     """Ask about a part of an announced ask: different inputs, in requests of `batch_size`, `concurrency` at a time.
 
@@ -70,7 +73,7 @@ def ask_part(
     Raises:
         UserError: as for `ResponseStore.ask`; also if the whole is over, or died.
     """
-    prices = {"budget": budget, "store_budget": store.budget, "price": cost_per_call or 0.0}
+    prices = {"budget": budget, "store_budget": store.budget, "price": price}
     with asking.opened(store.database, teacher, whole=whole, **prices) as ledger:
         asking.send_all(
             ledger,

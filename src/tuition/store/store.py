@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import torch
 
 from tuition.data.pool import Pool
-from tuition.data.transfer import Accounts, TransferSet
+from tuition.data.transfer import Accounts, Bill, TransferSet
 from tuition.errors import UserError
+from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers.protocol import Teacher
 
 
@@ -21,13 +23,16 @@ class Plan:
         new: calls it would pay for.
         served: rows it would serve from the store, or as repeats of equal inputs.
         paid: calls paid for this teacher in this store so far, or in flight; a budget of paid + new is enough.
-        cost: price of the new calls, where the price of one was given.
+        cost: of the new calls; None where no price is given, or none of this teacher's answers tells its tokens.
+        tokens: of one new call (in, out), estimated by the mean of what this teacher's answers used; None where no
+            answer tells. With a price per token, the cost is an estimate too.
     """
 
     new: int
     served: int
     paid: int
-    cost: float | None = None
+    cost: Decimal | None = None
+    tokens: tuple[Decimal, Decimal] | None = None
 
 
 class ResponseStore:
@@ -66,7 +71,8 @@ class ResponseStore:
         batch_size: int = 64,
         concurrency: int = 1,
         retries: int = 5,
-        cost_per_call: float | None = None,
+        cost_per_call: Amount | None = None,
+        cost_per_million_tokens: AmountPerTokens | None = None,
         progress: Callable[[int, int], None] | None = None,
         stopping: Callable[[], bool] | None = None,
     ) -> TransferSet:
@@ -79,7 +85,10 @@ class ResponseStore:
             batch_size: inputs a request, and responses a commit; less, where the teacher takes fewer at a time.
             concurrency: requests in flight at a time; above one, the teacher is called from several threads.
             retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
-            cost_per_call: price of one call, added to the teacher's cost in this store for each call paid.
+            cost_per_call: price of one call, added to the teacher's cost in this store for each call paid. Decimals,
+                text and the digits that a float shows are exact.
+            cost_per_million_tokens: price of a million tokens in and out, as "IN,OUT" or a pair. Calls of unknown fate,
+                and servers that do not count, add no tokens.
             progress: called with (new calls settled, new calls in all) after each request.
             stopping: called often; once it is true nothing more is sent, and `Stopped` is raised (see `asking`).
 
@@ -92,7 +101,7 @@ class ResponseStore:
                 (that counts as paid). What was answered well before and beside it is stored.
             UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
         """
-        from tuition.store import asking, reading
+        from tuition.store import asking, price, reading
 
         for value, least, what in (
             (budget, 0, "budget"),
@@ -102,7 +111,8 @@ class ResponseStore:
             if value < least:
                 raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
 
-        prices = {"budget": budget, "store_budget": self.budget, "price": cost_per_call or 0.0}
+        charged = price.price(cost_per_call, cost_per_million_tokens)
+        prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
             asking.send_all(
@@ -120,9 +130,16 @@ class ResponseStore:
             ledger.accounts += Accounts(served=len(pool) - ledger.stored)
         with self.database.read() as connection:
             responses = reading.read(connection, ledger.teacher_id, pool.digests)
-        return TransferSet(pool, responses, ledger.name, ledger.fingerprint, ledger.accounts)
+        return TransferSet(pool, responses, ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill)
 
-    def plan(self, teacher: Teacher, pool: Pool, *, cost_per_call: float | None = None) -> Plan:
+    def plan(
+        self,
+        teacher: Teacher,
+        pool: Pool,
+        *,
+        cost_per_call: Amount | None = None,
+        cost_per_million_tokens: AmountPerTokens | None = None,
+    ) -> Plan:
         """What `ask` would do, without asking or writing anything.
 
         Raises:
@@ -131,16 +148,21 @@ class ResponseStore:
         import sqlalchemy as sa
 
         from tuition.store import database, entries, ledger
+        from tuition.store.price import estimate, price
 
+        charged = price(cost_per_call, cost_per_million_tokens)
+        given = cost_per_call is not None or cost_per_million_tokens is not None
+        bill = Bill()
         name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
         new, paid = len(digests), 0
         with self.database.read() as connection:
             teacher_id = entries.identify(connection, name, fingerprint)
             if teacher_id is not None:
                 new = len(entries.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
-                by_id = sa.select(database.teachers.c.paid).where(database.teachers.c.id == teacher_id)
-                paid = connection.execute(by_id).scalar_one() + len(ledger.in_flight(connection, teacher_id))
-        return Plan(new, len(pool) - new, paid, None if cost_per_call is None else new * cost_per_call)
+                by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
+                row = connection.execute(by_id).one()
+                bill, paid = ledger.billed(row), row.paid + len(ledger.in_flight(connection, teacher_id))
+        return Plan(new, len(pool) - new, paid, *estimate(charged if given else None, new, bill))
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
         """All calls ever made in this store: for one teacher (or the name of one), or for all.

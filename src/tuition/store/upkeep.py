@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import sqlalchemy as sa
 
-from tuition.data.transfer import Accounts
+from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
 from tuition.store.entries import index_blob, located, named
-from tuition.store.ledger import settle_dead
+from tuition.store.ledger import billed, settle_dead
 from tuition.store.reading import DamagedError, every_blob, open_blob
 from tuition.store.store import ResponseStore
 
@@ -23,7 +24,7 @@ class Usage:
         names: what the teacher is called.
         fingerprint: what it is.
         accounts: all calls ever.
-        cost: of the calls paid, as far as their price was given.
+        bill: what the calls paid have cost, and the tokens they used.
         responses: how many are stored now.
         imported: how many came from other stores.
         bytes: of the stored answers.
@@ -32,10 +33,14 @@ class Usage:
     names: tuple[str, ...]
     fingerprint: str
     accounts: Accounts
-    cost: float
+    bill: Bill
     responses: int
     imported: int
     bytes: int
+
+    @property
+    def cost(self) -> Decimal:
+        return self.bill.cost
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def usage(store: ResponseStore) -> list[Usage]:
                     names=tuple(connection.scalars(called)),
                     fingerprint=teacher.fingerprint,
                     accounts=Accounts(teacher.paid, teacher.served, teacher.failed, teacher.unknown),
-                    cost=teacher.cost,
+                    bill=billed(teacher),
                     responses=connection.scalar(count) or 0,
                     imported=teacher.imported,
                     bytes=int(connection.scalar(held) or 0),

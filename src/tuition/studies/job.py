@@ -7,20 +7,22 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from tuition import data, teachers
-from tuition.data import Pool, TransferSet, texts
+from tuition.data import Bill, Pool, TransferSet, texts
 from tuition.data.images import SUFFIXES, read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
 from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute
+from tuition.store.price import Price, amount, amounts, estimate, money, price
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.local import TorchTeacher
@@ -75,8 +77,20 @@ class AskSettings(DataSettings):
     labels: bool = Field(True, description="use the data's labels where it has them")
     ask_batch: int = Field(64, ge=1, description="inputs a request")
     concurrency: int = Field(1, ge=1, description="requests in flight at once")
-    cost_per_call: float | None = Field(None, ge=0, description="price of one call, in any currency")
+    cost_per_call: Annotated[Decimal, BeforeValidator(amount)] | None = Field(
+        None, description="price of one call, in any currency"
+    )
+    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(amounts)] | None = Field(
+        None, description="price of a million tokens as IN,OUT, beside that of a call; needs a server that counts them"
+    )
     seconds_per_call: float | None = Field(None, ge=0, description="time of one call, to estimate by")
+
+    @property
+    def price(self) -> Price | None:
+        """None where no price is set."""
+        if self.cost_per_call is None and self.cost_per_million_tokens is None:
+            return None
+        return price(self.cost_per_call, self.cost_per_million_tokens)
 
 
 class DistillSettings(AskSettings):
@@ -247,6 +261,7 @@ def ask(
         batch_size=settings.ask_batch,
         concurrency=settings.concurrency,
         cost_per_call=settings.cost_per_call,
+        cost_per_million_tokens=settings.cost_per_million_tokens,
         progress=progress,
         stopping=stopping,
     )
@@ -294,7 +309,14 @@ def complete(settings: DistillSettings, teacher: Teacher, transfer: TransferSet)
     if settings.paid_mixes:
         store = ResponseStore(settings.store)
         transfer = add_paid_mixes(
-            store, teacher, transfer, settings.paid_mixes, seed=settings.seed, budget=settings.budget
+            store,
+            teacher,
+            transfer,
+            settings.paid_mixes,
+            seed=settings.seed,
+            budget=settings.budget,
+            cost_per_call=settings.cost_per_call,
+            cost_per_million_tokens=settings.cost_per_million_tokens,
         )
     layers = _missing_layers(settings, transfer)
     return recompute(_local(teacher, layers), transfer, layers) if layers else transfer
@@ -419,28 +441,43 @@ class Estimate:
 
     plan: Plan
     seconds: float | None
+    by_tokens: bool = False
 
     def rows(self) -> list[tuple[str, str]]:
-        cost = "give --cost-per-call" if self.plan.cost is None else f"{self.plan.cost:,.2f}"
+        cost = "give --cost-per-call or --cost-per-million-tokens"
+        if self.plan.cost is not None:
+            cost = ("about " if self.by_tokens else "") + money(self.plan.cost)
+        elif self.by_tokens:
+            cost = "unknown until answers of this teacher tell their tokens; ask about a few first"
         seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
         return [
             ("new calls", f"{self.plan.new:,}"),
             ("served from the store", f"{self.plan.served:,}"),
             ("paid so far", f"{self.plan.paid:,}"),
             ("cost of the new calls", cost),
+            *([] if self.plan.tokens is None else [("tokens of a call, so far", _tokens(*self.plan.tokens))]),
             ("time", seconds),
         ]
+
+
+def _tokens(read: Decimal, written: Decimal) -> str:
+    return f"{read:,.1f} in, {written:,.1f} out"
 
 
 def plan(settings: AskSettings) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
     asked, teacher = question(settings).inputs, the_teacher(settings)
-    price = settings.cost_per_call
+    charged = settings.price
     if address.exists(settings.store):
-        found = ResponseStore(settings.store).plan(teacher, asked, cost_per_call=price)
+        found = ResponseStore(settings.store).plan(
+            teacher,
+            asked,
+            cost_per_call=settings.cost_per_call,
+            cost_per_million_tokens=settings.cost_per_million_tokens,
+        )
     else:  # nor make a store
         new = len(set(asked.digests))
-        found = Plan(new, len(asked) - new, 0, None if price is None else new * price)
+        found = Plan(new, len(asked) - new, 0, *estimate(charged, new, Bill()))
     seconds = None
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency
@@ -449,7 +486,7 @@ def plan(settings: AskSettings) -> Estimate:
         begun = time.perf_counter()
         _answer(teacher, asked, settings.ask_batch)
         seconds = found.new * (time.perf_counter() - begun) / settings.ask_batch
-    return Estimate(found, seconds)
+    return Estimate(found, seconds, charged is not None and charged.per_token)
 
 
 # -- a stand-in where no teacher is named ------------------------------------------------------------------------------

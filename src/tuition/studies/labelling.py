@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tuition.data import Accounts, Pool
+from tuition.data import Pool
 from tuition.errors import UserError
 from tuition.store import ResponseStore
-from tuition.store.parts import announced, ask_part
+from tuition.store.parts import Whole, announced, ask_part
+from tuition.store.price import FREE
 from tuition.studies import cluster, job
 from tuition.studies.job import AskSettings
 from tuition.studies.mixes import UNLIMITED
@@ -27,8 +28,8 @@ def ask(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Accounts:
-    """Ask all that `job.ask` would, by the nodes of the cluster, and leave the answers in the store.
+) -> Whole:
+    """Ask all that `job.ask` would, by the nodes of the cluster; returns the accounts, and leaves the answers stored.
 
     Inputs travel with the parts, so that nodes need the teacher and a way to the store, but no data.
 
@@ -45,9 +46,7 @@ def ask(
         if fingerprint != teacher.fingerprint:
             raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
     store, failed, done = ResponseStore(settings.store), list[str](), 0
-    with announced(
-        store, teacher, asked.inputs, budget=_budget(settings), cost_per_call=settings.cost_per_call
-    ) as whole:
+    with announced(store, teacher, asked.inputs, budget=_budget(settings), price=settings.price or FREE) as whole:
         # Four parts for each worker, for balance, or more.
         batch = settings.ask_batch * settings.concurrency
         requests = math.ceil(len(whole.rows) / (4 * batch * (workers or cluster.cores())))
@@ -69,7 +68,7 @@ def ask(
                     progress(done, len(whole.rows))
         if failed:
             raise UserError(failed[0]) if "\n" not in failed[0] else RuntimeError(failed[0])
-    return whole.accounts
+    return whole
 
 
 # -- on a node ---------------------------------------------------------------------------------------------------------
@@ -95,7 +94,7 @@ def send(part: Part) -> int:
         budget=_budget(settings),
         batch_size=settings.ask_batch,
         concurrency=settings.concurrency,
-        cost_per_call=settings.cost_per_call,
+        price=settings.price or FREE,
     )
     return len(part.inputs)
 

@@ -12,6 +12,7 @@ from tuition import losses
 from tuition.data import TransferSet
 from tuition.errors import UserError
 from tuition.store import ResponseStore
+from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers import Teacher
 
 BOXES = 64  # mixes that share a box
@@ -19,7 +20,15 @@ UNLIMITED = 2**62  # an ask never pays for more than its inputs; this is no furt
 
 
 def add_paid_mixes(
-    store: ResponseStore, teacher: Teacher, transfer: TransferSet, calls: int, *, seed: int, budget: int | None = None
+    store: ResponseStore,
+    teacher: Teacher,
+    transfer: TransferSet,
+    calls: int,
+    *,
+    seed: int,
+    budget: int | None = None,
+    cost_per_call: Amount | None = None,
+    cost_per_million_tokens: AmountPerTokens | None = None,
 ) -> TransferSet:
     """Ask about `calls` CutMixes of the transfer set, each a new call, and add the half of the highest entropy to it.
 
@@ -28,6 +37,7 @@ def add_paid_mixes(
     Args:
         calls: mixes to ask about.
         budget: the most calls ever paid for this teacher in this store; by default there is no limit but `calls`.
+        cost_per_call, cost_per_million_tokens: see `ResponseStore.ask`.
 
     Raises:
         UserError: there are no labels, or the inputs are no images.
@@ -46,7 +56,13 @@ def add_paid_mixes(
     inputs, shares = (torch.cat(parts) for parts in zip(*mixes, strict=True))
     mixed = replace(pool, inputs=inputs, labels=shares.argmax(dim=1), views=None, name=f"mixes of {pool.name}")
 
-    answered = store.ask(teacher, mixed, budget=UNLIMITED if budget is None else budget)
+    answered = store.ask(
+        teacher,
+        mixed,
+        budget=UNLIMITED if budget is None else budget,
+        cost_per_call=cost_per_call,
+        cost_per_million_tokens=cost_per_million_tokens,
+    )
     log_shares = answered.responses["logits"].log_softmax(dim=1)
     entropy = -(log_shares.exp() * log_shares).sum(dim=1)
     kept = entropy.topk(max(1, calls // 2)).indices.sort().values
@@ -58,7 +74,8 @@ def add_paid_mixes(
     )
     responses = {name: torch.cat([value, answered.responses[name][kept]]) for name, value in transfer.responses.items()}
     responses["targets"] = torch.cat([one_hot, shares[kept]])
-    return replace(transfer, pool=joined, responses=responses, accounts=transfer.accounts + answered.accounts)
+    accounts, bill = transfer.accounts + answered.accounts, transfer.bill + answered.bill
+    return replace(transfer, pool=joined, responses=responses, accounts=accounts, bill=bill)
 
 
 def _centred(transfer: TransferSet, count: int) -> Tensor:

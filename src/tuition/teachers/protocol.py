@@ -45,12 +45,21 @@ class NotCharged(Exception):  # noqa: N818 - the name is what it says, and publi
         message: why, in words fit for a sentence.
         retry_after: seconds to wait before the next request, where the teacher said so.
         retry: whether the same request may succeed later; False for a request that can only fail again.
+        tokens: that the request used all the same, where the server says so; these alone are charged.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, retry: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        retry: bool = True,
+        tokens: Tokens | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.retry = retry
+        self.tokens = tokens
 
 
 class Refused(NotCharged):
@@ -59,8 +68,8 @@ class Refused(NotCharged):
     The store splits such a request until the inputs at fault are known, leaves these out, and asks about the others.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retry=False)
+    def __init__(self, message: str, *, tokens: Tokens | None = None) -> None:
+        super().__init__(message, retry=False, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -78,4 +87,13 @@ class Answer(dict[str, Tensor]):
 
 
 class BadAnswer(Exception):  # noqa: N818 - as above
-    """The request was answered, but not with what was asked for: it is paid, and there is nothing to store."""
+    """The request was answered, but not with what was asked for: it is paid, and there is nothing to store.
+
+    Args:
+        message: why, in words fit for a sentence.
+        tokens: that the request used, where the server says so.
+    """
+
+    def __init__(self, message: str, *, tokens: Tokens | None = None) -> None:
+        super().__init__(message)
+        self.tokens = tokens

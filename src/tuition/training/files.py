@@ -41,7 +41,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write(path, csv_text(rows).encode())
 
 
-def open_run(directory: Path, settings: dict[str, Any], accounts: dict[str, int]) -> dict[str, Any]:
+def open_run(
+    directory: Path, settings: dict[str, Any], accounts: dict[str, int], bill: dict[str, str | int]
+) -> dict[str, Any]:
     """Begin a run in `directory`, or continue the one there, whose accounts it keeps; returns what run.json holds.
 
     Raises:
@@ -49,7 +51,7 @@ def open_run(directory: Path, settings: dict[str, Any], accounts: dict[str, int]
     """
     there = find_run(directory, settings)
     if there is None:
-        there = {"settings": settings, "status": "running", "accounts": accounts}
+        there = {"settings": settings, "status": "running", "accounts": accounts, "bill": bill}
         write_json(directory / RUN, there)
     return there
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import tuition
 from tuition import models
-from tuition.data import Accounts, Pool, TransferSet
+from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.data.ondisk import OnDisk
 from tuition.training import evaluation, files, parallel
 from tuition.training.batches import Batches
@@ -69,6 +69,7 @@ class Run:
         agreement: with the teacher on the transfer set as it was asked about (see `evaluation.agreement`).
         best_epoch, epochs, steps, images_seen, seconds: how long it was trained.
         accounts: teacher calls of the ask that made the transfer set, when the run was begun.
+        bill: what these calls cost, and the tokens they used.
         history: one row an epoch, as in metrics.csv.
         directory: the run's folder, or None.
     """
@@ -86,6 +87,7 @@ class Run:
     images_seen: int
     seconds: float
     accounts: Accounts
+    bill: Bill
     history: list[dict[str, float]]
     directory: Path | None
 
@@ -161,8 +163,8 @@ def distill(
         }
         parallel.check_same(**{k: v for k, v in (wanted | begun).items() if k not in files.FREE})
     if directory is not None:
-        accounts = transfer.accounts.as_dict()
-        record = parallel.first(lambda: files.open_run(directory, wanted, accounts))
+        accounts, bill = transfer.accounts.as_dict(), transfer.bill.as_dict()
+        record = parallel.first(lambda: files.open_run(directory, wanted, accounts, bill))
         if record["status"] == "done":
             parallel.first(lambda: files.finish(directory))
             return _reopen(directory, record, whole)
@@ -213,6 +215,7 @@ def distill(
         images_seen=state.images,
         seconds=round(state.seconds, 3),
         accounts=Accounts(**record["accounts"]) if record else transfer.accounts,
+        bill=Bill.from_dict(record.get("bill", {})) if record else transfer.bill,
         history=state.history,
         directory=directory,
     )
@@ -294,6 +297,7 @@ def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
     return Run(
         student=load(directory, model=student.model, preprocess=student.preprocess),
         accounts=Accounts(**record["accounts"]),
+        bill=Bill.from_dict(record.get("bill", {})),
         history=history,
         directory=directory,
         **record["results"],

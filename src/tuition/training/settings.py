@@ -34,7 +34,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            what = first["msg"].removeprefix("Value error, ")
+            what = first["msg"].removeprefix("Value error, ").rstrip(".")
             raise UserError(f"the setting {name} cannot be {first['input']!r}: {what[0].lower() + what[1:]}.") from None
 
     @classmethod

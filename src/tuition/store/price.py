@@ -1,0 +1,125 @@
+"""What calls cost: prices as people write them, and bills that are exact to the last digit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal, InvalidOperation
+
+from tuition.data.transfer import EXACT, Bill
+from tuition.errors import UserError
+from tuition.teachers.protocol import Tokens
+
+DECIMALS, LARGEST = 12, 10**9  # of one amount
+MOST_TOKENS = 2**40  # a request; a server that counts more counts wrongly
+MILLION = 6  # as a power of ten
+
+Amount = Decimal | float | str
+AmountPerTokens = str | Sequence[Amount]
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of one call, and of a million tokens in and out."""
+
+    call: Decimal = Decimal(0)
+    input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+
+    @property
+    def per_token(self) -> bool:
+        return bool(self.input or self.output)
+
+    def bill(self, calls: int, tokens: Tokens | None = None) -> Bill:
+        """What paid calls cost, with the tokens that they used; None where these are not known."""
+        if tokens is None:
+            return Bill(EXACT.multiply(self.call, calls))
+        used = EXACT.add(EXACT.multiply(self.input, tokens.input), EXACT.multiply(self.output, tokens.output))
+        cost = EXACT.add(EXACT.multiply(self.call, calls), EXACT.scaleb(used, -MILLION))
+        return Bill(cost, tokens.input, tokens.output, calls)
+
+
+FREE = Price()
+
+
+def price(per_call: Amount | None = None, per_million_tokens: AmountPerTokens | None = None) -> Price:
+    """A price from amounts as people write them: 0.1 is exactly one tenth.
+
+    Args:
+        per_call: of one call.
+        per_million_tokens: of a million tokens in and out, as the text "IN,OUT" or a pair.
+
+    Raises:
+        UserError: an amount is not a number, negative, or has too many digits.
+    """
+    call = Decimal(0) if per_call is None else amount(per_call)
+    return Price(call) if per_million_tokens is None else Price(call, *amounts(per_million_tokens))
+
+
+def amount(value: Amount) -> Decimal:
+    """An amount of money.
+
+    Raises:
+        UserError: it is not a number, negative, or has too many digits.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        found = Decimal(str(value).strip())
+    except (InvalidOperation, TypeError):
+        raise UserError(f"a price is a number such as 0.002, not {str(value)[:80]!r}; write it so.") from None
+    if not found.is_finite() or not 0 <= found < LARGEST or found != round(found, DECIMALS):
+        raise UserError(
+            f"a price is at least 0, less than {LARGEST:.0e} and has at most {DECIMALS} decimals, which "
+            f"{str(value)[:80]!r} does not meet; write another."
+        )
+    return found
+
+
+def amounts(value: AmountPerTokens) -> tuple[Decimal, Decimal]:
+    """The prices of tokens in and out, from the text "IN,OUT" or a pair.
+
+    Raises:
+        UserError: it is neither, or an amount is none.
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or len(parts) != 2:
+        raise UserError(
+            f"a price per million tokens is IN,OUT, not {str(value)[:80]!r}; write for example 0.15,0.60, or 0.02,0 "
+            "where nothing is generated."
+        )
+    return amount(parts[0]), amount(parts[1])
+
+
+def counted(answer: object) -> Tokens | None:
+    """The tokens that an answer, or an error of a teacher, tells of; None where they are no counts."""
+    tokens = getattr(answer, "tokens", None)
+    if not isinstance(tokens, Tokens):
+        return None
+    for count in (tokens.input, tokens.output):
+        if type(count) is not int or not 0 <= count < MOST_TOKENS:
+            return None
+    return tokens
+
+
+def money(cost: Decimal) -> str:
+    """A sum with all its digits, and at least two decimals: 1,234.50, or 0.0004."""
+    decimals = -int(cost.normalize().as_tuple().exponent)
+    return f"{cost:,.{max(2, decimals)}f}"
+
+
+def estimate(charged: Price | None, calls: int, bill: Bill) -> tuple[Decimal | None, tuple[Decimal, Decimal] | None]:
+    """What new calls will cost, and the tokens of one of them, by the mean of those billed before; None if unknown.
+
+    The cost of calls is exact; that of tokens is rounded to 4 digits, because it is an estimate.
+    """
+    mean = None
+    if bill.metered:
+        mean = Decimal(bill.input_tokens) / bill.metered, Decimal(bill.output_tokens) / bill.metered
+    if charged is None or (charged.per_token and mean is None):
+        return None, mean
+    cost = charged.bill(calls).cost
+    if charged.per_token and mean is not None:
+        per_call = (charged.input * mean[0] + charged.output * mean[1]).scaleb(-MILLION)
+        cost = EXACT.add(cost, Context(prec=4).create_decimal(calls * per_call))
+    return cost, mean
