@@ -104,7 +104,7 @@ def counted(answer: object) -> Tokens | None:
 
 def money(cost: Decimal) -> str:
     """A sum with all its digits, and at least two decimals: 1,234.50, or 0.0004."""
-    decimals = -int(cost.normalize().as_tuple().exponent)
+    decimals = -int(EXACT.normalize(cost).as_tuple().exponent)
     return f"{cost:,.{max(2, decimals)}f}"
 
 

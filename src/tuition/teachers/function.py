@@ -12,6 +12,7 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
+from tuition.teachers.protocol import Answer
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class CallableTeacher:
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         answer = self.function(inputs)
         outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
-        return {name: torch.as_tensor(value).detach().cpu() for name, value in outputs.items()}
+        found = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
+        found.tokens = getattr(answer, "tokens", None)
+        return found
 
 
 def from_callable(
@@ -41,8 +44,8 @@ def from_callable(
 
     Args:
         function: takes a batch of the pool's raw inputs (uint8 images (b, c, h, w), floats (b, d), or b strings) and
-            returns {"logits": (b, k), ...} as tensors or arrays, or the logits alone. It raises `NotCharged` where a
-            request was refused and costs nothing.
+            returns {"logits": (b, k), ...} as tensors or arrays (an `Answer` to tell tokens too), or the logits alone.
+            It raises `NotCharged` where a request was refused and costs nothing.
         fingerprint: whatever tells this teacher from others: a version, a digest of its weights, endpoint and model. A
             changed teacher needs another fingerprint, or its answers pass for the old one's.
         name: what people call it; by default derived from the function's name and the fingerprint.
