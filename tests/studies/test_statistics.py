@@ -116,32 +116,92 @@ def test_published_saving_against_the_best_baseline():
     rows = published.table1("cifar100", "wrn_40_2", "wrn_16_2")
     curves = {m: {calls: {0: float(t)} for t, calls in points.items()} for m, points in rows.items()}
     ckd = curves.pop("ckd")
-    assert statistics.saving(ckd, list(curves.values()), 50).value == pytest.approx(3950 - 3110)  # against Mixup
+    found = {target: statistics.saving(ckd, list(curves.values()), target) for target in (55, 50, 45, 40)}
+    assert {target: round(each.value, 1) for target, each in found.items()} == {55: 23.7, 50: 21.3, 45: 22.8, 40: 20.0}
+    assert all(math.isnan(each.low) for each in found.values())  # one seed: no interval
     assert math.isnan(statistics.saving(ckd, list(curves.values()), 35).value)  # CKD starts above
 
 
-def test_bootstrap_interval_of_calls_holds_the_truth():
-    generator, counts = np.random.default_rng(2), (1000, 2000, 3000, 4000)
-    estimates = [
-        statistics.calls_to_reach(synthetic(lambda n: n / 100, counts, 5, 2.0, generator), 25.0, resamples=1000)
-        for _ in range(150)
-    ]
-    assert np.mean([e.low <= 2500 <= e.high for e in estimates]) >= 0.9
-    assert np.median([e.high - e.low for e in estimates]) < 600
+SHAPES = {
+    "linear": lambda n: n / 100,
+    "power law": lambda n: 70 - 900 * n**-0.42,
+    "saturating": lambda n: 60 * (1 - np.exp(-n / 1500)),
+    "sigmoid": lambda n: 10 + 60 / (1 + np.exp(-(n - 2400) / 500)),
+}
+CALLS = np.array([1600.0, 2000, 2400, 2800, 3200, 3600, 4000])
+
+
+def drawn(truth, seeds, generator, shift, noise=1.0):
+    """Runs around a known mean curve; half of the variance belongs to a seed, whatever the calls and the method."""
+    parts = math.sqrt(0.5) * (shift + generator.standard_normal((len(CALLS), seeds)))
+    return {int(n): dict(enumerate(row)) for n, row in zip(CALLS, truth(CALLS)[:, None] + noise * parts, strict=True)}
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_intervals_of_calls_and_savings_hold_the_truth_19_times_in_20(shape, seeds):
+    """The expanded bootstrap, with which this began, held it 15 times in 20 at 3 seeds, and 18 at 5."""
+    truth, generator = SHAPES[shape], np.random.default_rng(seeds)
+    target = float(np.mean(truth(CALLS[[0, -1]])))
+
+    def crossing(curve):
+        return float(np.interp(target, curve(CALLS), CALLS))
+
+    lower, calls, saving, several = (lambda n: truth(n) - 3), [], [], []
+    for _ in range(400):
+        shift = generator.standard_normal((1, seeds))
+        ours, *theirs = (drawn(each, seeds, generator, shift) for each in (truth, lower, lower, lower))
+        found = statistics.calls_to_reach(ours, target)
+        calls.append(found.low <= crossing(truth) <= found.high)
+        percent = 100 * (1 - crossing(truth) / crossing(lower))
+        for held, baselines in ((saving, theirs[:1]), (several, theirs)):
+            found = statistics.saving(ours, baselines, target)
+            held.append(found.low <= percent <= found.high)
+    assert np.mean(calls) == pytest.approx(0.95, abs=0.025)
+    assert np.mean(saving) >= 0.93
+    assert np.mean(several) >= 0.93
+
+
+def test_intervals_are_those_of_scipy_where_the_curve_is_a_straight_line():
+    """With noise of each seed alone, the same at every count, calls are as exact as one t interval."""
+    offsets = dict(enumerate([-1.0, 0.5, 1.0, 0.0, -0.5]))
+    curve = {n: {seed: n / 100 + offset for seed, offset in offsets.items()} for n in (1000, 2000, 3000, 4000)}
+    found = statistics.calls_to_reach(curve, 25.0)
+    interval = scipy.stats.ttest_1samp([2500 + 100 * offset for offset in offsets.values()], 0).confidence_interval()
+    assert found.value == pytest.approx(2500)
+    np.testing.assert_allclose([found.low, found.high], interval, rtol=1e-6)
+
+
+def test_a_saving_on_shared_seeds_does_not_carry_what_the_seeds_share():
+    """Both methods are shifted alike by each seed: their ratio of calls is known far better than either."""
+    shifts = dict(enumerate([-3.0, 2.0, 1.0, 0.5, -0.5]))
+    ours, theirs, others = (
+        {n: {seed + first: n / 100 - gap + shift for seed, shift in shifts.items()} for n in (1000, 2000, 3000, 4000)}
+        for gap, first in ((0, 0), (5, 0), (5, 100))
+    )
+    shared, apart = (statistics.saving(ours, [each], 22.0) for each in (theirs, others))
+    assert shared.value == apart.value == pytest.approx(100 * (1 - 2200 / 2700))
+    assert shared.high - shared.low < 0.5 * (apart.high - apart.low)
+
+
+def test_a_missing_seed_leaves_an_interval_of_those_that_are_there():
+    generator = np.random.default_rng(5)
+    curve = drawn(SHAPES["linear"], 4, generator, 0.0)
+    full = statistics.calls_to_reach(curve, 27.0)
+    del curve[2400][3]
+    found = statistics.calls_to_reach(curve, 27.0)
+    assert full.low < full.value < full.high
+    assert found.low < found.value < found.high
+    curve[2400] = {0: curve[2400][0]}
+    assert math.isnan(statistics.calls_to_reach(curve, 27.0).low)  # one seed at a count that is needed
 
 
 def test_an_interval_may_leave_the_range_and_says_so():
     curve = {100: {0: 28.0, 1: 10.0}, 200: {0: 40.0, 1: 32.0}}
     estimate = statistics.calls_to_reach(curve, 27.0)
     assert estimate.value == pytest.approx(100 + 100 * 8 / 17)
-    assert estimate.low == -math.inf  # with seed 0 alone, fewer than 100 calls are enough
+    assert (estimate.low, estimate.high) == (-math.inf, math.inf)  # two seeds so far apart tell nothing
     assert math.isnan(statistics.calls_to_reach({100: {0: 10.0}, 200: {0: 40.0}}, 27.0).low)  # one seed: no interval
-
-
-def test_bootstrap_weights_draw_the_same_seeds_for_every_method_and_count():
-    weights = statistics.seed_weights([{10: {3: 1.0, 5: 2.0}}, {10: {5: 1.0}, 20: {7: 3.0}}], 50)
-    assert sorted(weights) == [3, 5, 7]
-    assert np.all(sum(weights.values()) == 3)
 
 
 COUNTS = (1600, 2000, 2400, 2800, 3200, 3600, 4000)
@@ -153,29 +213,32 @@ def power_law(n, a=70.0, b=900.0, c=0.4):
 
 def test_power_law_recovers_its_parameters():
     fit = statistics.fit_learning_curve(synthetic(power_law, COUNTS, 1, 0.0, np.random.default_rng(0)))
-    assert [fit.a[0], fit.b[0], fit.c[0]] == pytest.approx([70, 900, 0.4], rel=1e-3)
+    assert [fit.a, fit.b, fit.c] == pytest.approx([70, 900, 0.4], rel=1e-3)
     assert fit.r2 == pytest.approx(1)
 
 
 def test_power_law_is_the_least_squares_fit_that_scipy_finds():
     curve = synthetic(power_law, COUNTS, 5, 0.5, np.random.default_rng(3))
-    fit = statistics.fit_learning_curve(curve, resamples=2)
+    fit = statistics.fit_learning_curve(curve)
     means = [np.mean(list(curve[n].values())) for n in COUNTS]
     theirs, _ = scipy.optimize.curve_fit(power_law, np.array(COUNTS, float), means, p0=(70, 900, 0.4), maxfev=20_000)
-    ours = power_law(np.array(COUNTS), fit.a[0], fit.b[0], fit.c[0])
+    ours = power_law(np.array(COUNTS), fit.a, fit.b, fit.c)
     np.testing.assert_allclose(ours, power_law(np.array(COUNTS), *theirs), atol=1e-3)
 
 
-def test_power_law_predicts_held_out_points():
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_power_law_predicts_held_out_points(seeds):
     generator = np.random.default_rng(4)
-    trusted = []
-    for _ in range(60):
-        fit = statistics.fit_learning_curve(synthetic(power_law, COUNTS, 5, 0.3, generator), resamples=1000)
+    trusted, limits = [], []
+    for _ in range(400):
+        fit = statistics.fit_learning_curve(synthetic(power_law, COUNTS, seeds, 0.5, generator))
         estimate, word = fit.predict(power_law(6000))
+        limits.append(fit.limit.low <= 70 <= fit.limit.high)
         if not word:
             trusted.append((estimate.low <= 6000 <= estimate.high, estimate.value))
-    assert len(trusted) >= 30
-    assert np.mean([inside for inside, _ in trusted]) >= 0.85
+    assert len(trusted) >= 330
+    assert np.mean([inside for inside, _ in trusted]) >= 0.92
+    assert np.mean(limits) >= 0.9  # of a fit made linear, so only about 95 %
     assert np.median([value for _, value in trusted]) == pytest.approx(6000, rel=0.05)
 
 
@@ -197,7 +260,6 @@ def test_power_law_on_the_published_table_predicts_the_point_held_out():
         (synthetic(lambda n: power_law(n, 60, 90_000, 1), COUNTS, 5, 0.1, np.random.default_rng(0)), 65, "above"),
         (synthetic(power_law, COUNTS, 5, 0.01, np.random.default_rng(0)), 57, "times the most"),
         (synthetic(power_law, COUNTS, 1, 0.01, np.random.default_rng(0)), 40, "one seed"),
-        (synthetic(power_law, COUNTS, 2, 0.8, np.random.default_rng(9)), 45, "interval too wide"),
         (synthetic(power_law, COUNTS, 5, 0.1, np.random.default_rng(0)), 40, ""),
     ],
 )

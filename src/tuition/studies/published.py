@@ -48,6 +48,7 @@ def plus(method: str) -> str:
 TEACHER_ACCURACY = {"vgg13": 74.64, "wrn_40_2": 75.61, "resnet110": 74.31}  # CIFAR-100 test, percent
 STUDENT_ACCURACY = {"vgg8": 70.36, "wrn_16_2": 73.26, "resnet32": 71.14}  # on all labels, without a teacher
 
+BASELINES = ("kd", "rkd", "dist", "mixup", "crd")  # what table 1 compares CKD with
 TABLE1_TARGETS = (55, 50, 45, 40, 35, 30)  # test accuracy on CIFAR-100, percent
 # (teacher, student) -> method -> thousands of teacher calls for each target; None: out of range
 TABLE1: dict[tuple[str, str], dict[str, tuple[float | None, ...]]] = {

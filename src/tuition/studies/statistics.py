@@ -13,12 +13,8 @@ import numpy as np
 
 Curve = Mapping[int, Mapping[int, float]]  # one method: calls -> seed -> accuracy
 INTERVAL = 0.95
-MIN_COUNTS, MAX_STRETCH, MIN_R2, MAX_RATIO = (
-    4,
-    3.0,
-    0.95,
-    2.0,
-)  # when a learning curve may be trusted, see LearningCurve
+TAIL = (1 - INTERVAL) / 2  # how often a true value may lie beyond one end
+MIN_COUNTS, MAX_STRETCH, MIN_R2 = 4, 3.0, 0.95  # when to trust a learning curve, see LearningCurve
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ def summarise(values: Sequence[float]) -> Summary:
     if x.size < 2:
         return Summary(x.size, x.mean() if x.size else math.nan, math.nan, math.nan, math.nan)
     mean, std = float(x.mean()), float(x.std(ddof=1))
-    half = float(t.ppf((1 + INTERVAL) / 2, x.size - 1)) * std / math.sqrt(x.size)
+    half = float(t.isf(TAIL, x.size - 1)) * std / math.sqrt(x.size)
     return Summary(x.size, mean, std, mean - half, mean + half)
 
 
@@ -77,11 +73,58 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of calls with its bootstrap interval. nan: not in the range; an infinite end lies outside the range."""
+    """A number with its 95 % interval. nan: unknown. An infinite end lies outside what was measured."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """The mean over seeds at each number of calls, and what each seed adds to its variance.
+
+    Shapes: calls, accuracy and seeds (c,); residuals (c, s), (accuracy - mean) / seeds, zero where a seed was not run;
+    names (s,), of the seeds.
+    """
+
+    calls: np.ndarray
+    accuracy: np.ndarray
+    residuals: np.ndarray
+    seeds: np.ndarray
+    names: Sequence[int]
+
+    def combine(self, weights: np.ndarray, tail: float = TAIL) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted sums of the means, with the half width of their t intervals; nan where a count has one seed.
+
+        A sum takes every seed's own accuracies together, so counts that share seeds are not taken to be independent.
+
+        Args:
+            weights: (..., c).
+            tail: how often the true sum may lie above the interval, and how often below.
+
+        Returns:
+            Both (...,).
+        """
+        from scipy.special import stdtrit
+
+        fewest = np.where(weights != 0, self.seeds, np.inf).min(axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            squares = ((weights @ self.residuals) ** 2).sum(axis=-1) * fewest / (fewest - 1)
+            return weights @ self.accuracy, -stdtrit(fewest - 1, tail) * np.sqrt(squares)
+
+
+def mean_curve(curve: Curve) -> MeanCurve:
+    """Average the seeds of one method."""
+    counts = sorted(curve)
+    names = sorted({seed for values in curve.values() for seed in values})
+    means = np.array([np.mean(list(curve[count].values())) for count in counts])
+    residuals = np.zeros((len(counts), len(names)))
+    for row, count in enumerate(counts):
+        for seed, accuracy in curve[count].items():
+            residuals[row, names.index(seed)] = (accuracy - means[row]) / len(curve[count])
+    seeds = np.array([len(curve[count]) for count in counts])
+    return MeanCurve(np.array(counts, dtype=float), means, residuals, seeds, names)
 
 
 def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) -> np.ndarray:
@@ -104,100 +147,169 @@ def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) ->
     return np.where(~reached.any(axis=-1), math.inf, np.where(right == 0, exact, crossing))
 
 
-def calls_to_reach(curve: Curve, target: float, resamples: int = 2000) -> Estimate:
-    """Calls one method needs for a target accuracy, with a bootstrap interval over seeds (table 1)."""
-    weights = seed_weights([curve], resamples)
-    return bootstrap_estimate(_crossings(curve, target, weights), len(weights))
+def calls_to_reach(curve: Curve, target: float) -> Estimate:
+    """Calls one method needs for a target accuracy (table 1), and where the seeds leave that open.
 
-
-def saving(curve: Curve, baselines: Sequence[Curve], target: float, resamples: int = 2000) -> Estimate:
-    """Calls saved against the baseline that needs fewest (table 1's delta); a resample draws the same seeds for all."""
-    weights = seed_weights([curve, *baselines], resamples)
-    best = np.min([_crossings(baseline, target, weights) for baseline in baselines], axis=0)
-    with np.errstate(invalid="ignore"):
-        return bootstrap_estimate(best - _crossings(curve, target, weights), len(weights))
-
-
-def seed_weights(curves: Sequence[Curve], resamples: int) -> dict[int, np.ndarray]:
-    """How often each seed is drawn: (resamples + 1,) for each seed; row 0 is the data as it is."""
-    seeds = sorted({seed for curve in curves for values in curve.values() for seed in values})
-    drawn = np.random.default_rng(0).multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=resamples)
-    return dict(zip(seeds, np.vstack([np.ones(len(seeds)), drawn]).T, strict=True))
-
-
-def mean_curves(curve: Curve, weights: Mapping[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(c,) calls and (resamples + 1, c) mean accuracies; nan where a resample holds no seed of that count."""
-    calls = np.array(sorted(curve), dtype=float)
-    columns = []
-    for count in sorted(curve):
-        weight = np.array([weights[seed] for seed in curve[count]])
-        with np.errstate(invalid="ignore"):
-            columns.append(np.array(list(curve[count].values())) @ weight / weight.sum(axis=0))
-    return calls, np.stack(columns, axis=1)
-
-
-def _crossings(curve: Curve, target: float, weights: Mapping[int, np.ndarray]) -> np.ndarray:
-    calls, means = mean_curves(curve, weights)
-    return np.where(np.isnan(means).any(axis=1), math.nan, interpolate_calls(calls, means, target))
-
-
-def bootstrap_estimate(samples: np.ndarray, seeds: int) -> Estimate:
-    """Row 0 is the value; the others give the interval, in which infinite samples count as what they are.
-
-    Resampling a handful of seeds gives too narrow an interval, so the percentiles are widened as the t interval is
-    against the normal one (expanded percentile interval, Hesterberg 2015).
+    The interval inverts t tests (Fieller's method): it ends where the mean curve is significantly below the target on
+    the left, and significantly above it on the right. An end that is not reached is infinite. It is there also where
+    the mean curve does not cross the target in the measured range.
     """
-    from scipy.stats import norm, t
+    value, low, high = _calls_to_reach(mean_curve(curve), target, TAIL)
+    return Estimate(value if math.isfinite(value) else math.nan, low, high)
 
-    value, rest = samples[0], samples[1:]
-    rest = rest[~np.isnan(rest)]
-    if not np.isfinite(value) or rest.size < 2 or rest.min() == rest.max():
-        return Estimate(float(value) if np.isfinite(value) else math.nan)
-    tail = float(norm.cdf(-math.sqrt(seeds / (seeds - 1)) * t.ppf((1 + INTERVAL) / 2, seeds - 1)))
-    low, high = np.quantile(rest, [tail, 1 - tail], method="inverted_cdf")
-    return Estimate(float(value), float(low), float(high))
+
+def _calls_to_reach(mean: MeanCurve, target: float, tail: float) -> tuple[float, float, float]:
+    """The crossing, infinite where it lies outside the measured range, and its interval."""
+    value = float(interpolate_calls(mean.calls, mean.accuracy, target))
+    parts = np.linspace(mean.calls[:-1], mean.calls[1:], 50, endpoint=False, axis=1).flatten()
+    grid = np.append(parts, mean.calls[-1])
+    at, half = mean.combine(_weights(mean.calls, grid), tail)
+    return value, *_open_range(grid, at - target, half, value)
+
+
+def _weights(calls: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(n, c) weights that interpolate a curve measured at (c,) calls, at (n,) others within their range."""
+    return np.stack([np.interp(at, calls, unit) for unit in np.eye(len(calls))], axis=1)
+
+
+def _open_range(grid: np.ndarray, gap: np.ndarray, half: np.ndarray, value: float) -> tuple[float, float]:
+    """The stretch of `grid` around `value` in which a rising curve may cross its target; nan without an interval.
+
+    Args:
+        grid, gap, half: (g,) calls, the curve less the target, and the half width of the interval of that.
+    """
+    if np.isnan(half).any():
+        return math.nan, math.nan
+    above = np.flatnonzero((gap > half) & (grid > value))
+    high = _crossing(grid, gap - half, above[0]) if above.size else math.inf
+    below = np.flatnonzero((gap < -half) & (grid < min(value, high)))
+    return _crossing(grid, -gap - half, below[-1]) if below.size else -math.inf, high
+
+
+def _crossing(grid: np.ndarray, excess: np.ndarray, i: int) -> float:
+    """Where `excess`, positive at i, falls to zero towards a neighbour of i; grid[i] if it does not."""
+    for j in (i - 1, i + 1):
+        if 0 <= j < len(grid) and excess[j] <= 0:
+            return float(grid[i] + (grid[j] - grid[i]) * excess[i] / (excess[i] - excess[j]))
+    return float(grid[i])
+
+
+def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> Estimate:
+    """Percent of calls saved against the baseline that needs fewest (table 1's delta).
+
+    The interval joins those of the two numbers of calls on the scale of their logarithms (method of variance estimates
+    recovery, Zou and Donner, 2008), with the correlation over the seeds that both methods share. Against several
+    baselines it holds the least of the savings; its upper end is corrected for the number of baselines (Bonferroni),
+    because the best of several is partly the luckiest. Where a method does not cross the target in the measured range
+    there is no value, and the two intervals are joined at their worst.
+    """
+    usual = [_log_ratio(curve, baseline, target, TAIL) for baseline in baselines]
+    wider = [_log_ratio(curve, baseline, target, TAIL / len(baselines)) for baseline in baselines]
+    ends = min(each.value for each in usual), min(each.low for each in usual), min(each.high for each in wider)
+    percent = [-100 * math.expm1(-end) for end in ends]
+    return Estimate(percent[0] if math.isfinite(ends[0]) else math.nan, *percent[1:])
+
+
+def _log_ratio(curve: Curve, baseline: Curve, target: float, tail: float) -> Estimate:
+    """log(calls of the baseline / calls of the method) for a target; infinite where only one of them has a crossing."""
+    ours, theirs = mean_curve(curve), mean_curve(baseline)
+    a, a_low, a_high = _logs(ours, target, tail)
+    b, b_low, b_high = _logs(theirs, target, tail)
+    if not math.isfinite(a) or not math.isfinite(b):
+        return Estimate(b - a if math.isfinite(a) else -math.inf, b_low - a_high, b_high - a_low)
+    r = _correlation(ours, math.exp(a), theirs, math.exp(b))
+    low, high = (_joined(*sides, r) for sides in ((b - b_low, a_high - a), (b_high - b, a - a_low)))
+    return Estimate(b - a, b - a - low, b - a + high)
+
+
+def _logs(mean: MeanCurve, target: float, tail: float) -> tuple[float, float, float]:
+    """Logarithms of the calls for a target and of their interval; infinite outside the measured range."""
+    with np.errstate(divide="ignore"):
+        value, low, high = np.log(np.maximum(_calls_to_reach(mean, target, tail), 0)).tolist()
+    return value, low, high
+
+
+def _joined(a: float, b: float, r: float) -> float:
+    """Half width of a difference of two estimates of half widths a and b and correlation r."""
+    return math.sqrt(max(0.0, a * a + b * b - 2 * r * a * b)) if math.isfinite(a * b) else a + b
+
+
+def _correlation(a: MeanCurve, calls_a: float, b: MeanCurve, calls_b: float) -> float:
+    """Correlation over seeds of two interpolated accuracies; 0 where no seed is shared."""
+    x, y = (
+        dict(zip(mean.names, _weights(mean.calls, np.array([calls]))[0] @ mean.residuals, strict=True))
+        for mean, calls in ((a, calls_a), (b, calls_b))
+    )
+    product = sum(x[seed] * y[seed] for seed in x.keys() & y.keys())
+    scale = math.sqrt(sum(v * v for v in x.values()) * sum(v * v for v in y.values()))
+    return product / scale if scale > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """accuracy = a - b calls^-c. Row 0 of a, b and c (resamples + 1,) is the fit, the others refit resampled seeds.
+    """accuracy = a - b calls^-c, fitted to the mean curve by least squares.
 
-    Predictions come with a plain word when they must not be trusted: fewer than MIN_COUNTS counts (three parameters),
-    accuracy that does not rise, a fit that explains less than MIN_R2 of the variance, a target above the limit a, more
-    than MAX_STRETCH times the largest count, one seed, or an interval whose ends differ by more than MAX_RATIO.
+    Intervals are those of the fit made linear in the means at each count, with every seed's own part in them.
+
+    Attributes:
+        limit: the interval of a.
+        distrust: why the fit must not be trusted ("" if nothing speaks against it): fewer than MIN_COUNTS counts
+            (three parameters), accuracy that does not rise, or a fit that explains less than MIN_R2 of the variance.
     """
 
-    a: np.ndarray
-    b: np.ndarray
-    c: np.ndarray
+    a: float
+    b: float
+    c: float
     r2: float
-    counts: int
-    largest: float
-    seeds: int
+    mean: MeanCurve
+
+    @property
+    def distrust(self) -> str:
+        if len(self.mean.calls) < MIN_COUNTS:
+            return f"too few counts: {len(self.mean.calls)} points for 3 parameters"
+        if self.b <= 0:
+            return "accuracy does not rise with calls"
+        return f"poor fit: R² {self.r2:.2f}" if self.r2 < MIN_R2 else ""
+
+    @property
+    def limit(self) -> Estimate:
+        _, half = self.mean.combine(self._weights(np.array([math.inf])))
+        return Estimate(self.a, self.a - float(half[0]), self.a + float(half[0]))
+
+    def _weights(self, calls: np.ndarray) -> np.ndarray:
+        """(n, c) by how much the fitted accuracy at (n,) calls moves with each mean."""
+
+        def gradient(x: np.ndarray) -> np.ndarray:
+            power = x**-self.c
+            return np.stack([np.ones_like(x), -power, power * np.log(np.where(np.isinf(x), 1.0, x))], axis=1)
+
+        first = self.mean.calls[0]
+        return gradient(calls / first) @ np.linalg.pinv(gradient(self.mean.calls / first))
 
     def predict(self, target: float) -> tuple[Estimate, str]:
-        """Calls for a target accuracy, and why not to believe them ("" if nothing speaks against it)."""
-        with np.errstate(all="ignore"):
-            calls = (self.b / (self.a - target)) ** (1 / self.c)
-            estimate = bootstrap_estimate(np.where((self.a > target) & (self.b > 0), calls, math.inf), self.seeds)
-        if self.counts < MIN_COUNTS:
-            return estimate, f"too few counts: {self.counts} points for 3 parameters"
-        if self.b[0] <= 0:
-            return estimate, "accuracy does not rise with calls"
-        if self.r2 < MIN_R2:
-            return estimate, f"poor fit: R² {self.r2:.2f}"
-        if target >= self.a[0]:
-            return estimate, f"target above the fitted limit of {self.a[0]:.1f} %"
-        if estimate.value > MAX_STRETCH * self.largest:
-            return estimate, f"{estimate.value / self.largest:.1f} times the most calls measured"
-        if self.seeds < 2:
+        """Calls for a target accuracy, and why not to believe them ("" if nothing speaks against it).
+
+        That is the fit's distrust, a target above the limit a, more than MAX_STRETCH times the largest count, or one
+        seed. A wide interval is not a reason: keeping the narrow ones alone would keep those that miss.
+        """
+        largest = float(self.mean.calls[-1])
+        value = (self.b / (self.a - target)) ** (1 / self.c) if self.a > target and self.b > 0 else math.inf
+        grid = np.geomspace(self.mean.calls[0], 4 * MAX_STRETCH * largest, 2000)
+        _, half = self.mean.combine(self._weights(grid))
+        low, high = _open_range(grid, self.a - self.b * grid**-self.c - target, half, value)
+        estimate = Estimate(value if math.isfinite(value) else math.nan, low, high)
+        if self.distrust:
+            return estimate, self.distrust
+        if target >= self.a:
+            return estimate, f"target above the fitted limit of {self.a:.1f} %"
+        if value > MAX_STRETCH * largest:
+            return estimate, f"{value / largest:.1f} times the most calls measured"
+        if math.isnan(low):
             return estimate, "no interval: one seed"
-        if not estimate.high <= MAX_RATIO * estimate.low:
-            return estimate, "interval too wide"
         return estimate, ""
 
 
-def fit_learning_curve(curve: Curve, resamples: int = 1000) -> LearningCurve:
+def fit_learning_curve(curve: Curve) -> LearningCurve:
     """Fit a power law to one method. For each exponent a and b are a straight line's; the exponent is searched.
 
     Raises:
@@ -205,24 +317,24 @@ def fit_learning_curve(curve: Curve, resamples: int = 1000) -> LearningCurve:
     """
     if len(curve) < 2:
         raise ValueError(f"a learning curve needs two numbers of calls, not {len(curve)}")
-    weights = seed_weights([curve], resamples)
-    calls, means = mean_curves(curve, weights)
-    means = means[~np.isnan(means).any(axis=1)]
-    y = means - means.mean(axis=1, keepdims=True)
-    low, high = np.full(len(means), math.log(0.02)), np.full(len(means), math.log(4.0))
-    for _ in range(8):  # a grid of 17 exponents a row, then again between the neighbours of the best
-        c = np.exp(np.linspace(low, high, 17, axis=1))
-        x = (calls / calls[0]) ** -c[..., None]  # (rows, 17, counts)
-        x = x - x.mean(axis=2, keepdims=True)
-        explained = (x * y[:, None]).sum(axis=2) ** 2 / (x**2).sum(axis=2)
-        best = explained.argmax(axis=1)
-        rows = np.arange(len(means))
-        low, high = np.log(c[rows, np.maximum(best - 1, 0)]), np.log(c[rows, np.minimum(best + 1, 16)])
-    exponent, x, total = c[rows, best], x[rows, best], (y**2).sum(axis=1)
-    slope = (x * y).sum(axis=1) / (x**2).sum(axis=1)  # accuracy = a + slope (calls / first)^-c
-    a = means.mean(axis=1) - slope * ((calls / calls[0]) ** -exponent[:, None]).mean(axis=1)
-    r2 = float(explained[0, best[0]] / total[0]) if total[0] > 0 else math.nan
-    return LearningCurve(a, -slope * calls[0] ** exponent, exponent, r2, len(calls), float(calls[-1]), len(weights))
+    mean = mean_curve(curve)
+    calls, total = mean.calls / mean.calls[0], float(((mean.accuracy - mean.accuracy.mean()) ** 2).sum())
+    y = mean.accuracy - mean.accuracy.mean()
+    low, high = math.log(0.02), math.log(4.0)
+    for _ in range(8):  # a grid of 17 exponents, then again between the neighbours of the best
+        exponents = np.exp(np.linspace(low, high, 17))
+        x = calls ** -exponents[:, None]  # (17, c)
+        x = x - x.mean(axis=1, keepdims=True)
+        explained = (x @ y) ** 2 / (x**2).sum(axis=1)
+        best = int(explained.argmax())
+        low, high = (math.log(exponents[min(max(best + step, 0), 16)]) for step in (-1, 1))
+    c, slope = (
+        float(exponents[best]),
+        float((x[best] @ y) / (x[best] @ x[best])),
+    )  # accuracy = a + slope (calls/first)^-c
+    a = float(mean.accuracy.mean() - slope * (calls**-c).mean())
+    r2 = float(explained[best]) / total if total > 0 else math.nan
+    return LearningCurve(a, -slope * float(mean.calls[0]) ** c, c, r2, mean)
 
 
 def effective_rank(singular_values: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from tuition.studies.statistics import Curve, Estimate
 
 ALPHA = 0.05
 PUBLISHED = "published"
+PAPER = "the best baseline of the paper"
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # between target accuracies, in points
 
 
@@ -89,7 +90,7 @@ def accuracy(section: Section) -> Table:
 
 
 def calls_to_accuracy(section: Section) -> Table:
-    """Table 1: calls for each target accuracy, with the saving of the section's focus against the best baseline."""
+    """Table 1: calls for each target accuracy, with the percentage that the section's focus saves."""
     curves, data = section.curves, []
     printed = published.table1(section.dataset, section.teacher, section.student)
     theirs = "ckd_published" if "ckd_published" in curves else "ckd"  # which of ours the paper's CKD stands under
@@ -109,25 +110,45 @@ def calls_to_accuracy(section: Section) -> Table:
             rows.append([Cell(label(method), PUBLISHED), *(_count(Estimate(values.get(g, math.nan))) for g in goals)])
             data += [{"method": method, "target": goal, "source": "published", "calls": calls}
                      for goal, calls in values.items()]  # fmt: skip
-    baselines = [method for method, curve in curves.items() if "ckd" not in method and len(curve) > 1]
-    if section.focus not in baselines and baselines and len(curves[section.focus]) > 1:
-        saved = {g: statistics.saving(curves[section.focus], [curves[m] for m in baselines], g) for g in goals}
-        rows.append([Cell(f"saved by {label(section.focus)}"), *(_count(saved[goal]) for goal in goals)])
-        data += [{"method": f"saved by {section.focus}", "target": goal, "source": "measured", "calls": e.value,
-                  "low": e.low, "high": e.high} for goal, e in saved.items()]  # fmt: skip
+    saved = _savings(section, goals)
+    rows += [[Cell(f"saved by {label(section.focus)}", f"against {name}"), *map(_percent, found.values())]
+             for name, found in saved.items()]  # fmt: skip
+    data += [{"method": f"saved by {section.focus}", "target": goal, "source": "measured", "against": name,
+              "percent": e.value, "low": e.low, "high": e.high}
+             for name, found in saved.items() for goal, e in found.items()]  # fmt: skip
     if section.focus == "ckd" and printed:
-        row = [Cell("saved by CKD", PUBLISHED)]
-        for goal in goals:
-            others = [values[goal] for method, values in printed.items() if method != theirs and goal in values]
-            ours = printed[theirs].get(goal)
-            row.append(_count(Estimate(min(others) - ours if others and ours else math.nan)))
-        rows.append(row)
+        delta = {goal: _published_saving(printed, theirs, goal) for goal in goals}
+        rows.append([Cell("saved by CKD", PUBLISHED), *map(_percent, delta.values())])
+        data += [{"method": "saved by ckd", "target": goal, "source": "published", "against": PAPER, "percent": e.value}
+                 for goal, e in delta.items()]  # fmt: skip
     note = (
-        "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve, with a 95 % bootstrap "
-        "interval over seeds; - where the target lies outside the measured range. Saved: against the baseline that "
-        "needs fewest calls, among all methods without CKD."
+        "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve; - where it does not "
+        "cross the target. The 95 % interval holds the calls at which a t test over seeds cannot tell the curve from "
+        "the target. Saved: percent of calls, against the best of the paper's baselines "
+        f"({', '.join(map(label, published.BASELINES))}) that were run, and against each other method, with the 95 % "
+        "interval over seeds."
     )
     return Table("calls", "Calls needed for an accuracy", note, ["method", *(f"{g:g} %" for g in goals)], rows, data)
+
+
+def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, Estimate]]:
+    """By what the focus is compared with: percent of calls saved for each target."""
+    curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
+    if "ckd" not in section.focus or section.focus not in curves:
+        return {}
+    others = [method for method in curves if "ckd" not in method]
+    papers = [method for method in others if method.partition(" [")[0] in published.BASELINES]
+    compared = {PAPER: [curves[method] for method in papers]} if papers else {}
+    compared |= {label(method): [curves[method]] for method in others if method not in papers}
+    ours = curves[section.focus]
+    return {name: {g: statistics.saving(ours, them, g) for g in goals} for name, them in compared.items()}
+
+
+def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> Estimate:
+    """Delta of table 1, in percent: against the baseline with the fewest printed calls."""
+    calls = printed[ours].get(goal)
+    others = [printed[method][goal] for method in published.BASELINES if goal in printed[method]]
+    return Estimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
 
 
 def paired(section: Section) -> Table:
@@ -168,27 +189,37 @@ def learning(section: Section) -> Table:
     rows, data = [], []
     for method, curve in curves.items():
         fit = statistics.fit_learning_curve(curve)
-        a, b, c = float(fit.a[0]), float(fit.b[0]), float(fit.c[0])
-        limit = f"{a:.1f}" if a <= 100 else "over 100"
-        row = [
-            Cell(label(method)),
-            Cell(limit, value=a),
-            Cell(f"{c:.2f}", value=c),
-            Cell(f"{fit.r2:.3f}", value=fit.r2),
-        ]
+        row = [Cell(label(method)), _limit(fit, highest), _r2(fit)]
         for goal in beyond:
             estimate, word = fit.predict(goal)
-            cell = _count(estimate)
-            row.append(cell._replace(detail=f"({word})" if word else cell.detail))
-            data.append({"method": method, "a": a, "b": b, "c": c, "r2": fit.r2, "target": goal, "distrust": word,
-                         "calls": estimate.value, "low": estimate.low, "high": estimate.high})  # fmt: skip
+            row.append(Cell("-", f"({word})") if word else _count(estimate))
+            shown = Estimate(math.nan) if word else estimate
+            data.append({"method": method, "a": fit.a, "b": fit.b, "c": fit.c, "r2": fit.r2, "target": goal,
+                         "distrust": word, "calls": shown.value, "low": shown.low, "high": shown.high})  # fmt: skip
         rows.append(row)
-    header = ["method", "limit a (%)", "exponent c", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
+    header = ["method", "limit a (%)", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
     note = (
         "Least-squares fit of accuracy = a - b calls^(-c) to the mean curve, and the calls it predicts for accuracies "
-        "not reached, with a 95 % bootstrap interval over seeds or, in its place, why a prediction must not be trusted."
+        "not reached, with 95 % intervals over seeds (of the fit made linear); - with the reason where the fit must "
+        "not be trusted."
     )
     return Table("learning", "Learning curves beyond the range", note, header, rows, data)
+
+
+def _limit(fit: statistics.LearningCurve, highest: float) -> Cell:
+    """The accuracy that no number of calls exceeds: at least the highest measured, at most 100."""
+    if fit.distrust:
+        return Cell("-")
+    if fit.a > 100:
+        return Cell("over 100", value=fit.a)
+    found = fit.limit
+    ends = (f"{min(max(end, highest), 100):.1f}" for end in (found.low, found.high))
+    return Cell(f"{fit.a:.1f}", "" if math.isnan(found.low) else f"[{', '.join(ends)}]", fit.a)
+
+
+def _r2(fit: statistics.LearningCurve) -> Cell:
+    """- where two or three points are fitted by three parameters."""
+    return Cell("-") if len(fit.mean.calls) < statistics.MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
 
 
 QUALITIES = {
@@ -309,10 +340,18 @@ def _mean(s: statistics.Summary) -> Cell:
 
 
 def _count(estimate: Estimate) -> Cell:
+    known = math.isfinite(estimate.low) or math.isfinite(estimate.high)
+    interval = f"[{_end(estimate.low)}, {_end(estimate.high)}]" if known else ""
+    if math.isnan(estimate.value):
+        return Cell("-", interval)
+    return Cell(f"{estimate.value:,.0f}", interval, estimate.value)
+
+
+def _percent(estimate: Estimate) -> Cell:
     if math.isnan(estimate.value):
         return Cell("-")
-    interval = "" if math.isnan(estimate.low) else f"[{_end(estimate.low)}, {_end(estimate.high)}]"
-    return Cell(f"{estimate.value:,.0f}", interval, estimate.value)
+    ends = (f"{end:.1f}" if -math.inf < end < 100 else "unknown" for end in (estimate.low, estimate.high))
+    return Cell(f"{estimate.value:.1f} %", "" if math.isnan(estimate.low) else f"[{', '.join(ends)}]", estimate.value)
 
 
 def _end(value: float) -> str:
