@@ -3,8 +3,8 @@
     python benchmarks/selection.py --teacher teachers/digits [--seeds 5] [--json FILE]
 
 Students of `cnn_8` by `ckd`; a fourth as many labelled inputs as calls choose the best epoch. k-centre and medoids see
-raw pixels. Calls to 90 % are interpolated on the mean curve; savings are percentages of the calls of a random draw. Both
-with 95 % intervals over seeds. Differences are on equal seeds; a star marks p <= 0.05 after Holm's correction.
+raw pixels. Calls to 90 % are interpolated on the mean curve; savings are percentages of the calls of a random draw;
+both with 95 % intervals over seeds. Differences are on equal seeds; a star marks p <= 0.05 after Holm's correction.
 """
 
 from __future__ import annotations
