@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuition import escape
 from tuition.errors import UserError
 from tuition.studies import records
 from tuition.studies.records import Record
@@ -50,14 +52,18 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)  # each syncs to the disk
-@given(st.text(), st.floats(), st.dictionaries(st.text(), st.text() | st.floats(allow_nan=False) | st.none()))
+@given(
+    st.text(),
+    st.floats(0, 100) | st.just(math.nan),
+    st.dictionaries(st.text(), st.text() | st.floats(-1e15, 1e15) | st.none()),
+)
 def test_any_text_and_number_survive(tmp_path_factory, text, number, chosen):
     directory = tmp_path_factory.mktemp("any")
     run = replace(RUN, dataset=" ".join(text.split()), accuracy=number, settings=chosen)
     records.append(directory, run)
     records.append(directory, replace(RUN, key="next"))
     back, after = records.read(directory)
-    assert same(back, run)
+    assert same(back, replace(run, dataset=escape.visible(run.dataset)))
     assert after.key == "next"
 
 
@@ -133,6 +139,76 @@ def test_what_cannot_be_read_is_named(tmp_path):
         records.read(tmp_path)
     with pytest.raises(UserError, match="other columns"):
         records.append(tmp_path, RUN)
+
+
+SCRIPT = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("accuracy", "calls", "learning_rate", "seed")
+            for value in (SCRIPT, "1e999", "-1")
+        ),
+        ("accuracy", "100.5"),
+        ("calls", "9" * 5000),
+        ("learning_rate", "nan"),
+        ("seconds", "inf"),
+        ("curve", json.dumps([[1, SCRIPT, 30.0]])),
+        ("curve", "[[1, 2.0]]"),
+        ("curve", "[[1, 2.0, Infinity]]"),
+        ("curve", "[[1, 2.0, true]]"),
+        ("curve", '{"a": 1}'),
+        ("curve", "[" * 100_000),
+        ("settings", "[1]"),
+        ("settings", '{"a": 1e999}'),
+        ("settings", '{"a": {"a": {"a": {"a": {"a": 1}}}}}'),
+        ("versions", "1"),
+        ("status", SCRIPT),
+        ("purpose", "=1+1"),
+        ("accounting", ""),
+    ],
+)
+def test_a_row_whose_numbers_are_no_numbers_is_named(column, value, tmp_path):
+    """Each would otherwise reach a page."""
+    records.append(tmp_path, RUN)
+    records.append(tmp_path, replace(RUN, key="b"))
+    with open(tmp_path / "runs.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    rows[2][rows[0].index(column)] = value
+    with open(tmp_path / "runs.csv", "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    with pytest.raises(UserError, match=r"runs\.csv, line 3: .*; correct or delete that line") as caught:
+        records.read(tmp_path)
+    assert len(str(caught.value)) < 600
+    records.append(tmp_path, RUN)  # and a study writes on
+
+
+@pytest.mark.parametrize("value", ["=1+1", "+x", "-x", "@x", "\t=x", "'=x", "''", "-1.5", "=", " @x"])
+def test_no_text_of_a_record_is_a_formula(value, tmp_path):
+    records.append(tmp_path, replace(RUN, teacher=value, error=value, status="failed"))
+    with open(tmp_path / "runs.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("teacher", "error"):
+        assert row[name][:1] not in ("=", "+", "-", "@", "\t", " ") or row[name] == "-1.5"
+    assert records.read(tmp_path)[0].teacher == value.strip(), "and it comes back as it was"
+
+
+def test_a_long_error_is_shortened_and_keeps_its_end(tmp_path):
+    records.append(tmp_path, replace(RUN, status="failed", error="Traceback " + "x" * 10**6 + " MemoryError: no room"))
+    (back,) = records.read(tmp_path)
+    assert len(back.error) <= 300
+    assert back.error.startswith("Traceback")
+    assert back.error.endswith("MemoryError: no room")
+
+
+@pytest.mark.parametrize("value", ["[1, null]", '["x"]', "{}", "[]", "[-1]", "[1e999]"])
+def test_spectra_are_numbers(value, tmp_path):
+    (tmp_path / "spectra.csv").write_text(f'key,singular_values\nk,"{value.replace(chr(34), chr(34) * 2)}"\n')
+    with pytest.raises(UserError, match=r"spectra\.csv, line 2"):
+        records.read_spectra(tmp_path)
 
 
 def test_spectra_stand_beside_the_runs(tmp_path):

@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from tuition.errors import UserError
 from tuition.studies import records, report
 
 HOSTILE = 'RuntimeError: </script><img src="http://example.com/x.png"><script>window.hacked = 1</script> {{data}}'
+MARKUP = "<img src=x onerror='window.hacked=1'>\"><script>window.hacked=1</script>"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"]  # fmt: skip
@@ -39,7 +42,7 @@ def study(tmp_path_factory, runs):
     """Two folders of runs, as from two machines, and the report over both."""
     first, second, out = (tmp_path_factory.mktemp(name) for name in ("first", "second", "out"))
     wrn = runs(methods=("ckd", "mse", "kd"), calls=(1600, 2400, 3200, 4000), seeds=3)
-    digits = runs(methods=("kd", "ckd"), calls=(80, 160), seeds=2, dataset="digits", accounting="matched")
+    digits = runs(methods=("kd", "ckd"), calls=(1800, 2600), seeds=2, dataset="digits", accounting="matched")
     failed = replace(wrn[0], key="failed", seed=7, status="failed", accuracy=float("nan"), error=HOSTILE)
     for run in (*wrn, failed):
         records.append(first, run)
@@ -71,6 +74,63 @@ def test_everything_is_rebuilt_from_the_records(study):
     assert data["runs"][0]["curve"][-1][0] == 119
     assert data["runs"][0]["accuracy"] == runs[0].accuracy
     assert [run["accuracy"] for run in data["runs"] if run["status"] == "failed"] == [None]
+
+
+FORMULA = "=HYPERLINK(1)"
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """The page of a runs.csv whose every word is hostile to some medium."""
+    folder, out = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("page")
+    words = {
+        "dataset": MARKUP,
+        "teacher": "$\\frac{ \x1b]0;title\x07",
+        "student": FORMULA,
+        "schedule": "a|b\n\u202egnp",
+    }
+    for seed, method in enumerate((MARKUP, FORMULA, "50% & {a_b}^~\\ $x_$ {{data}}")):
+        hostile = {"settings": {MARKUP: MARKUP}, "versions": {MARKUP: MARKUP}}
+        curve = [[1, 2.0, 30.0], [2, 1.0, 40.0]]
+        run = replace(RUN, key=f"k{seed}", method=method, accuracy=50.0 + seed, curve=curve, **words, **hostile)
+        for calls in (10, 20):
+            records.append(folder, replace(run, key=f"{run.key}-{calls}", calls=calls))
+    records.append(folder, replace(RUN, key="f", status="failed", error=MARKUP, **words))
+    (folder / "command.txt").write_bytes(MARKUP.encode() + b" postgresql://u:geheim@h/db \xff\n")
+    return report.build([folder], out)
+
+
+def test_a_stranger_s_words_do_nothing_on_the_page(stranger, browser):
+    browser.open(stranger, 1280)
+    browser("document.querySelectorAll('#runs tr.run').forEach(row => row.click())")
+    assert browser("document.querySelectorAll('#runs .detail').length") == 7
+    assert browser("document.querySelectorAll('#runs .detail .settings li b').length") > 0
+    # Whatever might slip through the escaping is not run either.
+    browser("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
+    browser(
+        "{const s = document.createElement('script'); s.textContent = 'window.hacked = 2'; document.body.append(s)}"
+    )
+    browser("new Promise(done => setTimeout(done, 300))")
+    assert browser("window.hacked") is None
+    assert browser("document.querySelectorAll('img').length") == 1
+    assert browser("document.title").startswith("Study ")
+    assert "geheim" not in stranger.read_text()
+    assert not set(stranger.read_text()) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_stranger_s_words_do_nothing_in_a_table(stranger):
+    for path in (stranger.parent / "tables").iterdir():
+        text = path.read_text()
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}, path
+        if path.suffix == ".csv":
+            cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
+            assert FORMULA not in cells
+        if path.suffix == ".md":
+            assert "<img" not in text
+            rows = [line for line in text.splitlines() if line.startswith("|")]
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, path
+        if path.suffix == ".tex":
+            assert re.search(r"50\\% \\& \\\{a\\_b\\\}\\\^\{\}\\textasciitilde", text) or "accuracy" not in path.name
 
 
 def test_a_second_build_changes_nothing(study, tmp_path):

@@ -35,6 +35,7 @@ SETTINGS: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.axisbelow": True,
+    "text.parse_math": False,  # names are text, a dollar in them too
     "grid.alpha": 0.25,
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
     "svg.hashsalt": "tuition",  # equal results give equal files

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import math
@@ -20,6 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
+from tuition import escape
 from tuition.errors import UserError
 from tuition.studies.published import label
 
@@ -70,10 +72,10 @@ def thin(curve: Sequence[Sequence[float]], points: int = CURVE_POINTS) -> list[l
 
 def append(directory: Path, record: Record) -> None:
     """Add one run to DIR/runs.csv."""
-    row = asdict(record) | {"curve": thin(record.curve)}
+    row = asdict(record) | {"curve": thin(record.curve), "error": escape.shorten(record.error)}
     for name, value in row.items():
         if isinstance(value, str):
-            row[name] = " ".join(value.split())  # a row is one line
+            row[name] = escape.cell(" ".join(value.split()))  # a row is one line
         elif isinstance(value, (dict, list)):
             row[name] = json.dumps(value, separators=(",", ":"))
     _append_row(Path(directory) / RUNS, row)
@@ -109,28 +111,114 @@ def read(*directories: Path) -> list[Record]:
 def read_spectra(*directories: Path) -> dict[str, list[float]]:
     """Singular values by run key; a folder without spectra.csv has none."""
     paths = [path for directory in directories if (path := Path(directory) / SPECTRA).is_file()]
-    return dict(
-        row for path in paths for row in _rows(path, lambda row: (row["key"], json.loads(row["singular_values"])))
-    )
+
+    def parse(row: dict[str, str]) -> tuple[str, list[float]]:
+        values = json.loads(row["singular_values"])
+        if not isinstance(values, list) or not values:
+            raise ValueError("singular_values is not a list of numbers")
+        return row["key"], [_number("singular_values", value, 0) for value in values]
+
+    return dict(row for path in paths for row in _rows(path, parse))
+
+
+PERCENT = {"accuracy", "accuracy_last", "validation", "top5", "calibration_error", "agreement"}
+KNOWN = {
+    "accounting": ("published", "matched"),
+    "purpose": ("result", "selection"),
+    "status": ("done", "failed"),
+}
+LARGEST = 2**63  # of any number in a record
+LONGEST_CURVE = 10_000  # rows
 
 
 def _parse(row: dict[str, str]) -> Record:
-    parsers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "dict": json.loads, "list": json.loads}
+    """A record whose numbers are numbers, finite and bounded, and whose words are those that are known."""
+    parsers: dict[str, Callable[[str, str], Any]] = {"int": _count, "float": _figure, "dict": _mapping, "list": _curve}
     return Record(
-        **{column.name: parsers.get(str(column.type).split("[")[0], str)(row[column.name]) for column in fields(Record)}
+        **{
+            column.name: parsers.get(str(column.type).split("[")[0], _word)(column.name, row[column.name])
+            for column in fields(Record)
+        }
     )
+
+
+def _word(name: str, text: str) -> str:
+    if text is None or text not in KNOWN.get(name, (text,)):
+        raise ValueError(f"{name} is {escape.shorten(text, 40)!r}, not one of {', '.join(KNOWN.get(name, ()))}")
+    return escape.shorten(escape.uncell(text))
+
+
+def _count(name: str, text: str) -> int:
+    count = int(text)
+    if not 0 <= count < LARGEST:
+        raise ValueError(f"{name} is out of range")
+    return count
+
+
+def _figure(name: str, text: str) -> float:
+    figure = float(text)
+    if math.isnan(figure) and name != "learning_rate":
+        return figure
+    return _number(name, figure, 0, 100 if name in PERCENT else LARGEST)
+
+
+def _number(name: str, value: object, low: float = -LARGEST, high: float = LARGEST) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name} holds {escape.shorten(repr(value), 40)}, not a number from {low:g} to {high:g}")
+    return value
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is not a mapping")
+    return {escape.shorten(key): _plain(name, below) for key, below in value.items()}
+
+
+def _plain(name: str, value: Any, depth: int = 4) -> Any:
+    """A value of JSON, its texts shortened, its numbers bounded."""
+    if depth == 0:
+        raise ValueError(f"{name} is nested too deeply")
+    if isinstance(value, dict):
+        return {escape.shorten(key): _plain(name, below, depth - 1) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_plain(name, below, depth - 1) for below in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _number(name, value)
+    return escape.shorten(value) if isinstance(value, str) else value
+
+
+def _curve(name: str, text: str) -> list[list[float]]:
+    """Rows of (epoch, train loss, validation accuracy); what was not measured is nan."""
+    rows = json.loads(text)
+    if not isinstance(rows, list) or len(rows) > LONGEST_CURVE:
+        raise ValueError(f"{name} is not a list of at most {LONGEST_CURVE:,} points")
+    for point in rows:
+        if not isinstance(point, list) or len(point) != 3:
+            raise ValueError(f"{name} holds a point that is not three numbers")
+        for value in point:
+            if not (isinstance(value, float) and math.isnan(value)):
+                _number(name, value)
+    return rows
 
 
 def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     """Every whole line of a file, parsed."""
     content = path.read_bytes()
-    reader = csv.DictReader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=""), strict=True)
+    if content.count(b"\0"):
+        raise UserError(f"{path} holds zero bytes; it is damaged, restore a copy of it.")
+    try:
+        text = content[: content.rfind(b"\n") + 1].decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8; restore a copy of it.") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         return [parse(row) for row in reader]
     except KeyError as error:
         raise UserError(f"{path} lacks the column {error}; it was written by another version or edited.") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; mend or delete that line.") from error
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+        why = escape.shorten(error, 200)
+        raise UserError(f"{path}, line {reader.line_num}: {why}; correct or delete that line.") from error
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:
@@ -178,7 +266,8 @@ class Section:
     @property
     def slug(self) -> str:
         words = "-".join((self.dataset, self.teacher, self.student, self.schedule, self.accounting))
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in words)
+        return name if len(name.encode()) <= 150 else f"{name[:30]}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
 
     @property
     def calls(self) -> list[int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tuition import escape
 from tuition.errors import UserError
 from tuition.studies import figures, records, statistics, tables
 from tuition.studies.records import Record, Section
@@ -44,20 +46,23 @@ def build(directories: Sequence[Path], out: Path) -> Path:
         made = tables.all_tables(section)
         tables.write(made, out / "tables")
         parts.append(_section(f"section-{number}", section, drawn, made))
-        contents.append(f'<li><a href="#section-{number}">{_escape(section.title)}</a> {_escape(section.conditions)}')
+        contents.append(
+            f'<li><a href="#section-{number}">{escape.page(section.title)}</a> {escape.page(section.conditions)}'
+        )
     template = resources.files("tuition.studies").joinpath("report_template.html").read_text(encoding="utf-8")
     page = {
-        "title": _escape(f"Study {out.resolve().name}"),
+        "title": escape.page(f"Study {out.resolve().name}"),
         "summary": _summary(runs),
         "contents": f"<ul>{''.join(contents)}</ul>" if len(contents) > 1 else "",
         "failures": _failures(runs),
         "sections": "".join(parts),
         "accounts": _table(tables.accounts(runs)),
         "versions": _table(tables.versions(runs)),
-        "commands": _escape("\n".join(_commands(directories, out))),
+        "commands": escape.page("\n".join(_commands(directories, out))),
         "data": json.dumps(_embedded(runs), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
     out.mkdir(parents=True, exist_ok=True)
+    page["policy"] = _policy(template, template + page["sections"])
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: page[match[1]], template)
     (out / PAGE).write_text(text, encoding="utf-8")
     return out / PAGE
@@ -98,13 +103,27 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
 
 def _section(anchor: str, section: Section, drawn: Sequence[tuple[Path, str]], made: Sequence[Table]) -> str:
     pictures = "".join(
-        f'<figure role="group">{_inline(path)}<figcaption>{_escape(caption)}</figcaption></figure>'
+        f'<figure role="group">{_inline(path)}<figcaption>{escape.page(caption)}</figcaption></figure>'
         for path, caption in drawn
     )
     return (
-        f'<section id="{anchor}"><h2>{_escape(section.title)}</h2>'
-        f'<p class="conditions">{_escape(section.conditions)}</p>'
+        f'<section id="{anchor}"><h2>{escape.page(section.title)}</h2>'
+        f'<p class="conditions">{escape.page(section.conditions)}</p>'
         f'<div class="figures">{pictures}</div>{"".join(map(_table, made))}</section>'
+    )
+
+
+def _policy(scripts: str, styles: str) -> str:
+    """The page's Content-Security-Policy: nothing is fetched, and only the scripts and styles of these texts count."""
+
+    def hashes(kind: str, text: str) -> str:
+        bodies = re.findall(rf"<{kind}(?: type=\"text/css\")?>(.*?)</{kind}>", text, re.DOTALL)
+        digests = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in dict.fromkeys(bodies))
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {hashes('script', scripts)}; "
+        f"style-src-elem {hashes('style', styles)}; style-src-attr 'unsafe-inline'"
     )
 
 
@@ -120,23 +139,23 @@ def _inline(path: Path) -> str:
 
 
 def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col"><button type="button">{_escape(name)}</button></th>' for name in table.header)
+    heads = "".join(f'<th scope="col"><button type="button">{escape.page(name)}</button></th>' for name in table.header)
     body = "".join(
         f"<tr{' class=published' if row[0].detail == tables.PUBLISHED else ''}>{''.join(map(_cell, row))}</tr>"
         for row in table.rows
     )
     kind = table.name.split("-")[0]
     return (
-        f'<div class="table {kind}"><h3>{_escape(table.title)}</h3><div class="scroll"><table class="sortable">'
+        f'<div class="table {kind}"><h3>{escape.page(table.title)}</h3><div class="scroll"><table class="sortable">'
         f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="note">{_escape(table.note)}</p></div>'
+        f'<p class="note">{escape.page(table.note)}</p></div>'
     )
 
 
 def _cell(cell: Cell) -> str:
     value = "" if cell.value is None or math.isnan(cell.value) else f' data-value="{cell.value:.6g}"'
-    text = f"<strong>{_escape(cell.text)}</strong>" if cell.best else _escape(cell.text)
-    return f"<td{value}>{text}{f' <small>{_escape(cell.detail)}</small>' if cell.detail else ''}</td>"
+    text = f"<strong>{escape.page(cell.text)}</strong>" if cell.best else escape.page(cell.text)
+    return f"<td{value}>{text}{f' <small>{escape.page(cell.detail)}</small>' if cell.detail else ''}</td>"
 
 
 def _summary(runs: Sequence[Record]) -> str:
@@ -156,13 +175,15 @@ def _summary(runs: Sequence[Record]) -> str:
 def _failures(runs: Sequence[Record]) -> str:
     failed = [run for run in runs if run.status == "failed"]
     names = (f"{r.dataset}, {r.student}, {r.method}, {r.calls:,} calls, seed {r.seed}: {r.error}" for r in failed)
-    items = "".join(f"<li>{_escape(name)}</li>" for name in names)
+    items = "".join(f"<li>{escape.page(name)}</li>" for name in names)
     summary = f'<details class="failures"><summary>{len(failed)} failed</summary>'
     return f"{summary}<ul>{items}</ul></details>" if failed else ""
 
 
 def _commands(directories: Sequence[Path], out: Path) -> list[str]:
-    made = [path.read_text() for directory in directories if (path := Path(directory) / COMMAND).is_file()]
+    made = [
+        path.read_text(errors="replace") for directory in directories if (path := Path(directory) / COMMAND).is_file()
+    ]
     lines = dict.fromkeys(line for text in made for line in text.splitlines())
     return [*lines, shlex.join(["tuition", "report", *map(str, directories), "--out", str(out)])]
 
@@ -187,7 +208,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _escape(text: object) -> str:
-    return html.escape(str(text))

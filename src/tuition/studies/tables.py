@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tuition import escape
 from tuition.studies import published, statistics
 from tuition.studies.published import label
 from tuition.studies.records import Record, Section
@@ -363,30 +364,35 @@ def _end(value: float) -> str:
 
 def markdown(table: Table) -> str:
     def text(cell: Cell) -> str:
-        strong = f"**{cell.text}**" if cell.best else cell.text
-        return f"{strong} {cell.detail}".strip().replace("|", "\\|")
+        words = escape.markdown(cell.text)
+        strong = f"**{words}**" if cell.best else words
+        return f"{strong} {escape.markdown(cell.detail)}".strip()
 
     lines = [
-        list(table.header),
+        list(map(escape.markdown, table.header)),
         [":--", *["--:"] * (len(table.header) - 1)],
         *([text(c) for c in r] for r in table.rows),
     ]
-    return f"### {table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{table.note}\n"
+    return (
+        f"### {escape.markdown(table.title)}\n\n"
+        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\n{escape.line(table.note)}\n"
+    )
 
 
 def latex(table: Table) -> str:
     """A `table` environment for the package booktabs."""
 
     def text(cell: Cell) -> str:
-        strong = f"\\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
-        return f"{strong} {{\\scriptsize {_tex(cell.detail)}}}" if cell.detail else strong
+        strong = f"\\textbf{{{escape.latex(cell.text)}}}" if cell.best else escape.latex(cell.text)
+        return f"{strong} {{\\scriptsize {escape.latex(cell.detail)}}}" if cell.detail else strong
 
     def line(cells: Iterable[str]) -> str:
         return "    " + " & ".join(cells) + " \\\\"
 
-    body = [line(map(_tex, table.header)), "    \\midrule", *(line(map(text, row)) for row in table.rows)]
+    body = [line(map(escape.latex, table.header)), "    \\midrule", *(line(map(text, row)) for row in table.rows)]
     columns = "l" + "r" * (len(table.header) - 1)
-    head = [f"\\begin{{table}}\n  \\centering\n  \\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+    head = [f"\\begin{{table}}\n  \\centering\n  \\caption{{{escape.latex(table.title)}. {escape.latex(table.note)}}}",
             f"  \\begin{{tabular}}{{{columns}}}", "    \\toprule"]  # fmt: skip
     return "\n".join([*head, *body, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])
 
@@ -396,21 +402,14 @@ def comma_separated(table: Table) -> str:
     names = list(dict.fromkeys(name for row in table.data for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(map(escape.cell, names))
     for row in table.data:
-        values = (row.get(name, "") for name in names)
+        values = (escape.cell(row.get(name, "")) for name in names)
         writer.writerow("" if isinstance(value, float) and math.isnan(value) else value for value in values)
     return text.getvalue()
 
 
 WRITERS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": comma_separated}
-TEX = {"\\": "\\textbackslash{}", "→": "$\\rightarrow$", "≤": "$\\le$", "²": "$^2$", "^": "\\^{}"} | {
-    character: f"\\{character}" for character in "&%$#_{}"
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
 
 
 def write(made: Iterable[Table], directory: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tuition import escape
 from tuition.errors import UserError
 from tuition.models.weights import write_atomically as write
 from tuition.training.settings import TrainSettings
@@ -28,11 +29,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of the first."""
+    """Rows as CSV, with the columns of the first, as `escape.cell` has them."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(escape.cell, rows[0]))
+    writer.writerows([escape.cell(row[name]) for name in rows[0]] for row in rows)
     return text.getvalue()
 
 
