@@ -16,16 +16,16 @@ def paid_service(images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 teacher = teachers.from_callable(paid_service, fingerprint="nearest mean, version 1")
 store = ResponseStore("sqlite:///responses.db")
-asked = pool.sample(120, seed=0)
+asked, others = pool.split(120, seed=0)
 print("before:", store.plan(teacher, asked, cost_per_call=0.002))
 transfer = store.ask(teacher, asked, budget=120, cost_per_call=0.002)
 print("first: ", transfer.accounts)
 print("again: ", store.ask(teacher, asked, budget=120).accounts)
 try:
-    store.ask(teacher, pool.sample(200, seed=0), budget=120)
+    store.ask(teacher, others.sample(80, seed=0), budget=120)
 except UserError as error:
     print("beyond:", error)
 
 student = models.create("cnn_8", num_classes=10, in_channels=1, seed=0)
-run = distill(student, transfer, "ckd", validation=pool.sample(60, seed=1), test=test, epochs=40)
+run = distill(student, transfer, "ckd", validation=others.sample(60, seed=1), test=test, epochs=40)
 print(f"accuracy of the student of {len(transfer)} calls: {run.accuracy:.1f} %")

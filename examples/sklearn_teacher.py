@@ -11,8 +11,9 @@ teacher = teachers.from_sklearn(machine, scale=bytes_to_unit)  # images are scal
 answers = teacher(test.inputs)["logits"]
 print(f"{teacher.name}: {100 * (answers.argmax(1) == test.labels).float().mean():.1f} % on test images")
 
-transfer = ResponseStore("sqlite:///responses.db").ask(teacher, pool.sample(160, seed=0), budget=160)
+asked, others = pool.split(160, seed=0)
+transfer = ResponseStore("sqlite:///responses.db").ask(teacher, asked, budget=160)
 print(transfer.accounts)
 student = models.create("cnn_8", num_classes=10, in_channels=1, seed=0)
-run = distill(student, transfer, "ckd", validation=pool.sample(60, seed=1), test=test, epochs=40)
+run = distill(student, transfer, "ckd", validation=others.sample(60, seed=1), test=test, epochs=40)
 print(f"accuracy of the student of {len(transfer)} calls: {run.accuracy:.1f} %")

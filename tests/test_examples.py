@@ -1,6 +1,10 @@
-"""Each script in examples/ runs in an empty folder, without a network, and says what its readers are to see."""
+"""Each script in examples/ runs in an empty folder, without a network, and says what its readers are to see.
+
+What a script or the README trains on, validates on and tests on share no input.
+"""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +32,26 @@ EXPECTED = {
 # What a script needs beside the development environment; it is skipped where that does not import.
 NEEDS = {"timm_teacher": "timm"}
 
+# Runs a script, with other settings for `distill` if any, and prints how many inputs its validation and test share with
+# the transfer set, by the digests of their content.
+WATCHED = """
+import runpy, sys
+import tuition
+
+script, *changes = sys.argv[1:]
+original = tuition.distill
+
+def distill(student, transfer, *arguments, **settings):
+    own = set(transfer.pool.digests)
+    given = (settings.get("validation"), settings.get("test"))
+    pools = [getattr(each, "pool", each) for each in given]
+    print("shared inputs:", *(len(own & set(pool.digests)) if pool is not None else 0 for pool in pools))
+    return original(student, transfer, *arguments, **settings | {k: int(v) for k, v in (c.split("=") for c in changes)})
+
+tuition.distill = distill
+runpy.run_path(script, run_name="__main__")
+"""
+
 # What would make a script ask a real server.
 SERVERS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "MODEL", "MODEL_URL")
 
@@ -45,7 +69,7 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
             pytest.skip(f"{NEEDS[name]} does not import here: {error}")
     here = {name: value for name, value in os.environ.items() if name not in SERVERS}
     run = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"],
+        [sys.executable, "-c", WATCHED, EXAMPLES / f"{name}.py"],
         cwd=tmp_path,
         env=here | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -54,3 +78,35 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     for words in EXPECTED[name]:
         assert words in run.stdout
+    if "distill(" in (EXAMPLES / f"{name}.py").read_text():
+        assert "shared inputs: 0 0" in run.stdout
+
+
+@pytest.mark.slow
+def test_the_first_example_of_the_readme_runs(tmp_path: Path) -> None:
+    (first, *_) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    assert first.count("my_model") == 1
+    script = tmp_path / "first.py"
+    script.write_text(first.replace("my_model", 'models.create("cnn_8", num_classes=10, in_channels=1)'))
+    run = subprocess.run(
+        [sys.executable, "-c", WATCHED, script, "epochs=2"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "shared inputs: 0 0" in run.stdout
+    assert "Accounts(paid=320" in run.stdout
+
+
+def test_the_watch_sees_a_leak(tmp_path: Path) -> None:
+    script = tmp_path / "leak.py"
+    script.write_text(
+        "import torch\n"
+        "from tuition import data, distill\n"
+        "pool = data.load('digits')\n"
+        "answers = data.TransferSet(pool[:40], {'logits': torch.zeros(40, 10)})\n"
+        "distill('cnn_4', answers, 'kd', validation=pool[37:60], test=pool[30:31])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", WATCHED, script, "epochs=1"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "shared inputs: 3 1" in run.stdout
