@@ -761,14 +761,16 @@ def _pairs(sets: list[str] | None) -> dict[str, Any]:
     """The settings in NAME=VALUE, values as in YAML."""
     import yaml
 
+    from tuition.training.settings import load_yaml
+
     values = {}
     for pair in sets or []:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, not {pair!r}; write for example --set learning_rate=0.1.")
         try:
-            values[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[name] = load_yaml(value)
+        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
             raise UserError(f"--set {pair} is not valid YAML after the sign; put the value in quotes.") from None
     return values
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from tuition import data, teachers
@@ -29,7 +29,7 @@ from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, parallel, teach
 from tuition.training.fit import pick_device
 from tuition.training.loop import Progress
-from tuition.training.methods import teacher_layers
+from tuition.training.methods import checked, teacher_layers
 from tuition.training.settings import usual
 
 
@@ -102,6 +102,17 @@ class DistillSettings(AskSettings):
     options: dict[str, Any] = Field({}, description="settings of the method")
     paid_mixes: int = Field(0, ge=0, description="CutMixes to ask about as well, each a call; half of them are kept")
     log_dir: str | None = Field(None, description="write TensorBoard logs of every epoch to this folder")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        checked(method, {})
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _checked(cls, options: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        return checked(others.data["method"], options) if "method" in others.data else options
 
 
 # What a run's record holds of its settings; the store may move, and its address may hold a password.

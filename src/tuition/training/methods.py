@@ -10,15 +10,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Annotated, Any, get_type_hints
 
 import torch
+from pydantic import Field, create_model
 from torch import Tensor, nn
 
 from tuition import losses
 from tuition.errors import UserError
 from tuition.training.objective import Batch, Objective, Over, Term
+from tuition.training.settings import SettingError, Settings
 from tuition.training.task import (
     Loss,
     Task,
@@ -32,7 +34,12 @@ from tuition.training.task import (
     on_response,
 )
 
-Pairs = Mapping[str, str] | None
+# What a setting may be: each is declared once, in the signature of its method.
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Name = Annotated[str, Field(min_length=1)]
+Pairs = Annotated[dict[Name, Name], Field(min_length=1)] | None
 
 
 def ce(task: Task) -> Objective:
@@ -42,13 +49,13 @@ def ce(task: Task) -> Objective:
     return Objective(label_terms(task, "ce", losses.cross_entropy))
 
 
-def kd(task: Task, *, temperature: float = 4.0, kd: float = 1.0, ce: float = 1.0) -> Objective:
+def kd(task: Task, *, temperature: Positive = 4.0, kd: Weight = 1.0, ce: Weight = 1.0) -> Objective:
     """Soft targets and cross-entropy (Hinton et al., 2015)."""
     task.response("logits")
     return Objective(distilled(task, kd, ce, temperature))
 
 
-def mse(task: Task, *, weight: float = 2.0, reads: str = "logits", answer: str = "logits") -> Objective:
+def mse(task: Task, *, weight: Weight = 2.0, reads: Name = "logits", answer: Name = "logits") -> Objective:
     """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
     term, modules = compared(task, "mse", losses.mse, weight, reads, answer, "rows")
     return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
@@ -57,12 +64,12 @@ def mse(task: Task, *, weight: float = 2.0, reads: str = "logits", answer: str =
 def ckd(
     task: Task,
     *,
-    anchor: float = 0.1,
-    teacher: float = 1.0,
-    label: float = 1.0,
+    anchor: Weight = 0.1,
+    teacher: Weight = 1.0,
+    label: Weight = 1.0,
     recentre: bool = False,
-    reads: str = "logits",
-    answer: str = "logits",
+    reads: Name = "logits",
+    answer: Name = "logits",
 ) -> Objective:
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
@@ -76,11 +83,11 @@ def ckd(
 def ckd_groups(
     task: Task,
     *,
-    left: int = 1,
-    right: int = 1,
-    drawn: int = 100_000,
-    teacher: float = 1.0,
-    label: float = 1.0,
+    left: Count = 1,
+    right: Count = 1,
+    drawn: Annotated[int, Field(ge=0, le=100_000_000)] = 100_000,
+    teacher: Weight = 1.0,
+    label: Weight = 1.0,
     recentre: bool = False,
 ) -> Objective:
     """Comparisons of groups drawn once, sides forwarded apart, no anchor (Xu et al., 2025)."""
@@ -91,11 +98,11 @@ def ckd_groups(
 def rkd(
     task: Task,
     *,
-    distance: float = 25.0,
-    angle: float = 50.0,
-    kd: float = 1.0,
-    ce: float = 1.0,
-    temperature: float = 4.0,
+    distance: Weight = 25.0,
+    angle: Weight = 50.0,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Distances and angles between samples (Park et al., 2019)."""
     loss = partial(losses.rkd, distance_weight=distance, angle_weight=angle)
@@ -105,11 +112,11 @@ def rkd(
 def rkd_projected(
     task: Task,
     *,
-    dimensions: int = 50,
-    weight: float = 1.0,
-    kd: float = 1.0,
-    ce: float = 1.0,
-    temperature: float = 4.0,
+    dimensions: Count = 50,
+    weight: Weight = 1.0,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Differences in a random projection, RKD_d of figure 4 (Xu et al., 2025)."""
     task.response("logits")
@@ -123,14 +130,22 @@ def rkd_projected(
 
 
 def dist(
-    task: Task, *, weight: float = 2.0, tau: float = 4.0, kd: float = 1.0, ce: float = 1.0, temperature: float = 4.0
+    task: Task,
+    *,
+    weight: Weight = 2.0,
+    tau: Positive = 4.0,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Correlations over classes and over samples (Huang et al., 2022)."""
     loss = partial(losses.dist, temperature=tau)
     return Objective([Term("dist", on_response(task, loss), weight), *distilled(task, kd, ce, temperature)])
 
 
-def cc(task: Task, *, weight: float = 0.02, kd: float = 1.0, ce: float = 1.0, temperature: float = 4.0) -> Objective:
+def cc(
+    task: Task, *, weight: Weight = 0.02, kd: Weight = 1.0, ce: Weight = 1.0, temperature: Positive = 4.0
+) -> Objective:
     """Congruence of neighbours in the batch, RepDistiller's form, on logits (Peng et al., 2019)."""
     return Objective([Term("cc", on_response(task, losses.cc), weight), *distilled(task, kd, ce, temperature)])
 
@@ -138,14 +153,14 @@ def cc(task: Task, *, weight: float = 0.02, kd: float = 1.0, ce: float = 1.0, te
 def crd(
     task: Task,
     *,
-    weight: float = 0.8,
-    dim: int = 128,
-    negatives: int = 16384,
-    tau: float = 0.07,
-    momentum: float = 0.5,
-    kd: float = 1.0,
-    ce: float = 1.0,
-    temperature: float = 4.0,
+    weight: Weight = 0.8,
+    dim: Count = 128,
+    negatives: Count = 16384,
+    tau: Positive = 0.07,
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Contrast with a memory of embeddings of the logits (Tian et al., 2020)."""
     contrast = _contrast(task, dim=dim, negatives=negatives, temperature=tau, momentum=momentum)
@@ -154,24 +169,30 @@ def crd(
     )
 
 
-def mixup(task: Task, *, alpha: float = 1.0, teacher: float = 1.0, label: float = 1.0) -> Objective:
+def mixup(task: Task, *, alpha: Positive = 1.0, teacher: Weight = 1.0, label: Weight = 1.0) -> Objective:
     """Mixed images; labels and cached teacher distributions mixed alike (Zhang et al., 2018)."""
     return _mixed(task, partial(losses.mixup, alpha=alpha), teacher, label)
 
 
-def cutmix(task: Task, *, alpha: float = 1.0, teacher: float = 1.0, label: float = 1.0) -> Objective:
+def cutmix(task: Task, *, alpha: Positive = 1.0, teacher: Weight = 1.0, label: Weight = 1.0) -> Objective:
     """Pasted boxes; labels and cached teacher distributions mixed by area (Yun et al., 2019)."""
     return _mixed(task, partial(losses.cutmix, alpha=alpha), teacher, label)
 
 
 def cutmix_pick(
-    task: Task, *, alpha: float = 1.0, candidates: int = 2, teacher: float = 1.0, label: float = 1.0
+    task: Task, *, alpha: Positive = 1.0, candidates: Count = 2, teacher: Weight = 1.0, label: Weight = 1.0
 ) -> Objective:
     """CutMix, keeping mixes of the highest entropy of the mixed cached answers (Wang et al., 2022)."""
     return _mixed(task, partial(losses.cutmix_pick, alpha=alpha, candidates=candidates), teacher, label)
 
 
-def tf_fd(task: Task, *, within: float = 1.0, across: float = 1.0, layers: list[str] | None = None) -> Objective:
+def tf_fd(
+    task: Task,
+    *,
+    within: Weight = 1.0,
+    across: Weight = 1.0,
+    layers: Annotated[list[Name], Field(min_length=1)] | None = None,
+) -> Objective:
     """The student's own features teach one another, with cross-entropy; no teacher (after Li et al., 2022)."""
     paths = tuple(layers if layers is not None else middle_layers(task.model))
 
@@ -184,12 +205,12 @@ def tf_fd(task: Task, *, within: float = 1.0, across: float = 1.0, layers: list[
 def fitnets(
     task: Task,
     *,
-    weight: float = 100.0,
-    crd: float = 0.0,
+    weight: Weight = 100.0,
+    crd: Weight = 0.0,
     pairs: Pairs = None,
-    kd: float = 1.0,
-    ce: float = 1.0,
-    temperature: float = 4.0,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Regression onto a middle layer's map (Romero et al., 2015)."""
     terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint, "rows")
@@ -199,12 +220,12 @@ def fitnets(
 def fitnets_ckd(
     task: Task,
     *,
-    weight: float = 100.0,
-    anchor: float = 0.1,
+    weight: Weight = 100.0,
+    anchor: Weight = 0.1,
     sampled: bool = False,
     pairs: Pairs = None,
-    teacher: float = 1.0,
-    label: float = 1.0,
+    teacher: Weight = 1.0,
+    label: Weight = 1.0,
 ) -> Objective:
     """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
     found = layer_pairs(task, pairs, middle_layer)
@@ -216,12 +237,12 @@ def fitnets_ckd(
 def vid(
     task: Task,
     *,
-    weight: float = 1.0,
-    crd: float = 0.0,
+    weight: Weight = 1.0,
+    crd: Weight = 0.0,
     pairs: Pairs = None,
-    kd: float = 1.0,
-    ce: float = 1.0,
-    temperature: float = 4.0,
+    kd: Weight = 1.0,
+    ce: Weight = 1.0,
+    temperature: Positive = 4.0,
 ) -> Objective:
     """Likelihood of the middle layers' maps, with learned variances (Ahn et al., 2019)."""
     terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=False, sampled=False)
@@ -231,12 +252,12 @@ def vid(
 def vid_ckd(
     task: Task,
     *,
-    weight: float = 1.0,
-    anchor: float = 0.1,
+    weight: Weight = 1.0,
+    anchor: Weight = 0.1,
     sampled: bool = False,
     pairs: Pairs = None,
-    teacher: float = 1.0,
-    label: float = 1.0,
+    teacher: Weight = 1.0,
+    label: Weight = 1.0,
 ) -> Objective:
     """Likelihood of the maps' differences, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
     terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=True, sampled=sampled)
@@ -313,21 +334,52 @@ def create(name: str, task: Task, options: Mapping[str, Any] | None = None) -> O
     Raises:
         UserError: an unknown method or setting (the nearest is named), or a task it cannot be used for.
     """
-    method = _find(name)
+    try:
+        return _find(name)(task, **checked(name, options or {}))
+    except UserError:
+        raise
+    except ValueError as error:  # of the losses
+        raise UserError(f"the method {name} cannot be used like this: {str(error).rstrip('.')}.") from error
+
+
+def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a method, with numbers that were given as text made numbers.
+
+    Raises:
+        UserError: an unknown method or setting, or a value of another type or out of range.
+    """
     known = settings_of(name)
-    for option in options or {}:
+    for option in options:
         if option not in known:
-            near = get_close_matches(option, known, n=1)
+            near = get_close_matches(str(option), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"its settings are {', '.join(known) or 'none'}."
-            raise UserError(f"the method {name} has no setting {option!r}; {hint}")
-    return method(task, **(options or {}))
+            raise SettingError(f"the method {name} has no setting {option!r}; {hint}")
+    found = _Options.of_method(name, options)
+    # 25 stays 25: equal to 25.0, but not in the digest that names a run of a study.
+    return {key: given if type(given) is int and given == found[key] else found[key] for key, given in options.items()}
+
+
+class _Options(Settings):
+    """The settings of one method, in a subclass that is made from its signature."""
+
+    @classmethod
+    def of_method(cls, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        model = _options_model(name)
+        return model._of(options, "options.").model_dump()
+
+
+@cache
+def _options_model(name: str) -> type[_Options]:
+    hints = get_type_hints(_function(name), include_extras=True)
+    fields: Any = {key: (hints.get(key, Any), default) for key, default in settings_of(name).items()}
+    return create_model(f"Options of {name}", __base__=_Options, **fields)
 
 
 def _find(name: str) -> Callable[..., Objective]:
     if name not in METHODS:
         near = get_close_matches(name, METHODS, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"methods are {', '.join(METHODS)}."
-        raise UserError(f"there is no method {name!r}; {hint}")
+        raise SettingError(f"there is no method {name!r}; {hint}")
     return METHODS[name]
 
 

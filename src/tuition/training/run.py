@@ -19,7 +19,7 @@ import tuition
 from tuition import models
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.data.ondisk import OnDisk
-from tuition.training import evaluation, files, parallel
+from tuition.training import evaluation, files, methods, parallel
 from tuition.training.batches import Batches
 from tuition.training.fit import (
     build_objective,
@@ -140,6 +140,7 @@ def distill(
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
     chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
+    options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)

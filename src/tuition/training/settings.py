@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuition.errors import UserError
+
+
+class SettingError(UserError):
+    """A complete sentence about a setting."""
 
 
 class Settings(BaseModel):
@@ -28,14 +35,26 @@ class Settings(BaseModel):
             if key not in known:
                 near = get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known settings are {', '.join(sorted(known))}."
-                raise UserError(f"there is no setting {key!r}; {hint}")
+                raise SettingError(f"there is no setting {key!r}; {hint}")
+        return cls._of(values)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        for name, value in values.items():
+            if isinstance(value, bool) and not {bool, Any} & _kinds(cls.model_fields[name].annotation):
+                raise SettingError(f"the setting {prefix}{name} cannot be {str(value).lower()}; give it a value.")
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, SettingError):
+                raise cause from None
+            name = prefix + ".".join(str(part) for part in first["loc"])
             what = first["msg"].removeprefix("Value error, ").rstrip(".")
-            raise UserError(f"the setting {name} cannot be {first['input']!r}: {what[0].lower() + what[1:]}.") from None
+            shown = repr(first["input"])
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            raise SettingError(f"the setting {name} cannot be {shown}: {what[0].lower() + what[1:]}.") from None
 
     @classmethod
     def read(cls, path: str | Path) -> dict[str, Any]:
@@ -43,20 +62,46 @@ class Settings(BaseModel):
         import yaml
 
         try:
-            values = yaml.safe_load(Path(path).read_text())
+            values = load_yaml(Path(path).read_text())
         except OSError as error:
             raise UserError(
                 f"cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file of settings."
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or the 45th of a month
             where = getattr(error, "problem_mark", None)
             line = f" near line {where.line + 1}" if where is not None else ""
-            raise UserError(f"{path} is not valid YAML{line}; mend it and try again.") from None
+            raise UserError(f"{path} is not valid YAML{line}; fix it and try again.") from None
         if values is None:
             return {}
         if not isinstance(values, dict):
             raise UserError(f"{path} must hold 'setting: value' lines, not a {type(values).__name__}.")
         return values
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    parts = get_args(annotation)
+    return {annotation} if not parts else set().union(*map(_kinds, parts))
+
+
+@cache
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Numbers as in YAML 1.2 and JSON: 1e-2 is one, and was a string in YAML 1.1."""
+
+    number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+    # Before those of YAML 1.1, of which integers come first: what this adds is a number with an exponent.
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{number.pattern}$"), list("-+0123456789."))
+    return Loader
+
+
+def load_yaml(text: str) -> Any:
+    """What a YAML text holds."""
+    import yaml
+
+    return yaml.load(text, Loader=_loader())
 
 
 def usual(values: dict[str, Any], reads_text: bool) -> dict[str, Any]:
