@@ -296,7 +296,7 @@ def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint(finished, teach
     monkeypatch.setattr(study, "LITTLE", 0)
     clock = iter(range(10**6))
     monkeypatch.setattr(study, "time", SimpleNamespace(time=lambda: next(clock)))
-    summary = study.run(slow, tmp_path, teachers=[teacher], minutes=14 / 60)
+    summary = study.run(slow, tmp_path, teachers=[teacher], minutes=13 / 60)
     assert summary.done > 0
     assert summary.left > 0
     (folder,) = (tmp_path / "unfinished").iterdir()
