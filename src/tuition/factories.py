@@ -17,7 +17,6 @@ from typing import Any
 
 from tuition.errors import UserError
 
-
 LIBRARIES = {"onnx", "openai", "timm", "transformers", "v2"}  # KIND:NAME, whose code is installed
 
 
