@@ -21,6 +21,7 @@ from tuition.errors import UserError, without_passwords
 if TYPE_CHECKING:
     from tuition.data import Accounts, Bill, Pool, TransferSet
     from tuition.store import ResponseStore
+    from tuition.studies.job import Columns
     from tuition.training import Run
     from tuition.training.settings import Settings
 
@@ -39,6 +40,9 @@ Sets = Annotated[
 ]
 Data = Annotated[str | None, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")]
 Size = Annotated[int | None, Option(min=8, help="Squash pictures to so many pixels a side.")]
+Texts = Annotated[str | None, Option("--text-column", help="Column of texts; several are joined: title,body.")]
+Labels = Annotated[str | None, Option("--label-column", help="Column of labels.")]
+Pictures = Annotated[str | None, Option("--image-column", help="Column of images.")]
 Seed = Annotated[int | None, Option(help="Seed of every random draw.")]
 Epochs = Annotated[int | None, Option(help="Epochs of training.")]
 Teacher = Annotated[
@@ -51,10 +55,6 @@ Teacher = Annotated[
 Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one teacher call.")]
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]
-TrustCode = Annotated[
-    bool,
-    Option("--trust-code", help="Run code that a run's folder or a file of settings names: package.module:factory."),
-]
 Cost = Annotated[str | None, Option("--cost-per-call", metavar="NUMBER", help="Price of one call, in any currency.")]
 TokenCost = Annotated[
     str | None,
@@ -124,14 +124,16 @@ def teach(
     examples: Annotated[int | None, Option(help="Train on so many examples only.")] = None,
     epochs: Epochs = None,
     seed: Seed = None,
-    trust_code: TrustCode = False,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
     sets: Sets = None,
 ) -> None:
     """Train a teacher on labels by plain cross-entropy."""
     from tuition.studies import job
 
-    given: dict[str, Any] = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
-    given["trust_code"] = trust_code or None
+    given = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
+    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     settings = _settings(job.TeachSettings, config, given, sets)
     with _training() as progress:
         run = job.train_teacher(settings, out, progress)
@@ -153,7 +155,9 @@ def ask(
     executor: Spread = Executor.local,
     workers: Annotated[int | None, Option(min=1, help="With ray: processes at a time; by default one a core.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost, and ask nothing.")] = False,
-    trust_code: TrustCode = False,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
@@ -162,7 +166,7 @@ def ask(
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
-    given["trust_code"] = trust_code or None
+    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     settings = _settings(job.AskSettings, config, given, sets)
     if dry_run:
         _print_plan(job.plan(settings))
@@ -197,7 +201,9 @@ def distill(
     epochs: Epochs = None,
     cost_per_call: Cost = None,
     cost_per_million_tokens: TokenCost = None,
-    trust_code: TrustCode = False,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher, train a student from its answers, evaluate it and write it down.
@@ -210,7 +216,7 @@ def distill(
     given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
     given |= {"seed": seed, "store": store, "budget": budget, "epochs": epochs, "cost_per_call": cost_per_call}
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
-    given["trust_code"] = trust_code or None
+    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     settings = _settings(job.DistillSettings, config, given, sets)
     if settings.teacher is None:
         name, folder = job.STAND_IN, job.stand_in_folder(settings)
@@ -258,7 +264,6 @@ def study(
         float | None, Option(min=0, help="Stop in time; the same command goes on. Exit code 3.")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and do nothing.")] = False,
-    trust_code: TrustCode = False,
     sets: Sets = None,
 ) -> None:
     """Run a grid of methods, budgets and seeds, resumably, and report on it.
@@ -274,9 +279,7 @@ def study(
     changes = _pairs(sets) | ({} if data is None else {"data": data})
     if accounting is not None:
         changes["accounting"] = ["published", "matched"] if accounting == "both" else accounting
-    if trust_code:
-        changes["trust_code"] = True
-    chosen = grid.read(name, variants, changes, trust_code=trust_code)
+    chosen = grid.read(name, variants, changes)
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:
@@ -313,16 +316,17 @@ def predict(
     inputs: Annotated[str, Argument(help="An image, a folder of images, a file of texts, or a data set.")],
     split: Annotated[str, Option(help="Split of a data set.")] = "test",
     size: Size = None,
+    text_column: Texts = None,
+    image_column: Pictures = None,
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
-    trust_code: TrustCode = False,
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
     from tuition import load
     from tuition.studies import job
     from tuition.training import files
 
-    student = load(run, trust_code=trust_code)
-    names, pool = job.inputs_of(inputs, split, size, student)
+    student = load(run)
+    names, pool = job.inputs_of(inputs, split, size, student, _columns(text_column, None, image_column))
     confidence, classes = student.probabilities(pool).max(dim=1)
     rows = [
         {"input": name, "class": student.class_names[index] if student.class_names else index, "confidence": f"{p:.4f}"}
@@ -340,16 +344,18 @@ def evaluate(
     data: Annotated[str, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to evaluate on.")] = "test",
     size: Size = None,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
     per_class: Annotated[bool, Option("--per-class", help="Print a row for each class.")] = False,
     confusion: Annotated[Path | None, Option(help="Write the confusion matrix to this CSV file.")] = None,
-    trust_code: TrustCode = False,
 ) -> None:
     """Evaluate a finished student on labelled data."""
     from tuition import load
     from tuition.studies import job
     from tuition.training import evaluation, files
 
-    student, pool = load(run, trust_code=trust_code), job.load_data(data, split, size)
+    student, pool = load(run), job.load_data(data, split, size, _columns(text_column, label_column, image_column))
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
     logits = student.logits(pool)
@@ -380,12 +386,11 @@ def evaluate(
 def export(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
     out: Annotated[Path, Argument(help="ONNX file.")],
-    trust_code: TrustCode = False,
 ) -> None:
     """Export a finished student to ONNX, preprocessing included."""
     from tuition import load
 
-    say(f"Wrote {load(run, trust_code=trust_code).export(out)}.")
+    say(f"Wrote {load(run).export(out)}.")
 
 
 @app.command()
@@ -446,12 +451,16 @@ def data(
     name: Annotated[str, Argument(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to look at.")] = "train",
     size: Size = None,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
     sheet: Annotated[Path | None, Option(help="Write a contact sheet to this PNG file.")] = None,
 ) -> None:
     """Count a data set and, with --sheet, look at it."""
     from tuition import data as sources
 
-    pool = sources.load(name, split=split, size=size)
+    chosen = {"text_column": text_column, "label_column": label_column, "image_column": image_column}
+    pool = sources.load(name, split=split, size=size, **{k: v for k, v in chosen.items() if v is not None})
     table = _table(pool.name, "", "")
     table.add_row("inputs", f"{len(pool):,}")
     table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")
@@ -516,7 +525,6 @@ def verify(
     seed: Seed = None,
     cost_per_call: Cost = None,
     cost_per_million_tokens: TokenCost = None,
-    trust_code: TrustCode = False,
 ) -> None:
     """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
 
@@ -537,7 +545,7 @@ def verify(
         pool = job.load_data(data, "train")
         compared = stores.reask(
             opened,
-            job.find_teacher(teacher, trust_code=trust_code),
+            job.find_teacher(teacher),
             pool,
             count=reask,
             budget=budget,
@@ -763,14 +771,15 @@ def _training() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
 S = TypeVar("S", bound="Settings")
 
 
+def _columns(text: str | None, label: str | None, image: str | None) -> Columns:
+    from tuition.studies.job import Columns
+
+    return Columns(text or "auto", label or "auto", image or "auto")
+
+
 def _settings(kind: type[S], config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> S:
     """Settings from a YAML file, then --set, then options, the later going before the earlier."""
-    read = {} if config is None else kind.read(config)
-    if read:
-        from tuition.studies.grid import refuse_code
-
-        refuse_code(read, str(config), bool(given.get("trust_code")))
-    values = read | _pairs(sets)
+    values = ({} if config is None else kind.read(config)) | _pairs(sets)
     if isinstance(values.get("options", {}), dict):  # options.anchor is the method's setting anchor, as in studies
         nested = {name: values.pop(name) for name in list(values) if str(name).startswith("options.")}
         if nested:
@@ -805,6 +814,7 @@ UsageError: Any = typer.BadParameter.__base__
 
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
+    sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
     with stopping.handled():
         if _processes() > 1:
             from tuition.training import parallel

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from tuition.data import load, ondisk
+from tuition.data import files, images, load, ondisk
 from tuition.data.cache import scratch
 from tuition.data.ondisk import OnDisk
 from tuition.errors import UserError
@@ -44,16 +44,42 @@ def the_file(folder):
     return file
 
 
-def test_the_second_time_nothing_is_decoded(source, cache_folder):
+def test_the_second_time_nothing_is_decoded(source, cache_folder, monkeypatch):
     first = load(source)
-    image = source / "ant" / "0.png"
-    times = image.stat()
-    image.write_bytes(b"x" * times.st_size)
-    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    monkeypatch.setattr(images, "decode_one", lambda *_: pytest.fail("an image was decoded"))
     assert same(load(source), first)
     the_file(cache_folder).unlink()
-    with pytest.raises(ValueError, match="cannot read the image"):
+    with pytest.raises(pytest.fail.Exception, match="an image was decoded"):
         load(source)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_file_rewritten_with_its_size_and_time_is_noticed(source, row):
+    for image in source.rglob("*.png"):
+        image.write_bytes(image.read_bytes().ljust(100, b"\0"))
+    assert levels(load(source)) == [0, 10, 20]
+    image = sorted(source.rglob("*.png"))[row]
+    times, size = image.stat(), 100
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(image)
+    image.write_bytes(image.read_bytes().ljust(size, b"\0"))
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (image.stat().st_size, image.stat().st_mtime_ns) == (size, times.st_mtime_ns)
+    assert levels(load(source)) == [77 if i == row else level for i, level in enumerate([0, 10, 20])]
+
+
+def test_content_is_sampled_where_times_say_nothing(tmp_path, monkeypatch):
+    """As on a disk without times of change: of few files, 192 blocks each are compared."""
+    file = tmp_path / "train.parquet"
+    content = bytearray(os.urandom(300_000))
+    file.write_bytes(content)
+    known = os.stat_result((file.stat().st_mode, *[0] * 5, len(content), 0, 0, 0))
+    monkeypatch.setattr(files, "check", lambda path, root: known)
+    before = files.state([file], tmp_path)
+    for at in (0, 150_000, 299_999):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert files.state([file], tmp_path) != before
+    file.write_bytes(content)
+    assert files.state([file], tmp_path) == before
 
 
 def test_a_changed_source_takes_the_place_of_the_old(source, cache_folder):

@@ -26,7 +26,7 @@ from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Pool
 from tuition.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when decoding changes its results, so that what older versions cached is made anew."""
 
 TYPES = {torch.uint8: "U8", torch.int64: "I64"}
@@ -50,7 +50,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     Args:
         name: what the pool is called; with `options` it names the file.
         options: what the pool was asked to be (its split, its columns, its size).
-        identity: JSON-able; changes whenever the source changes (its files' sizes and times). The old file is replaced.
+        identity: JSON-able; changes whenever the source changes (see `files.state`). The old file is replaced.
         build: reads the source.
     """
     key = hashlib.sha256(json.dumps([FORMAT, name, options], sort_keys=True).encode()).hexdigest()[:16]
@@ -93,7 +93,7 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             if hasattr(os, "posix_fallocate"):  # a disk that is too small is found out now
                 os.posix_fallocate(file.fileno(), 0, size)
             mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
-    except OSError as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise UserError(
             f"{size:,} bytes do not fit in memory, nor in {folder()} ({error}); set TUITION_CACHE to a larger place."
         ) from error
@@ -160,5 +160,7 @@ def _on_disk(path: Path) -> Tensor | OnDisk:
     """The inputs in a cache file, which safetensors could only map."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > os.fstat(file.fileno()).st_size:
+            raise ValueError("its header is longer than the file")
         about = json.loads(file.read(size))["inputs"]
     return OnDisk.open(path, 8 + size + about["data_offsets"][0], torch.uint8, about["shape"])

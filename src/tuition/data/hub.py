@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tuition.data import parquet
@@ -45,7 +46,20 @@ def read(name: str, split: str, config: str | None, **columns: Any) -> EncodedIm
     except Exception as error:  # of the hub, the network, the disk or the files: nothing here can be mended by code
         raise UserError(f"cannot load {name!r} from the hub ({_line(error)}); mend that and try again.") from error
     table = pyarrow.dataset.dataset(found.data.table)
-    return parquet.contents(table, None, name, f"{name} {split}", **columns)
+    return parquet.contents(table, None, name, f"{name} {split}", _caches(), **columns)
+
+
+def _caches() -> list[Path]:
+    """Where `datasets` puts the files that it fetches, which rows of a data set of files name."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    places = (
+        datasets.config.DOWNLOADED_DATASETS_PATH,
+        datasets.config.HF_DATASETS_CACHE,
+        huggingface_hub.constants.HF_HUB_CACHE,
+    )
+    return [Path(place) for place in places]
 
 
 def _line(error: Exception) -> str:

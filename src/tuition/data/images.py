@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tuition.data.cache import scratch
+from tuition.data.pictures import decode_one
 from tuition.data.pool import Pool, from_tensors
 from tuition.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-# Named one by one, most likely first: Pillow otherwise tries every reader it has, which takes twice as long on small
-# images, and some of its readers start other programs.
-FORMATS = ("WEBP", "JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = {".webp", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 Encoded = tuple[str, bytes | Path]
 """What to call an image in a message, and its bytes or its file."""
@@ -83,40 +74,11 @@ def decode(name: str, batches: Iterable[Sequence[Encoded]], count: int, *, size:
                 images[row] = image
                 row += 1
             progress.update(task, completed=row)
+    if row != count:
+        raise UserError(f"{name} holds {row:,} images where {count:,} are announced; copy its files again.")
     return torch.from_numpy(images)
 
 
 def _decode_part(part: tuple[Sequence[Encoded], int | None]) -> list[tuple[str, np.ndarray]]:
     encoded, size = part
-    return [(name, _decode_one(name, content, size)) for name, content in encoded]
-
-
-def _decode_one(name: str, content: bytes | Path, size: int | None) -> np.ndarray:
-    """One image as uint8 (1, h, w) or (3, h, w)."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-            if size is not None:  # a large JPEG is read at a fraction of its size, never below twice what is needed
-                image.draft(None, (2 * size, 2 * size))
-            ImageOps.exif_transpose(image, in_place=True)
-            picture = _eight_bits(name, image)
-    except UserError:
-        raise
-    except Exception as error:  # a decoder may raise anything on damaged bytes
-        raise UserError(f"cannot read the image {name} ({error}); replace it or leave it out.") from error
-    if size is not None and picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(picture)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-
-
-def _eight_bits(name: str, image: Image) -> Image:
-    if image.mode in ("L", "RGB"):
-        image.load()
-        return image
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"the image {name} has more than 8 bits a pixel; convert it to 8 bits grey or RGB.")
-    if image.mode == "P" and "transparency" in image.info:  # Pillow warns on the direct way
-        image = image.convert("RGBA")
-    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    return [(name, decode_one(name, content, size)) for name, content in encoded]

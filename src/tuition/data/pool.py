@@ -14,12 +14,14 @@ from torch import Tensor
 
 from tuition.data.augment import Crop
 from tuition.data.ondisk import OnDisk
+from tuition.data.sequences import as_inputs, as_labels
 from tuition.errors import UserError
 
 Inputs = Tensor | list[str]
 
 DIGEST_BYTES = 16
 BLOCK = 1024  # rows that are looked at in one go
+MAX_CLASSES = 1_000_000  # a higher label is an identifier or damage, not a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +189,9 @@ def from_tensors(
     """A pool from memory.
 
     Args:
-        inputs: uint8 images (n, c, h, w), float vectors (n, d) (tensors or arrays), or a list of n strings.
-        labels: n class indices from 0, or None.
+        inputs: uint8 images (n, c, h, w) (other integers too, if they are bytes), float vectors (n, d), n strings, or n
+            pictures of Pillow: as a tensor, array, list, column of `datasets` or series of pandas.
+        labels: n class indices from 0, of any integer type, or None.
         class_names: one name a class; the labels' numbers by default.
         name: where the inputs come from, for people.
         augment: how training should draw its views of images; None is no augmentation.
@@ -217,25 +220,18 @@ def row_index(count: int, rows: slice | Sequence[int] | np.ndarray | Tensor) -> 
 
 
 def _checked_inputs(inputs: Any) -> Inputs | OnDisk:
+    inputs = as_inputs(inputs)
     if len(inputs) == 0:
         raise UserError("the pool holds no inputs; give at least one.")
-    if isinstance(inputs, (list, tuple)) and all(isinstance(text, str) for text in inputs):
-        empty = next((row for row, text in enumerate(inputs) if not text.strip()), None)
-        if empty is not None:
-            raise UserError(f"the text in row {empty} is empty; leave it out.")
-        return list(inputs)
-    try:
-        inputs = inputs if isinstance(inputs, OnDisk) else torch.as_tensor(inputs)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"inputs are images, vectors or strings, all of one shape ({error}); convert them first."
-        ) from error
+    if isinstance(inputs, list):
+        _check_texts(inputs)
+        return inputs
     shape = tuple(inputs.shape)
+    if 0 in shape:
+        raise UserError(f"inputs of shape {shape} hold no values; give images or vectors that do.")
     if inputs.ndim == 4:
         if inputs.dtype != torch.uint8:
-            raise UserError(
-                f"images are uint8 (n, c, h, w) with values 0 to 255, not {inputs.dtype}; convert them first."
-            )
+            inputs = _bytes(inputs)
         if min(shape[2:]) < 8 and shape[3] <= 4 <= min(shape[1:3]):
             raise UserError(f"images are (n, c, h, w), but {shape} looks like (n, h, w, c); move the channels first.")
         if min(shape[2:]) < 8:
@@ -250,19 +246,43 @@ def _checked_inputs(inputs: Any) -> Inputs | OnDisk:
     return inputs
 
 
+def _check_texts(texts: list[str]) -> None:
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise UserError(f"the text in row {row} is empty; leave it out.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"the text in row {row} holds half a character (a lone surrogate); write the character again in full."
+            ) from None
+
+
+def _bytes(images: Tensor | OnDisk) -> Tensor:
+    """Images of another integer type as uint8, where their values are bytes."""
+    said = f"images are uint8 (n, c, h, w) with values 0 to 255, not {images.dtype}"
+    if isinstance(images, OnDisk) or images.dtype == torch.bool or images.is_floating_point() or images.is_complex():
+        raise UserError(f"{said}; convert them first.")
+    numbers = images.to(torch.int64)
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < 0 or high > 255:
+        raise UserError(f"{said} from {low} to {high}; scale them to bytes first.")
+    return numbers.to(torch.uint8)
+
+
 def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None, name: str) -> Tensor:
-    try:
-        labels = torch.as_tensor(labels)
-    except (TypeError, ValueError) as error:
-        raise UserError("labels are n class indices, not names or lists; convert them first.") from error
-    if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+    labels = as_labels(labels)
+    whole = labels.dtype != torch.bool and not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or not whole:
         raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}; convert them.")
     if len(labels) != count:
         raise UserError(f"there are {count} inputs but {len(labels)} labels; give one label an input.")
+    labels = labels.to(torch.int64)  # of unsigned types torch knows no smallest
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (class_names is not None and high >= len(class_names)):
-        bound = "up" if class_names is None else f"to {len(class_names) - 1}"
+    if low < 0 or high >= (MAX_CLASSES if class_names is None else len(class_names)):
+        bound = f"below {MAX_CLASSES:,}" if class_names is None else f"to {len(class_names) - 1}"
+        bound = "up" if class_names is None and high < MAX_CLASSES else bound
         raise UserError(
             f"the labels of {name} run from {low} to {high}, but class indices run from 0 {bound}; renumber them."
         )
-    return labels.long()
+    return labels

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
@@ -12,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tuition.data import arrays, folders, hub, parquet, texts
 from tuition.data.augment import Crop
-from tuition.data.cache import cached
+from tuition.data.cache import cached, scratch
+from tuition.data.files import outline, root_of, state
 from tuition.data.images import EncodedImages, decode
+from tuition.data.pictures import has_colours
 from tuition.data.pool import Pool, from_tensors
 from tuition.data.splits import choose
 from tuition.errors import UserError
@@ -26,6 +32,8 @@ SHORT_NAMES = {"cifar100": "uoft-cs/cifar100", "stanford_cars": "tanganke/stanfo
 CARS_FIRST_CLASS = "AM General Hummer SUV 2000"
 DIGITS_TEST = 500
 DIGITS_SEED = 0
+
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -75,11 +83,12 @@ def load(
         return _digits(split)
     columns: dict[str, Any] = {"image_column": image_column, "text_column": text_column, "label_column": label_column}
     path = Path(name).expanduser().resolve()
-    read: Callable[[], EncodedImages | Pool]
+    build: Callable[[], Pool]
+    identity: object
     if not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
         key, identity = SHORT_NAMES.get(name, name), None  # what the hub holds is fetched once
-        read = partial(hub.read, key, split, config, **columns)
         size = 64 if size is None and name == "stanford_cars" else size
+        build = partial(_from_hub, key, name, split, config, size, columns)
     elif path.is_dir():
         key, name = str(path), path.name
         if files := texts.splits(path):
@@ -88,8 +97,17 @@ def load(
             return texts.read(file, files.values(), title, text_column=text_column, label_column=label_column)
         if files := arrays.splits(path):
             return _usual_views(arrays.read(files[choose(split, files, name)], f"{name} {split}"))
-        identity, read = _local(path, split, config, columns)
-    elif path.suffix in texts.SUFFIXES and path.is_file():
+        if config is not None:
+            path = path / config
+        if not path.is_dir():
+            raise UserError(f"there is no configuration {config!r} in {path.parent}; name one of its folders, or none.")
+        place = parquet.find(path)
+        identity, build = (
+            _of_pictures(path, name, split, size)
+            if place is None
+            else _of_parquet(place, path, name, split, size, columns)
+        )
+    elif texts.is_text(path) and path.is_file():
         choose(split, ("train",), path.name)
         return texts.read(path, [path], path.name, text_column=text_column, label_column=label_column)
     else:
@@ -98,16 +116,6 @@ def load(
             f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
             "cifar100, stanford_cars, owner/name on the hub, or a folder of parquet files, images, texts or arrays."
         )
-
-    def build() -> Pool:
-        found = read()
-        if isinstance(found, Pool):
-            return found
-        if found.count == 0:
-            raise UserError(f"{key} holds no images in its {split} split; give at least one.")
-        images = decode(name, found.batches, found.count, size=size)
-        return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
-
     return _usual_views(cached(key, {"split": split, "size": size, "config": config, **columns}, identity, build))
 
 
@@ -127,30 +135,60 @@ def _digits(split: str) -> Pool:
     return _usual_views(cached("digits", {"split": split}, [DIGITS_TEST, DIGITS_SEED], build))
 
 
-def _local(
-    folder: Path, split: str, config: str | None, columns: dict[str, Any]
-) -> tuple[list[object], Callable[[], EncodedImages | Pool]]:
-    """What identifies the state of a folder's files, and how to read them."""
-    if config is not None:
-        folder = folder / config
-    if not folder.is_dir():
-        raise UserError(f"there is no configuration {config!r} in {folder.parent}; name one of its folders, or none.")
-    place = parquet.find(folder)
-    if place is None:
-        images, labels, names = folders.find(folder, choose(split, folders.splits(folder), folder.name))
-        return _state(images, folder), partial(folders.read, images, labels, names)
+def _from_hub(key: str, name: str, split: str, config: str | None, size: int | None, columns: dict[str, Any]) -> Pool:
+    found = hub.read(key, split, config, **columns)
+    return found if isinstance(found, Pool) else _decoded(found, key, name, split, size)
+
+
+def _of_parquet(
+    place: Path, folder: Path, name: str, split: str, size: int | None, columns: dict[str, Any]
+) -> tuple[object, Callable[[], Pool]]:
+    """What identifies the state of parquet files in `place`, and how to make a pool of them."""
     shards = parquet.splits(place)
-    files = shards[choose(split, shards, folder.name)]
-    every = [path for paths in shards.values() for path in paths]
-    return _state(files, place), partial(parquet.read, files, every, f"{folder.name} {split}", **columns)
+    part = choose(split, shards, folder.name)
+    roots = [place, root_of(folder)]
+
+    def build() -> Pool:
+        with parquet.opened(shards, part) as (table, others):
+            found = parquet.contents(table, others, str(place), f"{folder.name} {split}", roots, **columns)
+            if isinstance(found, Pool):
+                return found
+            pool = _decoded(found, str(folder), name, split, size)
+            column = columns["image_column"]
+            return _alike(pool, any(parquet.any_colours(it, str(place), column, roots) for it in others))
+
+    return state([path for paths in shards.values() for path in paths], place), build
 
 
-def _state(files: Iterable[Path], folder: Path) -> list[object]:
-    try:
-        stats = [(path, path.stat()) for path in files]
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename} ({error.strerror}); mend it or remove it.") from error
-    return [[str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+def _of_pictures(folder: Path, name: str, split: str, size: int | None) -> tuple[object, Callable[[], Pool]]:
+    """The same of a folder of images."""
+    part, names, others = folders.find(folder, choose(split, folders.splits(folder), folder.name))
+
+    def build() -> Pool:
+        pool = _decoded(folders.read(part, names), str(folder), name, split, size)
+        return _alike(pool, any(has_colours(path) for path in others))
+
+    labels = hashlib.sha256(repr((names, part.classes)).encode()).hexdigest()
+    return [state(part.pictures, folder), outline(others, folder), labels], build
+
+
+def _decoded(found: EncodedImages, key: str, name: str, split: str, size: int | None) -> Pool:
+    if found.count == 0:
+        raise UserError(f"{key} holds no images in its {split} split; give at least one.")
+    images = decode(name, found.batches, found.count, size=size)
+    return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
+
+
+def _alike(pool: Pool, coloured: bool) -> Pool:
+    """The pool, with grey images as RGB if other splits of the data set have colours."""
+    assert isinstance(pool.inputs, Tensor)
+    count, channels, *shape = pool.inputs.shape
+    if channels > 1 or not coloured:
+        return pool
+    _log.warning("the pictures of %s are grey; they are read as RGB, as other splits of this data are.", pool.name)
+    images = scratch((count, 3, *shape), torch.uint8)
+    images[:] = pool.inputs
+    return replace(pool, inputs=images)
 
 
 def _usual_views(pool: Pool) -> Pool:

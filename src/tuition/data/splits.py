@@ -1,22 +1,55 @@
-"""The names of splits."""
+"""The names of splits, as people write them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 
 from tuition.errors import UserError
 
-ALIASES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-NAMES = {alias for aliases in ALIASES.values() for alias in aliases}
+WORDS = {
+    "train": "train", "training": "train", "trn": "train",
+    "validation": "validation", "validate": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "devel": "validation", "development": "validation",
+    "eval": "validation", "evaluation": "validation",
+    "test": "test", "testing": "test", "tst": "test",
+}  # fmt: skip
+FILLERS = (
+    "set", "sets", "data", "dataset", "split", "folder", "images", "image", "imgs", "img", "pictures", "pics",
+    "photos", "files", "samples", "examples", "texts",
+)  # fmt: skip
+_GLUED = {word + filler: split for word, split in WORDS.items() for filler in FILLERS}
+
+
+def canonical(name: str) -> str | None:
+    """ "train", "validation" or "test", where a name says just this (`Train`, `test_set`, `val2017`); else None."""
+    words = [word for word in _words(name) if word not in FILLERS]
+    found = {WORDS.get(word) or _GLUED.get(word) for word in words}
+    return found.pop() if len(found) == 1 else None
+
+
+def hinted(names: Iterable[str]) -> set[str]:
+    """The splits whose words stand in any of the names, whatever else does (`seg_train`)."""
+    return {split for name in names for word in _words(name) if (split := WORDS.get(word) or _GLUED.get(word))}
 
 
 def choose(split: str, splits: Collection[str], name: str) -> str:
     """What the data set `name` calls `split` among its `splits`.
 
     Raises:
-        UserError: it has no such split.
+        UserError: it has no such split, or several.
     """
-    for alias in ALIASES.get(split, (split,)):
-        if alias in splits:
-            return alias
-    raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
+    if split in splits:
+        return split
+    wanted = canonical(split)
+    found = [] if wanted is None else [it for it in splits if canonical(it) == wanted]
+    if len(found) > 1:
+        raise UserError(f"{name} has several splits of {wanted}: {', '.join(found)}; name one of them as the split.")
+    if not found:
+        raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
+    return found[0]
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case, whether they are joined by signs or by capitals; numbers do not count."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]

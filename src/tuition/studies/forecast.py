@@ -52,8 +52,7 @@ def forecast(
     """Look ahead at what `run` would do. Nothing is asked, trained to keep, or written."""
     study, folders = place(study, out, teachers)
     book = Book(study, out, continue_from, retry=retry)
-    trust_code = bool(study.settings.get("trust_code", False))
-    now = plan(study, book.find, identities(folders, trust_code=trust_code))
+    now = plan(study, book.find, identities(folders))
     todo = [*now.ready, *now.later]
     wanted = [at_hand(trial.settings, folders) for trial in todo]
     check(settings for settings in wanted if is_ready(settings.teacher or ""))
@@ -83,15 +82,22 @@ def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> fl
         if like:
             rate = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers
         else:
-            rate = _calibrate(settings.student, settings.data, settings.size, settings.batch_size, settings.device)
+            rate = _calibrate(
+                settings.student,
+                settings.data,
+                settings.size,
+                settings.batch_size,
+                settings.device,
+                job.train_columns(settings),
+            )
         total += rate * images(settings)
     return total
 
 
 @cache
-def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str) -> float:
+def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str, columns: job.Columns) -> float:
     """Seconds an image, of training with the whole machine on a few images."""
-    pool = job.load_data(data, "train", size)[: 2 * batch_size]
+    pool = job.load_data(data, "train", size, columns)[: 2 * batch_size]
     answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
     run = distill(student, TransferSet(pool, answers), "kd", epochs=5, batch_size=batch_size, device=device)
     # The quickest epoch: the first one warms up, and others may have been disturbed.

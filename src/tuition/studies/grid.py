@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from tuition import factories
 from tuition.errors import UserError
 from tuition.studies.job import ASKED, TRAINED, DistillSettings
 from tuition.studies.records import Record
@@ -29,7 +28,6 @@ from tuition.training.settings import Settings
 
 # What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
 MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
-NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
 COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
 
 
@@ -85,9 +83,7 @@ def names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".yaml" and not file.stem.startswith("_"))
 
 
-def read(
-    name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None, *, trust_code: bool = False
-) -> Study:
+def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Study:
     """A study by the name of one of the paper's or by its YAML file.
 
     A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
@@ -95,10 +91,9 @@ def read(
 
     Args:
         changes: settings, which then stand in the place of an axis or of candidates of that name; a list makes an axis.
-        trust_code: whether the file may name code, as package.module:factory. `changes` may: they are the user's own.
 
     Raises:
-        UserError: an unknown study or variant, settings that cannot be, or code that is not trusted.
+        UserError: no such study or variant, or settings that cannot be.
     """
     values = _read(name)
     known = values.pop("variants", {})
@@ -106,7 +101,6 @@ def read(
         if variant not in known:
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
         values = merge(values, known[variant])
-    refuse_code(values, f"the study {name}", trust_code)
     study = Study.of(values)
     settings, axes, candidates = dict(study.settings), dict(study.axes), dict(study.choose.candidates)
     for key, value in (changes or {}).items():
@@ -118,22 +112,6 @@ def read(
             settings[key] = value
     choose = study.choose.model_copy(update={"candidates": candidates})
     return study.model_copy(update={"settings": settings, "axes": axes, "choose": choose})
-
-
-def refuse_code(values: Any, where: str, trust_code: bool) -> None:
-    """Refuse settings of a file, however deep, that name code, or that would trust it, unless it is trusted.
-
-    Raises:
-        UserError: the first of these.
-    """
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if key == "trust_code":
-                raise UserError(f"{where} sets trust_code; say --trust-code on the command line, if you trust it.")
-            for each in value if isinstance(value, list) else [value]:
-                if key in NAMES_CODE:
-                    factories.refuse_untrusted(each, where, trust_code)
-                refuse_code(each, where, trust_code)
 
 
 def variants_of(name: str) -> list[str]:
@@ -198,7 +176,7 @@ Find = Callable[[Trial], Record | None]
 
 def resolved(settings: DistillSettings) -> dict[str, Any]:
     """All settings that matter to a run, the method's defaults among them, and no path of this machine."""
-    values = settings.model_dump(include=MATTERS)
+    values = settings.model_dump(include=MATTERS) | settings.columns.named
     values["data"] = Path(settings.data).name
     values["features"] = settings.features and Path(settings.features).name
     values["options"] = usual_options(settings.method) | settings.options

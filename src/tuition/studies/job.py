@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from tuition import data, factories, teachers
-from tuition.data import Bill, Pool, TransferSet, texts
-from tuition.data.images import SUFFIXES, read_images
+from tuition import data, teachers
+from tuition.data import Bill, Pool, TransferSet, folders, texts
+from tuition.data.images import read_images
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
 from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute
@@ -32,6 +34,19 @@ from tuition.training.methods import checked, teacher_layers
 from tuition.training.settings import usual
 
 
+class Columns(NamedTuple):
+    """Where a table has what; "auto" finds the usual names, and labels of None are not looked at."""
+
+    text: str = "auto"
+    label: str | None = "auto"
+    image: str = "auto"
+
+    @property
+    def named(self) -> dict[str, str | None]:
+        """Those that were named, as settings."""
+        return {f"{what}_column": column for what, column in self._asdict().items() if column != "auto"}
+
+
 class DataSettings(TrainSettings):
     """What every command needs to know."""
 
@@ -44,7 +59,13 @@ class DataSettings(TrainSettings):
     size: int | None = Field(None, ge=8, description="squash each picture to so many pixels a side")
     test: str | None = Field("test", description="the data's split to evaluate on; null evaluates nothing")
     seed: int = Field(0, ge=0, lt=2**32, description="of the draw of inputs, the initial weights and the training")
-    trust_code: bool = Field(False, description="run the code that a run's folder or a file of settings names")
+    text_column: str = Field("auto", description="the column of texts, or several that are joined, as in title,body")
+    label_column: str | None = Field("auto", description="the column of labels; null looks at none")
+    image_column: str = Field("auto", description="the column of images")
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.text_column, self.label_column, self.image_column)
 
 
 class TeachSettings(DataSettings):
@@ -121,8 +142,21 @@ TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
 
 
 @lru_cache(maxsize=4)
-def load_data(name: str, split: str, size: int | None = None) -> Pool:
-    return data.load(name, split=split, size=size)
+def load_data(name: str, split: str, size: int | None = None, columns: Columns = Columns()) -> Pool:  # noqa: B008
+    return data.load(
+        name,
+        split=split,
+        size=size,
+        text_column=columns.text,
+        label_column=columns.label,
+        image_column=columns.image,
+    )
+
+
+def train_columns(settings: AskSettings) -> Columns:
+    """The columns of what is asked about: labels only if somebody wants them."""
+    wanted = settings.labels or settings.select == "stratified"
+    return settings.columns if wanted else settings.columns._replace(label=None)
 
 
 def test_data(settings: DataSettings) -> Pool | None:
@@ -134,7 +168,7 @@ def test_data(settings: DataSettings) -> Pool | None:
     if settings.test is None:
         return None
     try:
-        pool = load_data(settings.data, settings.test, settings.size)
+        pool = load_data(settings.data, settings.test, settings.size, settings.columns)
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')} (or --set test=null, to evaluate nothing).") from error
     if pool.labels is None:
@@ -158,9 +192,7 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
     if settings.select == "random":
         return order[: settings.calls], validation
     rest = order[: len(pool) - held_out]
-    features = None
-    if settings.features is not None:
-        features = load(settings.features, trust_code=settings.trust_code).features(pool[rest])
+    features = None if settings.features is None else load(settings.features).features(pool[rest])
     chosen = data.select(pool[rest], settings.calls, method=settings.select, features=features, seed=settings.seed)
     return rest[chosen], validation
 
@@ -174,36 +206,31 @@ KINDS: dict[str, Callable[[str], Teacher]] = {
 }
 
 
-def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
+def find_teacher(name: str) -> Teacher:
     """A teacher by the folder that `tuition teach` made, by a kind of `KINDS` and its name, or by `module:factory`.
 
-    The factory's name is the user's own word, and its code is run; code that a folder names needs `trust_code`.
-
     Raises:
-        UserError: nothing of that name, a missing extra, a factory that fails or returns something else, or code that
-            is not trusted.
+        UserError: nothing of that name, a missing extra, or the factory returned no teacher.
     """
     module_name, _, attribute = name.partition(":")
     if ":" in name and not Path(name).exists():
         if module_name in KINDS:
             return _of_kind(module_name, attribute, Path.cwd())
-        return _from_factory(name)
-    return _taught(str(Path(name).resolve()), trust_code)
-
-
-def _from_factory(name: str) -> Teacher:
-    if not factories.is_factory(name):
-        known = ", ".join(f"{kind}:..." for kind in KINDS)
-        raise UserError(f"{name!r} is not a teacher; name a folder, {known} or package.module:factory.")
-    factory = factories.find(name)
-    if isinstance(factory, nn.Module):  # a model of the module itself
-        return teachers.from_torch(factory)
-    made = factories.call(name, factory)
-    if isinstance(made, nn.Module):
-        return teachers.from_torch(made)
-    if isinstance(made, type) or not callable(made) or not all(hasattr(made, it) for it in ("name", "fingerprint")):
-        raise UserError(f"{name} returned {factories.kind(made)}, not a teacher; return teachers.from_callable(...).")
-    return made
+        try:
+            factory = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"the teacher {name} cannot be imported ({error}); is it on PYTHONPATH?") from None
+        if not callable(factory):
+            raise UserError(f"the teacher {name} is no function; name one that returns a teacher.")
+        made = factory()
+        if isinstance(made, nn.Module):
+            return teachers.from_torch(made)
+        if not hasattr(made, "fingerprint"):
+            raise UserError(
+                f"{name} returned {type(made).__name__}, not a teacher; return teachers.from_callable(...)."
+            )
+        return made
+    return _taught(str(Path(name).resolve()))
 
 
 @lru_cache(maxsize=4)
@@ -213,8 +240,8 @@ def _of_kind(kind: str, name: str, here: Path) -> Teacher:
 
 
 @lru_cache(maxsize=4)
-def _taught(folder: str, trust_code: bool) -> Teacher:
-    taught = load(folder, trust_code=trust_code)
+def _taught(folder: str) -> Teacher:
+    taught = load(folder)
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
     return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std)
@@ -222,7 +249,7 @@ def _taught(folder: str, trust_code: bool) -> Teacher:
 
 def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
     """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
-    pool = load_data(settings.data, "train", settings.size)
+    pool = load_data(settings.data, "train", settings.size, settings.columns)
     if settings.examples is not None:
         pool = pool.sample(settings.examples, seed=settings.seed, stratified=True)
     validation, train = pool.split(max(10, len(pool) // 10), seed=settings.seed, stratified=True)
@@ -233,7 +260,7 @@ def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None 
         test=test_data(settings),
         seed=settings.seed,
         out=out,
-        described=settings.model_dump(include={"data", "size", "test", "examples"}),
+        described=settings.model_dump(include={"data", "size", "test", "examples"}) | settings.columns.named,
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
@@ -250,7 +277,7 @@ class Question:
 
 def question(settings: AskSettings) -> Question:
     """The inputs that these settings ask about."""
-    pool = load_data(settings.data, "train", settings.size)
+    pool = load_data(settings.data, "train", settings.size, train_columns(settings))
     rows, held_out = draw(pool, settings)
     labelled = settings.labels and pool.labels is not None
     if not labelled:
@@ -383,7 +410,9 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
 
 def _described(settings: DistillSettings, teacher: str, fingerprint: str) -> dict[str, Any]:
     """What a run is to record beside the settings of its training."""
-    return settings.model_dump(include=ASKED) | {"teacher": teacher, "fingerprint": fingerprint}
+    return (
+        settings.model_dump(include=ASKED) | settings.columns.named | {"teacher": teacher, "fingerprint": fingerprint}
+    )
 
 
 def the_teacher(settings: AskSettings) -> Teacher:
@@ -391,7 +420,7 @@ def the_teacher(settings: AskSettings) -> Teacher:
     if settings.teacher is None:
         described = type(settings).model_fields["teacher"].description
         raise UserError(f"name a teacher: {described}.")
-    teacher = find_teacher(settings.teacher, trust_code=settings.trust_code)
+    teacher = find_teacher(settings.teacher)
     if isinstance(teacher, TorchTeacher):
         teacher.model.to(pick_device(settings.device))
     return teacher
@@ -527,6 +556,9 @@ def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -
         epochs=STAND_IN_EPOCHS,
         learning_rate=0.1,
         device=settings.device,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        image_column=settings.image_column,
     )
     train_teacher(quick, folder, progress)
     return settings.model_copy(update={"teacher": str(folder)})
@@ -535,17 +567,25 @@ def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -
 # -- inputs to predict -------------------------------------------------------------------------------------------------
 
 
-def inputs_of(name: str, split: str, size: int | None, student: Student) -> tuple[list[str], Pool]:
+def inputs_of(
+    name: str,
+    split: str,
+    size: int | None,
+    student: Student,
+    columns: Columns = Columns(),  # noqa: B008
+) -> tuple[list[str], Pool]:
     """Names and inputs of an image file, of all images in a folder, or of a split of a data set.
 
     Grey images are made RGB for a student of RGB images. With a `size`, pictures are squashed to size x size.
     """
     path = Path(name)
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-    if (path.is_file() and path.suffix not in texts.SUFFIXES) or (path.is_dir() and found):
-        names, pool = [str(p) for p in found], read_images(found, size=size)
+    found = folders.pictures(path) if path.is_dir() else [path]
+    if (path.exists() and not path.is_dir() and not texts.is_text(path)) or (path.is_dir() and found):
+        # What a file system holds need not be UTF-8, what is written about it is.
+        names = [os.fsencode(p).decode(errors="backslashreplace") for p in found]
+        pool = read_images(found, size=size)
     else:
-        pool = data.load(name, split="train" if path.is_file() else split, size=size)
+        pool = load_data(name, "train" if path.is_file() else split, size, columns._replace(label=None))
         names = pool.inputs if isinstance(pool.inputs, list) else [f"{pool.name} {i}" for i in range(len(pool))]
     inputs = pool.inputs
     if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] == 1 and student.input_shape[0] == 3:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tuition import factories, models
+from tuition import models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
 from tuition.store import ResponseStore, address
@@ -96,7 +96,7 @@ def run(
         for name, folder in folders.items():
             if not is_ready(folder):
                 _teach(study, name, Path(folder), watch)
-        identify = identities(folders, trust_code=bool(study.settings.get("trust_code", False)))
+        identify = identities(folders)
         now = plan(study, book.find, identify)
         wanted = [at_hand(trial.settings, folders) for trial in (*now.ready, *now.later)]
         check(wanted)
@@ -114,7 +114,7 @@ def run(
             now = plan(study, book.find, identify)
         book.write(now.ends)
     except DeadlineError:
-        now = plan(study, book.find, identities(folders, trust_code=bool(study.settings.get("trust_code", False))))
+        now = plan(study, book.find, identities(folders))
     found = {trial.key: record for trial in now.ends.values() if (record := book.find(trial)) is not None}
     failed = [record for record in found.values() if record.status == "failed"]
     return Summary(len(found) - len(failed), failed, len(now.ready) + len(now.later))
@@ -194,13 +194,12 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
     Raises:
         UserError: a folder given that no pair has a use for.
     """
-    trust_code = bool(study.settings.get("trust_code", False))
-    folders = {_architecture(folder, trust_code): str(folder.resolve()) for folder in teachers}
+    folders = {_architecture(folder): str(folder.resolve()) for folder in teachers}
     pairs = []
     for pair in study.pairs:
         name = pair.teacher
         if (Path(name) / files.RUN).exists():
-            name = _architecture(Path(pair.teacher), trust_code)
+            name = _architecture(Path(pair.teacher))
             folders.setdefault(name, str(Path(pair.teacher).resolve()))
         pairs.append(Pair(teacher=name, student=pair.student))
     named = list(dict.fromkeys(pair.teacher for pair in pairs))
@@ -217,11 +216,9 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
     return study.model_copy(update={"pairs": pairs, "settings": settings}), folders
 
 
-def _architecture(folder: Path, trust_code: bool) -> str:
+def _architecture(folder: Path) -> str:
     made = files.read_run(folder)["settings"]["student"]
-    name = made["name"] if isinstance(made, dict) else made
-    factories.refuse_untrusted(name, str(folder), trust_code)
-    return name
+    return made["name"] if isinstance(made, dict) else made
 
 
 def is_ready(teacher: str) -> bool:
@@ -230,25 +227,36 @@ def is_ready(teacher: str) -> bool:
     return ":" in folder.name or ((folder / files.RUN).exists() and files.read_run(folder)["status"] == "done")
 
 
+TAUGHT = {
+    "data",
+    "size",
+    "test",
+    "device",
+    "text_column",
+    "label_column",
+    "image_column",
+}  # settings of its teachers too
+
+
 def _teach(study: Study, name: str, folder: Path, watch: Progress) -> None:
-    shared = {k: v for k, v in study.settings.items() if k in ("data", "size", "test", "device")}
+    shared = {k: v for k, v in study.settings.items() if k in TAUGHT}
     settings = job.TeachSettings.of({"model": name, **shared, **study.teaching})
     job.train_teacher(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
 
 
-def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Identify:
+def identities(folders: Mapping[str, str]) -> Identify:
     """What tells runs apart beside their settings: the teacher's fingerprint, and the data's content."""
 
     @cache
     def fingerprint(teacher: str) -> str:
-        if not is_ready(folders[teacher]):
-            return "to be trained"
-        return job.find_teacher(folders[teacher], trust_code=trust_code).fingerprint
+        return job.find_teacher(folders[teacher]).fingerprint if is_ready(folders[teacher]) else "to be trained"
 
     def identify(settings: DistillSettings) -> dict[str, str]:
         found = {
             "teacher": fingerprint(settings.teacher or ""),
-            "data": _content(settings.data, settings.test, settings.size),
+            "data": _content(
+                settings.data, settings.test, settings.size, job.train_columns(settings), settings.columns
+            ),
         }
         if settings.features is not None:
             found["features"] = hashlib.sha256((Path(settings.features) / files.RUN).read_bytes()).hexdigest()
@@ -258,10 +266,10 @@ def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Ident
 
 
 @cache
-def _content(data: str, test: str | None, size: int | None) -> str:
+def _content(data: str, test: str | None, size: int | None, train_columns: job.Columns, columns: job.Columns) -> str:
     total = hashlib.sha256()
-    for split in ("train", test):
-        pool = None if split is None else job.load_data(data, split, size)
+    for split, which in (("train", train_columns), (test, columns)):
+        pool = None if split is None else job.load_data(data, split, size, which)
         if pool is not None:
             total.update(b"".join(pool.digests))
             total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
@@ -300,7 +308,9 @@ def _look(places: Sequence[DistillSettings], out: Path) -> dict[str, str]:
     for settings in places:
         ResponseStore(settings.store)
         found[f"teacher {settings.teacher}"] = job.the_teacher(settings).fingerprint
-        found[f"content of {settings.data}"] = _content(settings.data, settings.test, settings.size)
+        found[f"content of {settings.data}"] = _content(
+            settings.data, settings.test, settings.size, job.train_columns(settings), settings.columns
+        )
     return found
 
 
@@ -329,7 +339,7 @@ def calls(wanted: Iterable[DistillSettings]) -> dict[str, tuple[int, int]]:
         seen[name].update(inputs.digests)
         new, paid = len(set(fresh.digests)), 0
         if is_ready(name) and address.exists(settings.store):
-            known = ResponseStore(settings.store).plan(job.find_teacher(name, trust_code=settings.trust_code), fresh)
+            known = ResponseStore(settings.store).plan(job.find_teacher(name), fresh)
             new, paid = known.new, known.paid
         found[name] = found.get(name, (0, 0))[0] + new + settings.paid_mixes, paid
         if settings.budget is not None and sum(found[name]) > settings.budget:
