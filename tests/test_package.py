@@ -26,7 +26,11 @@ ROOMS = {
     "store": ANYWHERE | {"data", "teachers"},
     "training": ANYWHERE | {"data", "losses", "models"},
     "studies": ANYWHERE | {"data", "losses", "models", "teachers", "store", "training"},
-    "cli": ANYWHERE | {"data", "losses", "models", "teachers", "store", "training", "studies"},
+    "output": ANYWHERE,
+    "unexpected": ANYWHERE,
+    "cli": ANYWHERE
+    | {"output", "unexpected"}
+    | {"data", "losses", "models", "teachers", "store", "training", "studies"},
 }
 PUBLIC = "from tuition import losses, data, models, teachers, ResponseStore, distill, load"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
-from tuition import stopping
-from tuition.errors import UserError, without_passwords
+from tuition import escape, output, stopping, unexpected
+from tuition.errors import UserError
+from tuition.output import new_table, say, show, show_table
 
 if TYPE_CHECKING:
     from tuition.data import Accounts, Bill, Pool, TransferSet
@@ -77,7 +77,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from tuition import __version__
 
-        typer.echo(f"tuition {__version__}")
+        show(f"tuition {__version__}")
         raise typer.Exit
 
 
@@ -85,6 +85,7 @@ def _version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    traced: Annotated[bool, Option("--traceback", help="Show the traceback of an error that is not expected.")] = False,
 ) -> None:
     if _processes() > 1 and context.invoked_subcommand not in ("teach", "distill"):
         raise UserError(f"tuition {context.invoked_subcommand} runs in one process; start it without torchrun.")
@@ -98,18 +99,18 @@ def demo(
     """Distil a small net for handwritten digits in two minutes: five methods at 20 to 320 teacher calls."""
     from tuition.studies import demo as study
 
-    with _progress("students") as advance:
+    with output.progress("students") as advance:
         summary = study.run(out, workers=workers, progress=advance)
     methods = list(dict.fromkeys(row["method"] for row in summary["results"]))
     budgets = sorted({row["calls"] for row in summary["results"]})
     cells = {(row["method"], row["calls"]): row for row in summary["results"]}
-    table = _table(
+    table = new_table(
         f"Test accuracy (%) by teacher calls, mean ± std of {study.SEEDS} seeds", "method", *map(str, budgets)
     )
     for method in methods:
         row = [cells[method, calls] for calls in budgets]
         table.add_row(method, *(f"{c['mean']:.1f} ±{c['std']:.1f}" for c in row))
-    _print(table)
+    show_table(table)
     _print_accounts(summary["accounts"])
     say(f"The teacher's own accuracy is {summary['teacher_accuracy']:.1f} %. It took {summary['seconds']:.0f} s.")
     say(f"Figure: {out / 'accuracy.png'}. Results: {out / 'summary.json'}.")
@@ -135,7 +136,7 @@ def teach(
     given = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     settings = _settings(job.TeachSettings, config, given, sets)
-    with _training() as progress:
+    with output.training() as progress:
         run = job.train_teacher(settings, out, progress)
     _report(run, f"Teacher {settings.model} of {settings.data}")
 
@@ -173,13 +174,13 @@ def ask(
         return
     known = job.the_teacher(settings)
     if executor == Executor.ray:
-        with _progress("calls") as advance:
+        with output.progress("calls") as advance:
             whole = labelling.ask(settings, known, workers=workers, progress=advance)
         accounts = whole.accounts
         say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {known.name} are in the store.")
         _print_accounts(accounts, whole.bill, priced=settings.price is not None)
         return
-    with _progress("calls") as advance:
+    with output.progress("calls") as advance:
         transfer, validation = job.ask(settings, known, advance)
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
     _say_further(validation)
@@ -221,13 +222,13 @@ def distill(
     if settings.teacher is None:
         name, folder = job.STAND_IN, job.stand_in_folder(settings)
         say(f"No teacher is named, so a quick stand-in serves: {name}, {job.STAND_IN_EPOCHS} epochs, kept in {folder}.")
-        with _training() as progress:
+        with output.training() as progress:
             settings = job.with_stand_in(settings, progress)
     out = job.usual_folder(settings) if out is None else out
 
     def asked() -> tuple[TransferSet, Pool | TransferSet]:
         known = job.preflight(settings, out)
-        with _progress("calls") as advance:
+        with output.progress("calls") as advance:
             transfer, validation = job.ask(settings, known, advance)
         _say_further(validation)
         megabytes = job.maps_megabytes(settings, known, transfer)
@@ -236,7 +237,7 @@ def distill(
         return job.complete(settings, known, transfer), validation
 
     transfer, validation = parallel.first(asked)
-    with _training() as progress:
+    with output.training() as progress:
         run = job.train_student(settings, transfer, validation, out, progress)
     _report(
         run, f"Student {settings.student} of {settings.data} by {settings.method}", priced=settings.price is not None
@@ -286,7 +287,7 @@ def study(
         _print_forecast(forecast.forecast(chosen, out, **shared))
         return
     minutes = math.inf if max_minutes is None else max_minutes
-    with _phases() as progress:
+    with output.phases() as progress:
         found = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
     studies.note_command(out, sys.argv[1:])
     for record in found.failed:
@@ -333,7 +334,7 @@ def predict(
         for name, index, p in zip(names, classes.tolist(), confidence.tolist(), strict=True)
     ]
     if out is None:
-        typer.echo(files.csv_text(rows), nl=False)
+        output.data(files.csv_text(rows))
     else:
         files.write_rows(out, rows)
 
@@ -360,19 +361,19 @@ def evaluate(
         raise UserError(f"evaluation needs labels; {data} has none.")
     logits = student.logits(pool)
     found = evaluation.evaluate(logits, pool.labels)
-    table = _table(f"{run} on {data}, {split}", "", "")
+    table = new_table(f"{run} on {data}, {split}", "", "")
     table.add_row("accuracy", f"{found.accuracy:.2f} %")
     table.add_row("top-5", f"{found.top5:.2f} %")
     table.add_row("calibration error", f"{found.calibration_error:.2f} %")
     table.add_row("inputs", f"{found.count:,}")
-    _print(table)
+    show_table(table)
     names = list(student.class_names or map(str, range(logits.shape[1])))
     counts = evaluation.confusion(logits.argmax(dim=1), pool.labels, logits.shape[1])
     if per_class:
-        table = _table("By class", "class", "inputs", "recall (%)", "precision (%)")
+        table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
         for row in evaluation.per_class(counts):
             table.add_row(names[row.index], f"{row.count:,}", _number(row.recall), _number(row.precision))
-        _print(table)
+        show_table(table)
     if confusion is not None:
         rows = [
             {"label": name, **dict(zip(names, row, strict=True))}
@@ -404,10 +405,10 @@ def models(
     from tuition import models as zoo
 
     if name is None:
-        table = _table("Models", "name", "what it is", text=2)
+        table = new_table("Models", "name", "what it is", text=2)
         for pattern, what in zoo.available().items():
             table.add_row(pattern, what)
-        _print(table)
+        show_table(table)
         return
     model = zoo.create(name, num_classes=classes, in_channels=channels)
     shape: tuple[int, ...] = (channels,) if name.startswith("mlp_") else (channels, size, size)
@@ -415,10 +416,10 @@ def models(
     if hashing is not None:
         shape = (hashing.length,)
     title = f"{name}: {zoo.num_parameters(model):,} parameters"
-    table = _table(title, "path", "module", "output", "parameters", text=3)
+    table = new_table(title, "path", "module", "output", "parameters", text=3)
     for layer in zoo.describe(model, shape):
         table.add_row(layer.path, layer.type, "x".join(map(str, layer.shape or ())), f"{layer.parameters:,}")
-    _print(table)
+    show_table(table)
 
 
 @app.command()
@@ -430,20 +431,20 @@ def methods(
     from tuition.training import methods as known
 
     if markdown:
-        typer.echo(known.markdown())
+        output.data(known.markdown() + "\n")
     elif name is None:
-        table = _table("Methods", "name", "what it is", text=2)
+        table = new_table("Methods", "name", "what it is", text=2)
         for method, function in known.METHODS.items():
             fixed = ", ".join(f"{setting}={value}" for setting, value in getattr(function, "keywords", {}).items())
             table.add_row(method, known.summary(method) + (f" Here {fixed}." if fixed else ""))
-        _print(table)
+        show_table(table)
         say("`tuition methods NAME` lists a method's settings.")
     else:
-        _print(f"{name}: {known.summary(name)}")
-        table = _table("Settings", "name", "default")
+        show_table(f"{name}: {known.summary(name)}")
+        table = new_table("Settings", "name", "default")
         for setting, default in known.settings_of(name).items():
             table.add_row(setting, "none" if default is None else str(default))
-        _print(table)
+        show_table(table)
 
 
 @app.command()
@@ -461,7 +462,7 @@ def data(
 
     chosen = {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     pool = sources.load(name, split=split, size=size, **{k: v for k, v in chosen.items() if v is not None})
-    table = _table(pool.name, "", "")
+    table = new_table(pool.name, "", "")
     table.add_row("inputs", f"{len(pool):,}")
     table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")
     if isinstance(pool.inputs, list):
@@ -470,7 +471,7 @@ def data(
     else:
         table.add_row("shape", " x ".join(map(str, pool.inputs.shape[1:])))
     table.add_row("classes", "no labels" if pool.labels is None else f"{pool.num_classes:,}")
-    _print(table)
+    show_table(table)
     if sheet is not None:
         sources.contact_sheet(pool, sheet)
         say(f"Contact sheet: {sheet}.")
@@ -502,7 +503,7 @@ def usage(store: Where) -> None:
     found = usage(_store(store))
     tokens = ("tokens in", "tokens out") if any(held.bill.metered for held in found) else ()
     columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", *tokens, "cost", "MB")
-    table = _table(without_passwords(f"Answers in {store}"), *columns)
+    table = new_table(f"Answers in {store}", *columns)
     for held in found:
         counts = (held.responses, *held.accounts.as_dict().values(), held.imported)
         used = (held.bill.input_tokens, held.bill.output_tokens) if tokens else ()
@@ -512,7 +513,7 @@ def usage(store: Where) -> None:
             money(held.bill.cost),
             f"{held.bytes / 1e6:,.1f}",
         )
-    _print(table)
+    show_table(table)
 
 
 @stores.command()
@@ -608,36 +609,13 @@ def prune(
 # -- printing ----------------------------------------------------------------------------------------------------------
 
 
-def say(text: str) -> None:
-    """One line to standard error, where progress goes too: standard output is for data."""
-    typer.echo(without_passwords(text), err=True)
-
-
-def _table(title: str, *columns: str, text: int = 1) -> Any:
-    """A table whose first `text` columns are text, the others numbers; without column names, two columns of facts."""
-    from rich import box
-    from rich.table import Table
-
-    style: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": box.SIMPLE_HEAD, "show_edge": False}
-    table = Table(title=title, show_header=any(columns), pad_edge=False, **style)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < text else "right", overflow="fold")
-    return table
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(markup=False, highlight=False).print(table, end="\n\n")
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
 def _report(run: Run, title: str, *, priced: bool = False) -> None:
     """The closing table of a run."""
-    table = _table(title, "", "")
+    table = new_table(title, "", "")
     for name, value in (
         ("test accuracy, best validation", run.accuracy),
         ("test accuracy, last epoch", run.accuracy_last),
@@ -655,7 +633,7 @@ def _report(run: Run, title: str, *, priced: bool = False) -> None:
             table.add_row(f"teacher calls {name}", f"{count:,}")
         for what, amount in _billed(run.bill, priced):
             table.add_row(what, amount)
-    _print(table)
+    show_table(table)
     say(f"Files are in {run.directory}.")
 
 
@@ -684,22 +662,22 @@ def _say_further(validation: Pool | TransferSet) -> None:
 
 
 def _print_plan(plan: Any) -> None:
-    table = _table("Before asking", "", "")
+    table = new_table("Before asking", "", "")
     for name, value in plan.rows():
         table.add_row(name, value)
-    _print(table)
+    show_table(table)
 
 
 def _print_forecast(ahead: Any) -> None:
     hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
-    table = _table("Before the study", "", "")
+    table = new_table("Before the study", "", "")
     table.add_row("runs to make", f"{ahead.runs:,}")
     table.add_row("runs finished already", f"{ahead.known:,}")
     table.add_row("teachers to train first", ", ".join(ahead.teachers) or "none")
     table.add_row("new teacher calls", f"{ahead.new:,}")
     table.add_row("teacher calls paid so far", f"{ahead.paid:,}")
     table.add_row("time to train students, about", f"{hours:,} h {minutes} min")
-    _print(table)
+    show_table(table)
 
 
 def _print_report(folders: list[Path], out: Path) -> None:
@@ -709,61 +687,14 @@ def _print_report(folders: list[Path], out: Path) -> None:
 
     page = reports.build(folders, out)
     for section in records.sections(records.read(*folders)):
-        typer.echo(f"{section.title}: test accuracy (%) by teacher calls\n{section.conditions}")
-        table = _table("", "method", *map(str, section.calls))
+        show(escape.line(f"{section.title}: test accuracy (%) by teacher calls"))
+        show(escape.line(section.conditions))
+        table = new_table("", "method", *map(str, section.calls))
         for method, curve in section.curves.items():
             cells = (statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls)
             table.add_row(method, *(f"{c.mean:.1f} ±{c.std:.1f}" if c.n else "-" for c in cells))
-        _print(table)
+        show_table(table)
     say(f"Report: {page}. Figures, tables and runs.csv are beside it.")
-
-
-@contextlib.contextmanager
-def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and remaining time; called with (done, total)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    console = Console(stderr=True)
-    disable = not console.is_terminal
-    with (
-        stopping.keeping(),
-        Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=disable) as bar,
-    ):
-        task = bar.add_task(unit, total=None, rate="")
-
-        def advance(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate="" if speed is None else f"{speed:,.1f}/s")
-
-        yield advance
-
-
-@contextlib.contextmanager
-def _phases() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar after another; called with (what is counted, done, total)."""
-    with stopping.keeping(), contextlib.ExitStack() as stack:
-        bars: dict[str, Callable[[int, int], None]] = {}
-
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                stack.close()  # the bar before
-                bars[what] = stack.enter_context(_progress(what))
-            bars[what](done, total)
-
-        yield advance
-
-
-@contextlib.contextmanager
-def _training() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    with _progress("epochs") as show:
-
-        def advance(done: int, total: int, figures: Mapping[str, float]) -> None:
-            stopping.check()
-            show(done, total)
-
-        yield advance
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -808,6 +739,8 @@ def _pairs(sets: list[str] | None) -> dict[str, Any]:
 
 RESUMED = ("ask", "distill", "study", "teach")  # commands that find what they did before
 
+FILED = (*RESUMED, "demo", "report")  # commands whose results are files
+
 # All that can be wrong with a command line; newer typers carry a click of their own.
 UsageError: Any = typer.BadParameter.__base__
 
@@ -815,13 +748,33 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
     sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
-    with stopping.handled():
-        if _processes() > 1:
-            from tuition.training import parallel
+    output.prepare()
+    words = [word for word in sys.argv[1:] if word != unexpected.OPTION]
+    traced = len(words) < len(sys.argv) - 1
 
-            code, message = parallel.launched(_outcome)
-        else:
-            code, message = _outcome()
+    def outcome() -> tuple[int, str]:
+        return _outcome(words)
+
+    def last_resort(error: Exception) -> tuple[int, str]:
+        if traced:
+            output.ERR.write(unexpected.shown(error))
+        return unexpected.EXIT_CODE, unexpected.sentence(error, words)
+
+    with stopping.handled():
+        try:
+            if _processes() > 1:
+                from tuition.training import parallel
+
+                code, message = parallel.launched(outcome, last_resort)
+            else:
+                code, message = outcome()
+        except Exception as error:
+            code, message = last_resort(error)
+        if stopping.received() is not None and code != 0:  # whatever a library made of the signal
+            code, message = 128 + (stopping.received() or 0), _stopped(words)
+        if code == 0 and output.OUT.lost:
+            code = 0 if words[0] in FILED else 2
+            message = f"Error: standard output cannot be written to: {output.OUT.lost}; free space or name a file."
         if message:
             say(message)
         return code
@@ -832,10 +785,10 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
 
 
-def _outcome() -> tuple[int, str]:
-    """The exit code, and what is wrong."""
+def _outcome(words: list[str]) -> tuple[int, str]:
+    """The exit code of a command, and what is wrong."""
     try:
-        code = app(standalone_mode=False)
+        code = app(args=words, prog_name="tuition", standalone_mode=False)
         if code == 130:  # newer typers turn Ctrl-C into this
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0, ""
@@ -844,7 +797,15 @@ def _outcome() -> tuple[int, str]:
     except UserError as error:
         return 2, f"Error: {error}"
     except (KeyboardInterrupt, typer.Abort):
-        return 128 + (stopping.received() or signal.SIGINT), _stopped(sys.argv[1:])
+        return 128 + (stopping.received() or signal.SIGINT), _stopped(words)
+    except BrokenPipeError:  # nobody reads what typer itself prints, such as the help
+        return 0, ""
+    except MemoryError:
+        return 2, "Error: there is not enough memory for this; take fewer or smaller inputs, or a smaller model."
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        return 2, f"Error: {error.filename}: {error.strerror.lower()}; correct this, or name another place."
 
 
 def _stopped(words: Sequence[str]) -> str:
@@ -855,7 +816,8 @@ def _stopped(words: Sequence[str]) -> str:
 def _sentence(error: Any) -> str:
     """What is wrong with a command line; the help, where nothing was given."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        return error.format_message()
+        output.ERR.write(error.format_message() + "\n")
+        return ""
     return f"Error: {error.format_message().rstrip('.?')}; see `{error.ctx.command_path} --help`."
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -160,13 +159,17 @@ def check_same(**held: Any) -> None:
 # -- the command line in processes that torchrun has started -----------------------------------------------------------
 
 
-def launched(command: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    """The exit code of `command` and what is to be said of it, as one of the processes that torchrun has started.
+def launched(
+    command: Callable[[], tuple[int, str]], unexpected: Callable[[Exception], tuple[int, str]]
+) -> tuple[int, str]:
+    """The exit code of `command` and the message about it, as one of the processes that torchrun has started.
+
+    What `command` raises is turned into these by `unexpected`.
 
     What all but the first print is dropped. When some fail, or all are stopped, the first of them alone has its say.
     """
     store, here, processes = next(dist.rendezvous("env://"))
-    code, message = _joined(command, store, here, processes)
+    code, message = _joined(command, unexpected, store, here, processes)
     if code == 0:
         return code, message
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -176,7 +179,13 @@ def launched(command: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     return code, ""
 
 
-def _joined(command: Callable[[], tuple[int, str]], store: dist.Store, here: int, processes: int) -> tuple[int, str]:
+def _joined(
+    command: Callable[[], tuple[int, str]],
+    unexpected: Callable[[Exception], tuple[int, str]],
+    store: dist.Store,
+    here: int,
+    processes: int,
+) -> tuple[int, str]:
     """The outcome of `command` in a process group, on the GPU of this process, where there are any."""
     gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", 0))
     if 0 < gpus <= local:
@@ -197,7 +206,7 @@ def _joined(command: Callable[[], tuple[int, str]], store: dist.Store, here: int
         except Exception as error:
             if isinstance(error, dist.DistError) or "gloo/" in str(error):
                 return 1, "Error: another process has ended; give the same command again to go on from here."
-            return 1, traceback.format_exc()
+            return unexpected(error)
     if code == 0:
         dist.destroy_process_group()
     return code, message
