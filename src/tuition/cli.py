@@ -183,6 +183,7 @@ def ask(
     with output.progress("calls") as advance:
         transfer, validation = job.ask(settings, known, advance)
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
+    _say_refused(transfer, validation, settings.store)
     _say_further(validation)
     _print_accounts(transfer.accounts, transfer.bill, priced=settings.price is not None)
 
@@ -230,6 +231,7 @@ def distill(
         known = job.preflight(settings, out)
         with output.progress("calls") as advance:
             transfer, validation = job.ask(settings, known, advance)
+        _say_refused(transfer, validation, settings.store)
         _say_further(validation)
         megabytes = job.maps_megabytes(settings, known, transfer)
         if megabytes:
@@ -652,6 +654,19 @@ def _billed(bill: Bill, priced: bool) -> list[tuple[str, str]]:
     if bill.input_tokens or bill.output_tokens or bill.metered:
         found += [("tokens in", f"{bill.input_tokens:,}"), ("tokens out", f"{bill.output_tokens:,}")]
     return found
+
+
+def _say_refused(transfer: TransferSet, validation: Pool | TransferSet, store: str) -> None:
+    from tuition.data import TransferSet
+    from tuition.store import refusals
+    from tuition.store.address import parse
+
+    if transfer.refused:
+        further = len(validation) if isinstance(validation, TransferSet) else 0
+        place = parse(store)
+        path = Path(place.database or "") if place.get_backend_name() == "sqlite" else None
+        asked = len(transfer) + further + len(transfer.refused)
+        say(refusals.sentence(transfer.refused, asked, refusals.beside(path)))
 
 
 def _say_further(validation: Pool | TransferSet) -> None:

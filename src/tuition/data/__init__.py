@@ -5,6 +5,17 @@ from tuition.data.pool import Pool, from_tensors
 from tuition.data.select import select
 from tuition.data.sheet import contact_sheet
 from tuition.data.sources import load
-from tuition.data.transfer import Accounts, Bill, TransferSet
+from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet
 
-__all__ = ["Accounts", "Bill", "Crop", "Pool", "TransferSet", "contact_sheet", "from_tensors", "load", "select"]
+__all__ = [
+    "Accounts",
+    "Bill",
+    "Crop",
+    "Pool",
+    "Refusal",
+    "TransferSet",
+    "contact_sheet",
+    "from_tensors",
+    "load",
+    "select",
+]

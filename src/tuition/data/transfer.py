@@ -66,6 +66,42 @@ class Bill:
         return cls(**{**values, "cost": Decimal(values.get("cost", 0))})
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An input that the teacher refused for what it is; it is in no transfer set.
+
+    Attributes:
+        row: of the pool that was asked about.
+        digest: of the input's content, in hexadecimal digits.
+        start: the first characters of a text; nothing of other inputs.
+        reason: what the teacher said.
+    """
+
+    row: int
+    digest: str
+    start: str
+    reason: str
+
+    @classmethod
+    def of(cls, row: int, digest: bytes, text: str | None, reason: str) -> Refusal:
+        """With texts and reasons that are short enough to be shown."""
+        return cls(row, digest.hex(), _shortened(text or "", 60), _shortened(reason, 400))
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.start!r}" if self.start else f"row {self.row}, digest {self.digest}"
+
+
+def rows_answered(pool: Pool, refused: Sequence[Refusal]) -> list[int]:
+    """The rows of a pool that was asked about, but for those whose inputs were refused."""
+    left_out = {one.digest for one in refused}
+    return [row for row, digest in enumerate(pool.digests) if digest.hex() not in left_out]
+
+
+def _shortened(text: str, most: int) -> str:
+    words = " ".join(text[: 4 * most].split())
+    return words if len(words) <= most else words[: most - 3] + "..."
+
+
 @dataclass(frozen=True, eq=False)
 class TransferSet:
     """Inputs, the teacher's responses to them and, where known, their labels.
@@ -77,6 +113,7 @@ class TransferSet:
         fingerprint: what identified the teacher to the store.
         accounts: the calls of the ask that made this set.
         bill: what these calls cost.
+        refused: the inputs of that ask that the teacher refused; they are in none of the rows.
     """
 
     pool: Pool
@@ -85,6 +122,7 @@ class TransferSet:
     fingerprint: str = ""
     accounts: Accounts = Accounts()
     bill: Bill = Bill()
+    refused: tuple[Refusal, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pool)

@@ -4,36 +4,49 @@
 reads. It is called before each reservation, and at least every `POLL` seconds while answers are waited for. Once it is
 true, nothing more is reserved or sent; answers in flight are waited for, `GRACE` seconds at most, and recorded;
 then `Stopped` is raised. Requests without an answer by then count as paid and unknown.
+
+**Refused inputs**: a request that the teacher refuses for what its inputs are (`Refused`) is split in halves until the
+inputs at fault are known; all others are asked about. Where both halves are answered, the request was too large, and
+those that follow are as small as its halves. Each refused attempt counts its inputs as failed.
+
+**Timeouts**: an answer that did not arrive in time counts as paid and unknown. Its inputs are asked again, once, in
+halves, where the budget has room for that beside all that is still to be sent; so no input is paid more than twice, and
+a second timeout of any of them ends the ask. Requests that follow are of half the size.
+
+**What arrives is kept**: answers that arrive together are recorded in one transaction. Where that cannot be done, they
+go to a spill file (see `spill`), nothing more is sent, and what is in flight is waited for.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from tuition.data.pool import Inputs, Pool
-from tuition.data.transfer import Accounts
+from tuition.data.pool import Pool
+from tuition.data.transfer import Accounts, Refusal
 from tuition.errors import UserError
-from tuition.store import payload
+from tuition.store import spill
+from tuition.store.answers import Look
+from tuition.store.books import Landed
+from tuition.store.callers import Callers
 from tuition.store.database import Database
-from tuition.store.errors import BudgetError, Stopped, TeacherError
+from tuition.store.errors import Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
 from tuition.store.price import counted
-from tuition.teachers.protocol import BadAnswer, NotCharged, Teacher
+from tuition.store.todo import Piece, Todo
+from tuition.teachers.protocol import BadAnswer, NotCharged, Refused, Teacher
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`
 GRACE = 5.0  # seconds that an ask that is told to stop waits for answers in flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds after a refusal
+TOGETHER = 256  # answers recorded, and requests reserved, in one transaction at most
+REFUSALS = 8  # single inputs that are refused, while nothing is answered, before others are tried; twice that ends it
+KEEP_TRYING = 30.0  # seconds to look for a place for answers that can be neither recorded nor written to a file
 
 
 @contextmanager
@@ -43,8 +56,11 @@ def opened(database: Database, teacher: Teacher, **budgets: Any) -> Iterator[Led
         ledger = Ledger(database, connection, owner, teacher, **budgets)
         try:
             yield ledger
-        finally:
-            ledger.close()
+        except BaseException:
+            with suppress(UserError):  # the first trouble is what is told; the next ask settles what is left
+                ledger.close()
+            raise
+        ledger.close()
 
 
 def send_all(
@@ -52,7 +68,7 @@ def send_all(
     teacher: Teacher,
     pool: Pool,
     new: Sequence[bytes],
-    take: Callable[[Flight, Any], str | None],
+    look: Look,
     *,
     batch_size: int,
     concurrency: int,
@@ -60,149 +76,258 @@ def send_all(
     again: bool = False,
     progress: Callable[[int, int], None] | None = None,
     stopping: Callable[[], bool] | None = None,
-) -> None:
+) -> list[Refusal]:
     """Send all new inputs of the pool to the teacher, at most `concurrency` requests at a time.
 
     A request holds `batch_size` inputs, or the teacher's `max_batch` where that is less.
 
-    `take` records an answer and returns what is wrong with it, None if nothing is. The first trouble stops the sending;
+    `look` says what of an answer is to be stored, and what is wrong with it. The first trouble stops the sending;
     what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing, and
     `stopping` ends the ask as this module's first lines say.
+
+    Returns:
+        The inputs that the teacher refused, in the pool's order.
     """
-    batch_size = min(batch_size, getattr(teacher, "max_batch", batch_size))
-    rows = dict(zip(pool.digests, range(len(pool)), strict=True))
-    todo = deque((new[i : i + batch_size], 0) for i in range(0, len(new), batch_size))
-    busy: list[bytes] = []  # in flight at another asker's
-    flying: dict[int, int] = {}  # flight -> how often its inputs were refused before
-    arrived: SimpleQueue[tuple[Flight, Any]] = SimpleQueue()
-    unrecorded: deque[tuple[Flight, Any]] = deque()
-    settled, resume, give_up = 0, 0.0, math.inf
-    trouble: UserError | None = None
-    inline = concurrency == 1 and (stopping is None or getattr(teacher, "local", False))
+    size = min(batch_size, getattr(teacher, "max_batch", batch_size))
+    sending = Sending(ledger, teacher, pool, new, look, size, concurrency, retries, again, progress, stopping)
+    sending.run()
+    return sorted(sending.refused, key=lambda refusal: refusal.row)
 
-    def start(flight: Flight) -> None:
-        inputs = pool.asked([rows[digest] for digest in flight.digests])
-        if inline:
-            arrived.put((flight, _answer(teacher, inputs)))
-        else:  # a daemon, so that an interrupt does not wait for an answer that may never come
-            threading.Thread(target=lambda: arrived.put((flight, _answer(teacher, inputs))), daemon=True).start()
 
-    def stop() -> bool:
+class Sending:
+    """One ask under way; all of it but the teacher's calls in one thread."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        teacher: Teacher,
+        pool: Pool,
+        new: Sequence[bytes],
+        look: Look,
+        size: int,
+        concurrency: int,
+        retries: int,
+        again: bool,
+        progress: Callable[[int, int], None] | None,
+        stopping: Callable[[], bool] | None,
+    ) -> None:
+        self.ledger, self.pool, self.look, self.again = ledger, pool, look, again
+        self.concurrency, self.retries, self.progress, self.stopping = concurrency, retries, progress, stopping
+        self.local = bool(getattr(teacher, "local", False))
+        self.callers = Callers(teacher, concurrency, inline=stopping is None or self.local)
+        self.rows = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
+        self.todo, self.total = Todo(new, size), len(new)
+        self.stored_before = len(self.rows) - len(new)
+        self.busy: list[bytes] = []  # in flight at another asker's
+        self.flying: dict[int, Piece] = {}
+        self.unrecorded: list[tuple[Flight, Any]] = []
+        self.settled, self.answered = 0, 0
+        self.resume, self.give_up = 0.0, math.inf
+        self.trouble: UserError | None = None
+        self.spills = self.spilled = False  # whether recording failed, and whether answers are in a file therefore
+        self.refused: list[Refusal] = []
+
+    def run(self) -> None:
+        try:
+            while (self.flying and time.monotonic() < self.give_up) or (not self.trouble and (self.todo or self.busy)):
+                self.send()
+                if self.flying:
+                    self.unrecorded += self.callers.arrived(TOGETHER, self.patience())
+                    self.record()
+                elif not self.stop():
+                    self.wait_for_others()
+        finally:  # interrupted: what has arrived is recorded all the same (again, where that is what was interrupted)
+            self.callers.close()
+            self.unrecorded += self.callers.arrived(len(self.flying))
+            self.record()
+        if self.trouble is not None:
+            raise self.trouble
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> bool:
         """Whether nothing more may be sent."""
-        nonlocal trouble, give_up
-        if trouble is None and stopping is not None and stopping():
-            trouble = Stopped("the ask was stopped; what was answered is stored, run again for the rest.")
-            give_up = time.monotonic() + GRACE
-        return trouble is not None
+        if self.trouble is None and self.stopping is not None and self.stopping():
+            self.trouble = Stopped("the ask was stopped; what was answered is stored, run again for the rest.")
+            self.give_up = time.monotonic() + GRACE
+        return self.trouble is not None
 
-    def settle(flight: Flight, answer: Any) -> UserError | None:
+    def send(self) -> None:
+        """Reserve and send what may be sent now, in one transaction."""
+        free = min(self.concurrency - len(self.flying), TOGETHER)
+        if free <= 0 or not self.todo or time.monotonic() < self.resume or self.stop():
+            return
+        pieces: list[Piece] = []
+        while self.todo and len(pieces) < free:
+            pieces.append(self.todo.next())
+        try:
+            reserved = self.ledger.reserve([piece.digests for piece in pieces], again=self.again)
+        except UserError as error:
+            self.trouble = error
+            return
+        for piece in reversed(pieces[len(reserved) :]):
+            self.todo.put_back(piece)
+        for piece, became in zip(pieces, reserved, strict=False):
+            flight = became.flight
+            self.busy += became.elsewhere
+            self.settled += len(piece.digests) - len(became.elsewhere) - (len(flight.digests) if flight else 0)
+            if flight is not None:
+                self.flying[flight.id] = piece.only(flight.digests)
+                self.callers.send(flight, self.pool.asked([self.rows[digest] for digest in flight.digests]))
+
+    def patience(self) -> float | None:
+        """Seconds to wait for answers before something else is to be done."""
+        waits = [] if self.stopping is None else [POLL]
+        if not self.stop() and self.todo and len(self.flying) < self.concurrency:
+            waits.append(max(0.0, self.resume - time.monotonic()))
+        return min(waits) if waits else None
+
+    def wait_for_others(self) -> None:
+        """Nothing is in flight here: wait for the end of a pause, or for what another asker has in flight."""
+        if self.todo:
+            time.sleep(min(POLL, max(0.0, self.resume - time.monotonic())))
+        else:
+            time.sleep(POLL)
+            self.todo.put_last(self.busy)
+            self.busy = []
+
+    # -- recording ---------------------------------------------------------------------------------------------------
+
+    def record(self) -> None:
+        """Record what has arrived, in one transaction, and see what is to be done next."""
+        group = [(flight, answer, self.judge(flight, answer)) for flight, answer in self.unrecorded]
+        if not group:
+            return
+        wrong = self.keep([landed for _, _, (landed, _) in group])
+        self.unrecorded = []
+        for flight, answer, (_, why) in group:
+            piece = self.flying.pop(flight.id)
+            why = wrong.get(flight.id, why)
+            self.conclude(piece, answer, why)
+            if self.progress is not None:
+                self.progress(self.settled, self.total)
+
+    def judge(self, flight: Flight, answer: Any) -> tuple[Landed, str | None]:
+        """How a request is counted, what of its answer is stored, and what is wrong with it."""
         calls = len(flight.digests)
         if isinstance(answer, NotCharged):
-            ledger.settle(flight, Accounts(failed=calls), counted(answer))
-            if answer.retry and flying.get(flight.id, 0) < retries:
-                return None
-            return _trouble(ledger, f"refused for good ({answer}); nothing was charged for that request", answer)
+            return self.ledger.landed(flight, Accounts(failed=calls), counted(answer)), None
         if isinstance(answer, BadAnswer):
-            ledger.settle(flight, Accounts(paid=calls), counted(answer))
-            return _trouble(ledger, f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
-        if isinstance(answer, Exception):
-            ledger.settle(flight, Accounts(paid=calls, unknown=calls))
-            what = f"failed with {type(answer).__name__}: {answer}; that request counts as paid"
-            return _trouble(ledger, what, answer)
-        wrong = take(flight, answer)
-        return None if wrong is None else _trouble(ledger, f"{wrong}; that answer is paid, not stored")
+            return self.ledger.landed(flight, Accounts(paid=calls), counted(answer)), None
+        if isinstance(answer, BaseException):
+            return self.ledger.landed(flight, Accounts(paid=calls, unknown=calls)), None
+        looked = self.look(flight, answer)
+        accounts, tokens = Accounts(paid=calls), counted(answer)
+        return self.ledger.landed(flight, accounts, tokens, looked.digests, looked.outputs), looked.wrong
 
-    try:
-        while (flying and time.monotonic() < give_up) or (trouble is None and (todo or busy)):
-            while todo and len(flying) < concurrency and time.monotonic() >= resume and not stop():
-                batch, refused = todo.popleft()
-                try:
-                    flight, elsewhere = ledger.reserve(batch, again=again)
-                except BudgetError as error:
-                    trouble = error
-                    break
-                busy += elsewhere
-                settled += len(batch) - len(elsewhere) - (len(flight.digests) if flight else 0)
-                if flight:
-                    flying[flight.id] = refused
-                    start(flight)
-            if not flying:
-                if not stop():
-                    time.sleep(POLL if busy and not todo else min(POLL, max(0.0, resume - time.monotonic())))
-                    todo.extend((busy[i : i + batch_size], 0) for i in range(0, len(busy), batch_size))
-                    busy = []
-                continue
-            may_send = not stop() and todo and len(flying) < concurrency
-            patience = max(0.0, resume - time.monotonic()) if may_send else None
-            if stopping is not None:
-                patience = POLL if patience is None else min(POLL, patience)
+    def keep(self, landed: list[Landed]) -> dict[int, str]:
+        """Record in the store, else in a spill file. Returns, by flight, what is wrong with answers not stored."""
+        if self.spills:
+            self.spill(landed)
+            return {}
+        try:
+            return self.ledger.settle(landed)
+        except UserError as error:
+            self.trouble = self.trouble or error
+            self.spill(landed)
+            return {}
+        except Exception as error:  # not of the database: one of them cannot be stored
+            if len(landed) > 1:
+                return {flight: why for one in landed for flight, why in self.keep([one]).items()}
+            if not landed[0].digests:
+                raise
+            bare = replace(landed[0], digests=(), outputs={})
+            self.keep([bare])
+            return {bare.flight: f"answered with something that cannot be stored ({type(error).__name__})"}
+
+    def spill(self, landed: list[Landed]) -> None:
+        """Keep what arrived outside of the store, wherever there is a place."""
+        self.spills, end = True, time.monotonic() + KEEP_TRYING
+        while True:
             try:
-                unrecorded.append(arrived.get(timeout=patience))
-            except Empty:
-                continue
-            flight, answer = unrecorded[0]
-            found = settle(flight, answer)
-            unrecorded.popleft()
-            refused = flying.pop(flight.id)
-            if isinstance(answer, NotCharged):
-                todo.appendleft((flight.digests, refused + 1))
-                resume = max(resume, time.monotonic() + _pause(answer, refused))  # no refusal shortens another's pause
+                path = spill.write(self.ledger.database, self.ledger.fingerprint, landed)
+            except OSError as error:
+                if time.monotonic() > end:
+                    self.trouble = UserError(
+                        f"{sum(len(one.digests) for one in landed)} paid answers could be kept nowhere ({error}) and "
+                        f"are lost; {self.trouble}"
+                    )
+                    return
             else:
-                settled += len(flight.digests)
-            trouble = trouble or found
-            if progress is not None:
-                progress(settled, len(new))
-    finally:  # interrupted: what has arrived is recorded all the same (again, where that is what was interrupted)
-        while not arrived.empty():
-            unrecorded.append(arrived.get())
-        for flight, answer in unrecorded:
-            settle(flight, answer)
-    if trouble is not None:
-        raise trouble
+                if not self.spilled:
+                    note = f"Answers that arrived are in {path.name}, in {path.parent}; the next ask takes them in."
+                    self.trouble, self.spilled = UserError(f"{self.trouble} {note}"), True
+                return
+            time.sleep(10 * POLL)
+            with suppress(UserError):
+                self.ledger.settle(landed)
+                return
 
+    # -- concluding --------------------------------------------------------------------------------------------------
 
-def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Callable[[Flight, Any], str | None]:
-    """What `send_all` takes answers with: those that are well are stored, vectors in `dtype`."""
+    def conclude(self, piece: Piece, answer: Any, wrong: str | None) -> None:
+        """What follows from what became of a request: its inputs are done with, sent again, or the trouble is kept."""
+        calls, trouble = len(piece.digests), None
+        if isinstance(answer, Refused) or (self.local and isinstance(answer, NotCharged) and not answer.retry):
+            trouble = self.refuse(piece, answer)
+        elif isinstance(answer, NotCharged):
+            self.todo.put_back(Piece(piece.digests, piece.attempts + 1, piece.half_of, piece.paid))
+            # No refusal shortens another's pause.
+            self.resume = max(self.resume, time.monotonic() + _pause(answer, piece.attempts))
+            if not answer.retry or piece.attempts >= self.retries:
+                what = f"refused for good ({answer}); nothing was charged for that request"
+                trouble = self.error(what, answer)
+        elif isinstance(answer, TimeoutError) and self.may_ask_again(piece):
+            self.todo.shrink(piece)
+        else:
+            self.settled += calls
+            if isinstance(answer, BadAnswer):
+                trouble = self.error(f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
+            elif isinstance(answer, BaseException):
+                said = f"{type(answer).__name__}: {answer}".removesuffix(": ")
+                what = f"failed with {said}; that request counts as paid"
+                trouble = self.error(what, answer)
+            elif wrong is not None:
+                trouble = self.error(f"{wrong}; that answer is paid, not stored")
+            else:
+                self.answered += calls
+                self.todo.answered(piece)
+        self.trouble = self.trouble or trouble
 
-    def take(flight: Flight, answer: Any) -> str | None:
-        outputs, keep, wrong = check(answer, len(flight.digests), ledger.layers, classes)
-        kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, dtype)
-        return ledger.record(flight, [flight.digests[row] for row in keep], kept, counted(answer)) or wrong
+    def refuse(self, piece: Piece, why: NotCharged) -> UserError | None:
+        """A request was refused for its inputs: split it, or leave its one input out."""
+        if len(piece.digests) > 1:
+            self.todo.split(piece)
+            return None
+        self.settled += 1
+        row = self.rows[piece.digests[0]]
+        text = self.pool.inputs[row] if isinstance(self.pool.inputs, list) else None
+        self.refused.append(Refusal.of(row, piece.digests[0], text, str(why)))
+        if self.again:
+            return self.error(f"refused an input ({why}); nothing was charged for that request", why)
+        most = 2 * REFUSALS + self.stored_before
+        if self.answered == 0 and len(self.refused) == REFUSALS:
+            self.todo.probe(REFUSALS)
+        if self.answered == 0 and len(self.refused) >= most:
+            return self.error(f"refused {len(self.refused)} inputs one by one, and answered none ({why})", why)
+        return None
 
-    return take
+    def may_ask_again(self, piece: Piece) -> bool:
+        """Whether inputs whose answer timed out may be paid a second time, beside all that is to be sent."""
+        calls = len(piece.digests)
+        if calls == 1 or piece.paid or self.again or self.trouble is not None:
+            return False
+        pending = self.todo.left + len(self.busy) + sum(len(piece.digests) for piece in self.flying.values())
+        try:
+            return self.ledger.calls_left() >= pending + calls
+        except UserError as error:
+            self.trouble = self.trouble or error
+            return False
 
-
-def check(
-    answer: Any, rows: int, layers: Sequence[str], classes: int | None = None
-) -> tuple[dict[str, Tensor], list[int], str | None]:
-    """Outputs as float32 on the CPU, the rows that may be stored, and what is wrong with the answer, or None.
-
-    Logits have at least as many columns as there are known `classes`.
-    """
-    if not isinstance(answer, Mapping) or not answer:
-        return {}, [], "answered without named outputs"
-    for name, value in answer.items():
-        if not isinstance(value, Tensor) or value.is_complex() or name == payload.INPUTS:
-            return {}, [], f"answered with {name!r} of a kind that cannot be stored"
-        if value.ndim == 0 or len(value) != rows or value.numel() == 0:
-            return {}, [], f"answered {rows} inputs with {name} of shape {tuple(value.shape)}"
-    logits = answer.get("logits")
-    if logits is not None and classes is not None and (logits.ndim != 2 or logits.shape[1] < classes):
-        return {}, [], f"answered with logits of shape {tuple(logits.shape)}, where the inputs have {classes} classes"
-    lacking = [layer for layer in layers if layer not in answer]
-    if lacking:
-        return {}, [], f"answered without {', '.join(lacking)}"
-    outputs = {name: value.detach().cpu().float() for name, value in answer.items()}
-    finite = torch.stack([torch.isfinite(value).flatten(1).all(1) for value in outputs.values()]).all(0)
-    keep = finite.nonzero().flatten().tolist()
-    wrong = f"answered {rows - len(keep)} of {rows} inputs with NaN or infinity"
-    return outputs, keep, None if len(keep) == rows else wrong
-
-
-def _answer(teacher: Teacher, inputs: Inputs) -> Any:
-    try:
-        return teacher(inputs)
-    except Exception as error:  # settled by the ledger, and raised from there
+    def error(self, what: str, cause: BaseException | None = None) -> TeacherError:
+        name = self.ledger.name
+        error = TeacherError(f"teacher {name!r} {what}. What was answered well is stored: run again for the rest.")
+        error.__cause__ = cause
         return error
 
 
@@ -211,9 +336,3 @@ def _pause(refusal: NotCharged, refused: int) -> float:
     asked = refusal.retry_after
     base = min(LONGEST_PAUSE, FIRST_PAUSE * 2**refused) if asked is None else asked
     return base * random.SystemRandom().uniform(1.0, 1.25)
-
-
-def _trouble(ledger: Ledger, what: str, cause: Exception | None = None) -> TeacherError:
-    error = TeacherError(f"teacher {ledger.name!r} {what}. What was answered well is stored: run again for the rest.")
-    error.__cause__ = cause
-    return error

@@ -10,10 +10,11 @@ import torch
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
-from tuition.store.asking import check, opened, send_all
+from tuition.store.answers import Looked, check
+from tuition.store.asking import opened, send_all
 from tuition.store.entries import identify, located
 from tuition.store.ledger import Flight
-from tuition.store.price import Amount, AmountPerTokens, counted, price
+from tuition.store.price import Amount, AmountPerTokens, price
 from tuition.store.reading import read
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
@@ -72,22 +73,21 @@ def reask(
         before = read(connection, teacher_id, chosen)
     place = {digest: row for row, digest in enumerate(chosen)}
 
-    def take(flight: Flight, answer: Any) -> str | None:
-        ledger.record(flight, [], {}, counted(answer))
+    def look(flight: Flight, answer: Any) -> Looked:
         outputs, _, wrong = check(answer, len(flight.digests), ledger.layers)
         at = [place[digest] for digest in flight.digests]
         for name, value in before.items():
             if wrong is None and (name not in outputs or outputs[name].shape != value[at].shape):
                 wrong = f"does not answer with the {name} that are stored"
             if wrong is not None:
-                return wrong
+                break
             largest = float((outputs[name] - value[at].float()).abs().max())
             difference[name] = max(difference.get(name, 0.0), largest)
-        return None
+        return Looked(wrong=wrong)
 
     charged = price(cost_per_call, cost_per_million_tokens)
     budgets = {"budget": budget, "store_budget": store.budget}
     with opened(store.database, teacher, price=charged, **budgets) as ledger:
         ledger.open(chosen, again=True)
-        send_all(ledger, teacher, pool, chosen, take, batch_size=batch_size, concurrency=1, retries=retries, again=True)
+        send_all(ledger, teacher, pool, chosen, look, batch_size=batch_size, concurrency=1, retries=retries, again=True)
     return Comparison(count, difference, ledger.accounts, ledger.bill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from tuition.errors import UserError
-from tuition.store import address
+from tuition.store import address, files
 
 VERSION = 4
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
@@ -102,6 +103,15 @@ flights = _table(
     _column("digests", sa.LargeBinary),
     _count("price", Money),  # of one call
 )
+# A request that was counted as paid and unknown. If its answer turns up after all, it is counted as what it is.
+lost = _table(
+    "lost",
+    _column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _column("teacher_id"),
+    _column("calls"),
+    _count("price", Money),
+    _count("whole"),
+)
 
 
 def _exact_costs(connection: Connection) -> None:
@@ -143,26 +153,45 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = address.parse(url)
+        parsed = address.parse(url)
         self.shown = address.shown(url)
-        self.path = Path(os.path.realpath(self.url.database or "")) if self.is_sqlite else None
+        on_disk = parsed.get_backend_name() == "sqlite"
+        self.path = Path(os.path.realpath(parsed.database or "")) if on_disk else None
+        self.identity: tuple[int, int] | None = None  # of the file, once it is open
         # Connections are not kept: a store that nobody uses is one complete file, and a fork inherits nothing.
-        arguments: dict[str, Any] = {"timeout": BUSY_SECONDS} if self.is_sqlite else {"options": _POSTGRESQL}
-        try:
-            self.engine = sa.create_engine(self.url, poolclass=sa.NullPool, connect_args=arguments)
-        except ModuleNotFoundError as error:
-            raise UserError("a store in PostgreSQL needs its driver; install tuition[postgresql].") from error
-        if self.is_sqlite:
-            sa.event.listen(self.engine, "connect", _configure_sqlite)
+        if self.path is not None:
+            # Not by a URL, in which some characters of a file's name would have a meaning.
+            self.engine = sa.create_engine("sqlite://", poolclass=sa.NullPool, creator=self._open_file)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            try:
+                self.engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args={"options": _POSTGRESQL})
+            except ModuleNotFoundError as error:
+                raise UserError("a store in PostgreSQL needs its driver; install tuition[postgresql].") from error
         self._migrate()
+        if self.path is not None:
+            self.identity = files.identity(self.path)
 
     @property
     def is_sqlite(self) -> bool:
-        return self.url.get_backend_name() == "sqlite"
+        return self.path is not None
+
+    def check_place(self) -> None:
+        """Whether the store is still the file that was opened.
+
+        Raises:
+            UserError: it was deleted, renamed or replaced: what is written now would be in no store.
+        """
+        if self.identity is None or self.path is None or files.identity(self.path) == self.identity:
+            return
+        what = "replaced by another file" if self.path.exists() else "deleted or renamed"
+        raise UserError(
+            f"the store {self.shown} was {what} while it was in use; put it back, or run again to begin a new one."
+        )
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
+        self.check_place()
         with self._sentences(), self.engine.connect() as connection:
             yield connection
 
@@ -177,9 +206,21 @@ class Database:
     @contextmanager
     def write(self, connection: Connection) -> Iterator[None]:
         """A transaction that alone may write: all of it is durable at the end, or nothing."""
-        with connection.begin():
+        self.check_place()
+        with self._sentences(), connection.begin():
             connection.execute(sa.select(version_table.c.version).with_for_update()).all()
             yield
+
+    def checkpoint(self, connection: Connection) -> None:
+        """Move what was written from SQLite's log to the file itself, as far as other users of it allow.
+
+        A file that was renamed takes it along. One that was replaced does not: the log may be the new file's by now.
+        """
+        if self.path is None or (self.path.exists() and files.identity(self.path) != self.identity):
+            return
+        how = "PASSIVE" if self.path.exists() else "TRUNCATE"
+        with self._sentences():
+            connection.connection.cursor().execute(f"PRAGMA wal_checkpoint({how})").fetchall()
 
     def compact(self) -> None:
         """Give the space of what was deleted back to the disk. PostgreSQL does so by itself."""
@@ -202,8 +243,10 @@ class Database:
             yield number  # let go with the connection
             return
         path = self._lock_path(number)
+        assert self.path is not None
         try:
             with closing(_lock(path)):
+                files.resemble(path, self.path)
                 yield number
         finally:
             path.unlink(missing_ok=True)
@@ -230,16 +273,32 @@ class Database:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 return False
             raise
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # another user's, in a folder where each deletes only his own
+            path.unlink(missing_ok=True)
         return True
 
     def _lock_path(self, number: int) -> Path:
         assert self.path is not None
         return self.path.with_name(f"{self.path.name}-ask-{number:016x}")
 
+    def _open_file(self) -> sqlite3.Connection:
+        assert self.path is not None
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
+        try:
+            _configure_sqlite(connection)
+            for suffix in ("-wal", "-shm"):  # SQLite gives them the file's mode, but this user's group
+                with contextlib.suppress(FileNotFoundError):
+                    files.resemble(self.path.with_name(self.path.name + suffix), self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     # -- versions -----------------------------------------------------------------------------------------------------
 
     def _migrate(self) -> None:
+        if self.path is not None:
+            files.create(self.path)
         with self.connect() as connection, connection.execution_options(reading=True).begin():
             tables = set(sa.inspect(connection).get_table_names())
             if version_table.name in tables:
@@ -252,7 +311,7 @@ class Database:
                     )
             elif tables and self.is_sqlite:
                 raise UserError(f"{self.shown} is a database of something else, not a store; choose another path.")
-        if self.is_sqlite:
+        if self.path is not None:
             self._write_ahead()
         with self.connect() as connection, connection.begin():
             if not self.is_sqlite:  # SQLite's transaction is alone already
@@ -287,11 +346,13 @@ class Database:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        except (sa.exc.DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
             if isinstance(error, sa.exc.IntegrityError):  # ours, not the user's
                 raise
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             what = str(cause).strip().splitlines()[0].rstrip(".")
+            if isinstance(error, UnicodeDecodeError):  # in a message of SQLite that quotes what it read
+                what = "malformed text"
             advice = next((advice for word, advice in _ADVICE if word in what), "check its path or URL and its server")
             raise UserError(f"the store {self.shown} cannot be used ({what}); {advice}.") from error
 
@@ -324,11 +385,13 @@ def _lock(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
+def _configure_sqlite(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite
     connection.execute("PRAGMA synchronous = full")  # a commit is on the disk before it returns
     connection.execute("PRAGMA cache_size = -65536")
-    connection.execute("PRAGMA wal_autocheckpoint = 8192")
+    # A copy of the file alone, without its log, lacks at most this number of pages.
+    connection.execute("PRAGMA wal_autocheckpoint = 1000")
+    connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # opens the log
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -1,29 +1,41 @@
-"""The books: reserve, send, record. Being killed between two of these transactions leaves exact accounts behind."""
+"""One ask's side of the books: reserve, send, settle. Killed between two of these, it leaves exact accounts behind."""
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
-from tuition.data.pool import DIGEST_BYTES
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
-from tuition.store import payload
-from tuition.store.database import Database, asks, flights, teachers
-from tuition.store.entries import identify, located, register, store_rows, unstored, wrong_widths
+from tuition.store import files, payload
+from tuition.store.books import (
+    Landed,
+    add,
+    billed,
+    bookkeeping,
+    end_ask,
+    in_flight,
+    planned,
+    planned_at_most,
+    settle,
+    settle_dead,
+)
+from tuition.store.database import Database, asks, flights, layouts, teachers
+from tuition.store.entries import identify, located, register, unstored
 from tuition.store.errors import BudgetError
 from tuition.store.price import Price
 from tuition.teachers.protocol import Teacher, Tokens
 
-NOTHING = Bill()
+UNLIMITED = 2**62
+SPARE_BYTES = 6 << 20  # of a store's disk: SQLite's log between two checkpoints, and some more
+UNKNOWN_BYTES = 4096  # of an answer, before any has come: a thousand logits
+ROW_BYTES, PAGE_BYTES = 256, 4096  # of an answer's entry in the index; what the log holds of a changed page of it
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class Ledger:
         self.budget, self.store_budget, self.price = budget, store_budget, price
         self.whole = whole
         self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()
+        self.answer_bytes = 0  # of the largest kind of answer; 0 while none is known
 
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
         """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
@@ -78,9 +91,11 @@ class Ledger:
             teacher_id = identify(connection, self.name, self.fingerprint)
             new = list(digests) if teacher_id is None else unstored(connection, teacher_id, digests, self.layers)
         new = list(digests) if again else new
-        with self.database.write(self.connection):
-            settle_dead(self.database, self.connection)
+        with bookkeeping(self.database, self.connection, teacher=(self.name, self.fingerprint)) as taken:
             self.teacher_id = register(self.connection, self.name, self.fingerprint)
+            self.answer_bytes = _answer_bytes(self.connection, self.teacher_id)
+            if taken and not again:
+                new = unstored(self.connection, self.teacher_id, new, self.layers)
             if new and not self.whole and self._excess(len(new), planned_at_most(self.connection)):
                 new = new if again else unstored(self.connection, self.teacher_id, digests, self.layers)
                 others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in self._paid()}
@@ -92,82 +107,92 @@ class Ledger:
             self.connection.execute(asks.insert().values(**row, plan=b"" if self.whole else b"".join(new)))
         return new
 
-    def reserve(self, digests: Sequence[bytes], *, again: bool = False) -> tuple[Flight | None, list[bytes]]:
-        """Reserve a request for those of the digests that are neither stored (unless asked `again`) nor in flight.
+    def reserve(self, requests: Sequence[Sequence[bytes]], *, again: bool = False) -> list[Reserved]:
+        """Reserve requests, each for those of its digests that are neither stored (unless `again`) nor in flight.
 
-        Returns the flight, None if nothing is left to send, and the digests that another asker has in flight.
+        Returns what became of those requests that fit in the budget: of the first of them, at least.
 
         Raises:
             BudgetError: others have lost or wasted calls since this ask was opened.
+            UserError: the disk has no room for the answers, or the store is not there any more.
         """
+        found: list[Reserved] = []
+        rows: list[dict[str, object]] = []
         with self.database.write(self.connection):
             settle_dead(self.database, self.connection, self.owner)
             needed = {self.owner, self.whole or self.owner}
             known = sa.select(sa.func.count()).where(asks.c.owner.in_(needed))
             if self.connection.scalar(known) != len(needed):
                 raise UserError("this ask, or the one it is a part of, was taken for dead by another; run it again.")
-            stored = {} if again else located(self.connection, self.teacher_id, digests)
-            flying = in_flight(self.connection, self.teacher_id)
-            busy = [digest for digest in digests if digest in flying and digest not in stored]
-            mine = [digest for digest in digests if digest not in flying and digest not in stored]
-            if not mine:
-                return None, busy
-            self._check_spent(len(mine))
-            flight = Flight(secrets.randbits(62), mine)
-            row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine)}
-            self.connection.execute(flights.insert().values(**row, digests=b"".join(mine), price=self.price.call))
-        return flight, busy
+            every = [digest for request in requests for digest in request]
+            stored = {} if again else located(self.connection, self.teacher_id, every)
+            flying, left = in_flight(self.connection, self.teacher_id), self._left()
+            for digests in requests:
+                mine = [digest for digest in digests if digest not in flying and digest not in stored]
+                if len(mine) > left.calls:
+                    if not found:
+                        raise left.error(len(mine))
+                    break
+                left = left.less(len(mine))
+                busy = [digest for digest in digests if digest in flying and digest not in stored]
+                flight = Flight(secrets.randbits(62), mine) if mine else None
+                found.append(Reserved(flight, busy))
+                if flight is not None:
+                    row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine)}
+                    rows.append({**row, "digests": b"".join(mine), "price": self.price.call})
+                    flying.update(mine)
+            if rows:
+                self.connection.execute(flights.insert(), rows)
+                self._check_room()
+        return found
 
-    def settle(self, flight: Flight, accounts: Accounts, tokens: Tokens | None = None) -> None:
-        """Settle a request that brought no answer, as it is to be counted; its inputs are free again."""
-        with self.database.write(self.connection):
-            self._settle(flight, accounts, tokens)
-
-    def record(
+    def landed(
         self,
         flight: Flight,
-        digests: Sequence[bytes],
-        outputs: Mapping[str, Tensor],
+        accounts: Accounts,
         tokens: Tokens | None = None,
-    ) -> str | None:
-        """Settle an answered request, and store the answers to those of its inputs that were answered well.
+        digests: Sequence[bytes] = (),
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> Landed:
+        """What became of a request, at this ask's price."""
+        return Landed(flight.id, accounts, self.price.bill(accounts.paid, tokens), digests, outputs or {})
 
-        Returns what is wrong with the outputs' widths, and stores nothing, where they are not those of what is stored.
+    def settle(self, landed: Sequence[Landed]) -> dict[int, str]:
+        """Settle requests and store the answers to them, all in one transaction; their inputs are free again.
+
+        Returns, by flight, what is wrong with outputs whose widths are not those of what is stored: these are paid, and
+        not stored.
         """
         with self.database.write(self.connection):
-            if not self._settle(flight, Accounts(paid=len(flight.digests)), tokens) or not digests:
-                return None
-            wrong = wrong_widths(self.connection, self.teacher_id, outputs)
-            if wrong is None:
-                store_rows(self.connection, self.teacher_id, self.fingerprint, digests, outputs)
-                self.stored += len(digests)
-        return wrong
+            done = settle(self.connection, self.teacher_id, self.fingerprint, landed)
+        self.accounts += done.accounts
+        self.bill += done.bill
+        self.stored += done.stored
+        for one in landed:
+            size = sum(value.nbytes for value in one.outputs.values()) // max(1, len(one.digests))
+            self.answer_bytes = max(self.answer_bytes, size)
+        return done.wrong
+
+    def calls_left(self) -> int:
+        """Calls that may still be sent within the budgets, what is in flight being counted."""
+        with self.database.write(self.connection):
+            return self._left().calls
 
     def collect(self) -> None:
         """Add what the parts of this ask have cost to its accounts and bill; those that are dead are settled first."""
-        with self.database.write(self.connection):
-            settle_dead(self.database, self.connection, self.owner)
+        with bookkeeping(self.database, self.connection, self.owner):
             row = self.connection.execute(sa.select(asks).where(asks.c.owner == self.owner)).one()
             self.accounts += Accounts(paid=row.paid, failed=row.failed, unknown=row.unknown)
             self.bill += billed(row)
 
     def close(self) -> None:
-        """End the ask. What is still in flight is paid and unknown."""
-        with self.database.write(self.connection):
+        """End the ask. What is still in flight, and in no spill file, is paid and unknown."""
+        with bookkeeping(self.database, self.connection, self.owner):
             lost = end_ask(self.connection, self.owner)
             add(self.connection, self.teacher_id, Accounts(served=self.accounts.served))
         self.accounts += Accounts(paid=lost, unknown=lost)
         self.bill += self.price.bill(lost)
-
-    def _settle(self, flight: Flight, accounts: Accounts, tokens: Tokens | None) -> bool:
-        """Count a flight, unless it was counted already (by this very call, before it was interrupted)."""
-        if not self.connection.execute(flights.delete().where(flights.c.id == flight.id)).rowcount:
-            return False
-        bill = self.price.bill(accounts.paid, tokens)
-        add(self.connection, self.teacher_id, accounts, bill, self.whole)
-        self.accounts += accounts
-        self.bill += bill
-        return True
+        self.database.checkpoint(self.connection)
 
     def _paid(self) -> dict[int, int]:
         return {row.id: row.paid for row in self.connection.execute(sa.select(teachers.c.id, teachers.c.paid))}
@@ -188,76 +213,65 @@ class Ledger:
                 )
         return None
 
-    def _check_spent(self, calls: int) -> None:
-        """Whether calls about to be sent fit in what is left."""
+    def _left(self) -> Left:
+        left = Left(UNLIMITED, 0, 0)
         for teacher, flying, budget in (
             (teachers.c.id == self.teacher_id, flights.c.teacher_id == self.teacher_id, self.budget),
             (sa.true(), sa.true(), self.store_budget),
         ):
             spent = self.connection.scalar(sa.select(sa.func.sum(teachers.c.paid)).where(teacher)) or 0
             spent += self.connection.scalar(sa.select(sa.func.sum(flights.c.calls)).where(flying)) or 0
-            if budget is not None and spent + calls > budget:
-                raise BudgetError(
-                    f"{calls} more calls do not fit in the budget of {budget}, of which {spent} are used up, some "
-                    "since this ask began; what was answered is stored, raise the budget and run again for the rest."
-                )
+            if budget is not None and budget - spent < left.calls:
+                left = Left(int(budget - spent), budget, int(spent))
+        return left
+
+    def _check_room(self) -> None:
+        """Whether the disk has room for the answers to what is reserved: in the file, its log and a spill file."""
+        path = self.database.path
+        if path is None:
+            return
+        calls = int(self.connection.scalar(sa.select(sa.func.sum(flights.c.calls))) or 0)
+        log = min(calls * PAGE_BYTES, path.stat().st_size)
+        needed = SPARE_BYTES + calls * (3 * (self.answer_bytes or UNKNOWN_BYTES) + ROW_BYTES) + log
+        free = files.free_bytes(path)
+        if free < needed:
+            raise UserError(
+                f"the disk of the store {self.database.shown} has {free / 1e6:,.1f} MB free, and the answers to "
+                f"{calls} calls may take {needed / 1e6:,.1f} MB; these calls were not sent, free some space and run "
+                "again."
+            )
 
 
-def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> None:
-    """End the asks of dead askers. Inside a writing transaction, as all below."""
-    others = [owner for owner in connection.scalars(sa.select(asks.c.owner)) if owner != mine]
-    for owner in database.dead(connection, others) if others else []:
-        end_ask(connection, owner)
+@dataclass(frozen=True)
+class Reserved:
+    """What became of a request: the flight, None if nothing is left to send; and what another asker has in flight."""
+
+    flight: Flight | None
+    elsewhere: list[bytes]
 
 
-def end_ask(connection: Connection, owner: int) -> int:
-    """End an ask; what it had in flight is paid and unknown. Returns how many calls that was."""
-    query = sa.select(flights.c.teacher_id, flights.c.calls, flights.c.price).where(flights.c.owner == owner)
-    lost = connection.execute(query).all()
-    whole = connection.scalar(sa.select(asks.c.whole).where(asks.c.owner == owner)) or 0
-    for teacher_id, calls, price in lost:
-        add(connection, teacher_id, Accounts(paid=calls, unknown=calls), Price(price).bill(calls), whole)
-    connection.execute(flights.delete().where(flights.c.owner == owner))
-    connection.execute(asks.delete().where(asks.c.owner == owner))
-    return sum(calls for _, calls, _ in lost)
+@dataclass(frozen=True)
+class Left:
+    """Calls left in the tightest budget, and how many of it are spent."""
+
+    calls: int
+    budget: int
+    spent: int
+
+    def less(self, calls: int) -> Left:
+        return Left(self.calls - calls, self.budget, self.spent + calls)
+
+    def error(self, calls: int) -> BudgetError:
+        return BudgetError(
+            f"{calls} more calls do not fit in the budget of {self.budget}, of which {self.spent} are used up, some "
+            "since this ask began; what was answered is stored, raise the budget and run again for the rest."
+        )
 
 
-def add(connection: Connection, teacher_id: int, accounts: Accounts, bill: Bill = NOTHING, whole: int = 0) -> None:
-    """Add to a teacher's accounts and bill, and to those of the ask that this is a part of."""
-    for table, key, number in (teachers, teachers.c.id, teacher_id), (asks, asks.c.owner, whole):
-        if not number:
-            continue
-        changes: dict[str, Any] = {
-            name: table.c[name] + count for name, count in accounts.as_dict().items() if name in table.c
-        }
-        if bill != NOTHING:  # the sums are made here, where they are exact; nobody else writes meanwhile
-            before = connection.execute(sa.select(table).where(key == number)).one_or_none()
-            changes |= {} if before is None else vars(billed(before) + bill)
-        connection.execute(table.update().where(key == number).values(changes))
-
-
-def billed(row: Any) -> Bill:
-    """The bill in a row of teachers or asks."""
-    return Bill(row.cost, row.input_tokens, row.output_tokens, row.metered)
-
-
-def planned_at_most(connection: Connection) -> dict[int, int]:
-    """At least as many as `planned` finds, by teacher, without looking at each."""
-    counts: Counter[int] = Counter()
-    for table, calls in (asks, sa.func.length(asks.c.plan) / DIGEST_BYTES), (flights, flights.c.calls):
-        query = sa.select(table.c.teacher_id, sa.func.sum(calls)).group_by(table.c.teacher_id)
-        counts.update({teacher_id: math.ceil(count) for teacher_id, count in connection.execute(query)})
-    return counts
-
-
-def planned(connection: Connection, teacher_id: int) -> set[bytes]:
-    """Inputs that living askers mean to send to a teacher, or have in flight."""
-    plans = connection.scalars(sa.select(asks.c.plan).where(asks.c.teacher_id == teacher_id))
-    meant = list({digest for plan in plans for digest in payload.split_digests(plan)})
-    return set(unstored(connection, teacher_id, meant, ())) | in_flight(connection, teacher_id)
-
-
-def in_flight(connection: Connection, teacher_id: int) -> set[bytes]:
-    """Inputs that are reserved by a request under way."""
-    query = sa.select(flights.c.digests).where(flights.c.teacher_id == teacher_id)
-    return {digest for joined in connection.scalars(query) for digest in payload.split_digests(joined)}
+def _answer_bytes(connection: Connection, teacher_id: int) -> int:
+    """Of the largest kind of answer that is stored of a teacher; 0 if none is."""
+    sizes = [0]
+    for stored in connection.scalars(sa.select(layouts.c.outputs).where(layouts.c.teacher_id == teacher_id)):
+        spec = payload.read_layout(stored).values()
+        sizes.append(sum(math.prod(shape) * (4 if dtype == "float32" else 2) for dtype, shape in spec))
+    return max(sizes)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.store import payload
+from tuition.store.books import billed
 from tuition.store.database import layouts, names, teachers
 from tuition.store.entries import located, register, store_rows, wrong_widths
-from tuition.store.ledger import billed
 from tuition.store.reading import every_blob, open_blob
 from tuition.store.store import ResponseStore
 

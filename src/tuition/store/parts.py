@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
-from tuition.store import asking
+from tuition.store import answers, asking
+from tuition.store.entries import unstored
 from tuition.store.price import FREE, Price
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
@@ -21,7 +22,8 @@ class Whole:
     Attributes:
         number: what its parts name it by.
         rows: of the pool, those to send: each input that is not stored, once.
-        accounts: of all parts, killed ones included, once the ask is over: paid - unknown + served = rows of the pool.
+        accounts: of all parts, killed ones included, once the ask is over: paid - unknown + served = rows
+            that are answered.
         bill: what these calls cost.
     """
 
@@ -49,7 +51,10 @@ def announced(
         whole = Whole(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts(), Bill())
         yield whole
         ledger.collect()
-        ledger.accounts += Accounts(served=len(pool) - ledger.accounts.paid + ledger.accounts.unknown)
+        with store.database.read() as connection:
+            refused = set(unstored(connection, ledger.teacher_id, list(first), ()))
+        rows = sum(digest not in refused for digest in pool.digests)
+        ledger.accounts += Accounts(served=rows - ledger.accounts.paid + ledger.accounts.unknown)
         whole.accounts, whole.bill = ledger.accounts, ledger.bill
 
 
@@ -80,7 +85,7 @@ def ask_part(
             teacher,
             pool,
             ledger.open(pool.digests),
-            asking.recorder(ledger, store.dtype, pool.num_classes),
+            answers.recorder(ledger, store.dtype, pool.num_classes),
             batch_size=batch_size,
             concurrency=concurrency,
             retries=retries,

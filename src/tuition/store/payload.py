@@ -13,6 +13,7 @@ from torch import Tensor
 from tuition.data.pool import DIGEST_BYTES
 
 INPUTS = "input_digests"  # the blob's own entry, uint8 (b, 16): an index that points to a wrong row is found out
+RESERVED = (INPUTS, "__metadata__")  # names that outputs cannot have; the second is safetensors' own
 
 
 def shrink(outputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

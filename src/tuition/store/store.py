@@ -9,8 +9,9 @@ from decimal import Decimal
 import torch
 
 from tuition.data.pool import Pool
-from tuition.data.transfer import Accounts, Bill, TransferSet
+from tuition.data.transfer import Accounts, Bill, TransferSet, rows_answered
 from tuition.errors import UserError
+from tuition.store.errors import TeacherError
 from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers.protocol import Teacher
 
@@ -93,15 +94,17 @@ class ResponseStore:
             stopping: called often; once it is true nothing more is sent, and `Stopped` is raised (see `asking`).
 
         Returns:
-            The transfer set, rows in the pool's order, with the accounts of this ask: paid + served = n.
+            The transfer set, rows in the pool's order, with the accounts of this ask. Inputs that the teacher refused
+            are left out: they are in `refused`, and in a file (see `refusals`). paid + served = rows, where nothing
+            timed out.
 
         Raises:
             BudgetError: what is new does not fit in the budget; nothing was asked.
-            TeacherError: the teacher refused for good, answered badly (that is paid, not stored) or failed in flight
-                (that counts as paid). What was answered well before and beside it is stored.
+            TeacherError: the teacher refused for good, or refused every input, answered badly (that is paid, not
+                stored) or failed in flight (that counts as paid). What was answered well is stored.
             UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
         """
-        from tuition.store import asking, price, reading
+        from tuition.store import answers, asking, price, reading, refusals
 
         for value, least, what in (
             (budget, 0, "budget"),
@@ -115,22 +118,32 @@ class ResponseStore:
         prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
-            asking.send_all(
+            refused = asking.send_all(
                 ledger,
                 teacher,
                 pool,
                 new,
-                asking.recorder(ledger, self.dtype, pool.num_classes),
+                answers.recorder(ledger, self.dtype, pool.num_classes),
                 batch_size=batch_size,
                 concurrency=concurrency,
                 retries=retries,
                 progress=progress,
                 stopping=stopping,
             )
-            ledger.accounts += Accounts(served=len(pool) - ledger.stored)
+            rows = rows_answered(pool, refused) if refused else None
+            if rows == []:
+                raise TeacherError(
+                    f"teacher {ledger.name!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was "
+                    "charged, ask it about others."
+                )
+            asked = pool if rows is None else pool[rows]
+            ledger.accounts += Accounts(served=len(asked) - ledger.stored)
         with self.database.read() as connection:
-            responses = reading.read(connection, ledger.teacher_id, pool.digests)
-        return TransferSet(pool, responses, ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill)
+            responses = reading.read(connection, ledger.teacher_id, asked.digests)
+        if refused:
+            refusals.write(refusals.beside(self.database.path), ledger.name, refused)
+        about = (ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill, tuple(refused))
+        return TransferSet(asked, responses, *about)
 
     def plan(
         self,
@@ -147,7 +160,7 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import database, entries, ledger
+        from tuition.store import books, database, entries
         from tuition.store.price import estimate, price
 
         charged = price(cost_per_call, cost_per_million_tokens)
@@ -161,7 +174,7 @@ class ResponseStore:
                 new = len(entries.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
                 by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
                 row = connection.execute(by_id).one()
-                bill, paid = ledger.billed(row), row.paid + len(ledger.in_flight(connection, teacher_id))
+                bill, paid = books.billed(row), row.paid + len(books.in_flight(connection, teacher_id))
         return Plan(new, len(pool) - new, paid, *estimate(charged if given else None, new, bill))
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
@@ -172,14 +185,13 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import entries, ledger
+        from tuition.store import books, entries
         from tuition.store.database import teachers
 
         counts = sa.select(*(sa.func.coalesce(sa.func.sum(teachers.c[count]), 0) for count in Accounts().as_dict()))
         if teacher is not None and not isinstance(teacher, str):
             counts = counts.where(teachers.c.fingerprint == teacher.fingerprint)
-        with self.database.connect() as connection, self.database.write(connection):
-            ledger.settle_dead(self.database, connection)
+        with self.database.connect() as connection, books.bookkeeping(self.database, connection):
             if isinstance(teacher, str):
                 counts = counts.where(teachers.c.id == entries.named(connection, teacher))
             return Accounts(*map(int, connection.execute(counts).one()))

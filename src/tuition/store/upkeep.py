@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
+from tuition.store.books import billed, bookkeeping
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
 from tuition.store.entries import index_blob, located, named
-from tuition.store.ledger import billed, settle_dead
 from tuition.store.reading import DamagedError, every_blob, open_blob
 from tuition.store.store import ResponseStore
 
@@ -60,8 +60,7 @@ class Verification:
 
 def usage(store: ResponseStore) -> list[Usage]:
     """Teacher by teacher, what is stored and what it cost."""
-    with store.database.connect() as connection, store.database.write(connection):
-        settle_dead(store.database, connection)
+    with store.database.connect() as connection, bookkeeping(store.database, connection):
         found = []
         for teacher in connection.execute(sa.select(teachers).order_by(teachers.c.id)).all():
             called = sa.select(names.c.name).where(names.c.teacher_id == teacher.id).order_by(names.c.name)
@@ -132,8 +131,7 @@ def prune(store: ResponseStore, teacher: str) -> int:
     Raises:
         UserError: no teacher of this name, or somebody is asking it now.
     """
-    with store.database.connect() as connection, store.database.write(connection):
-        settle_dead(store.database, connection)
+    with store.database.connect() as connection, bookkeeping(store.database, connection):
         teacher_id = named(connection, teacher)
         if connection.scalar(sa.select(asks.c.owner).where(asks.c.teacher_id == teacher_id)) is not None:
             raise UserError(f"teacher {teacher!r} is being asked now; prune when that is over.")

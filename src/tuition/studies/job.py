@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from tuition import data, teachers
 from tuition.data import Bill, Pool, TransferSet, folders, texts
 from tuition.data.images import read_images
+from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
-from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute
+from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute, refusals
 from tuition.store.price import Price, amount, amounts, estimate, money, price
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
@@ -312,7 +313,13 @@ def ask(
     )
     if asked.validation is not None:
         return answered, asked.validation
-    return answered[: asked.calls], answered[asked.calls :]
+    first = len([row for row in rows_answered(asked.inputs, answered.refused) if row < asked.calls])
+    if not 0 < first < len(answered):
+        raise UserError(
+            f"the teacher refused too many inputs ({answered.refused[0].reason}): {first} are left to train on and "
+            f"{len(answered) - first} to validate on; ask about more, or about others."
+        )
+    return answered[:first], answered[first:]
 
 
 def train_student(
@@ -327,7 +334,7 @@ def train_student(
         from tuition.studies.tensorboard import logged
 
         progress = logged(settings.log_dir, progress)
-    return distill(
+    run = distill(
         settings.student,
         transfer,
         settings.method,
@@ -340,6 +347,9 @@ def train_student(
         progress=progress,
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
+    if out is not None and transfer.refused:
+        refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
+    return run
 
 
 def run(settings: DistillSettings, out: Path | None = None, progress: Progress | None = None) -> Run:

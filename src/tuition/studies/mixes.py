@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tuition import losses
 from tuition.data import TransferSet
+from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.store import ResponseStore
 from tuition.store.price import Amount, AmountPerTokens
@@ -63,9 +64,12 @@ def add_paid_mixes(
         cost_per_call=cost_per_call,
         cost_per_million_tokens=cost_per_million_tokens,
     )
+    if answered.refused:
+        left = rows_answered(mixed, answered.refused)
+        inputs, shares = inputs[left], shares[left]
     log_shares = answered.responses["logits"].log_softmax(dim=1)
     entropy = -(log_shares.exp() * log_shares).sum(dim=1)
-    kept = entropy.topk(max(1, calls // 2)).indices.sort().values
+    kept = entropy.topk(max(1, len(answered) // 2)).indices.sort().values
     joined = replace(
         pool,
         inputs=torch.cat([pool.inputs, inputs[kept]]),

@@ -1,0 +1,272 @@
+"""Statements about calls: counted, lost, found again. All of them inside a writing transaction of the caller's."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import torch
+from sqlalchemy.engine import Connection
+from torch import Tensor
+
+from tuition.data.pool import DIGEST_BYTES
+from tuition.data.transfer import EXACT, Accounts, Bill
+from tuition.store import payload, spill
+from tuition.store.database import Database, asks, flights, lost, teachers
+from tuition.store.entries import BLOB_BYTES, located, register, store_rows, unstored, wrong_widths
+from tuition.store.price import Price
+
+NOTHING = Bill()
+LOOKUP = 500  # numbers a query
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What became of a request.
+
+    Attributes:
+        flight: the request's number.
+        accounts: how it is counted.
+        bill: what it cost.
+        digests: the inputs whose answers are to be stored.
+        outputs: those answers, rows in the same order, in their stored types.
+    """
+
+    flight: int
+    accounts: Accounts
+    bill: Bill = NOTHING
+    digests: Sequence[bytes] = ()
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What settling requests changed: the accounts and the bill of those in flight, answers stored, wrong ones."""
+
+    accounts: Accounts
+    bill: Bill
+    stored: int
+    wrong: dict[int, str]
+
+
+def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[Landed]) -> Settled:
+    """Count requests of a teacher and store their answers.
+
+    A request in flight is counted as it landed. One that was counted as lost, because its asker was taken for dead or
+    could not record it, is counted again as it landed. One that is neither was settled before (by this very call,
+    before it was interrupted), and is left alone.
+    """
+    numbers = [one.flight for one in landed]
+    flying, lacking = _rows(connection, flights, numbers), _rows(connection, lost, numbers)
+    query = sa.select(asks.c.owner, asks.c.whole).where(asks.c.owner.in_({row.owner for row in flying.values()}))
+    whole_of = {row.owner: row.whole for row in connection.execute(query)} if flying else {}
+    own, bill = Accounts(), NOTHING
+    counts: dict[int, tuple[Accounts, Bill]] = {}  # by the ask that a request's own ask is a part of
+    known = []
+    for one in landed:
+        if one.flight in flying:
+            whole, change = whole_of.get(flying[one.flight].owner, 0), (one.accounts, one.bill)
+            own, bill = own + one.accounts, bill + one.bill
+        elif one.flight in lacking:
+            row = lacking[one.flight]
+            before = Price(row.price).bill(row.calls).cost
+            whole, change = (
+                row.whole,
+                (
+                    one.accounts + Accounts(paid=-row.calls, unknown=-row.calls),
+                    one.bill + Bill(EXACT.minus(before)),
+                ),
+            )
+        else:
+            continue
+        known.append(one)
+        total = counts.get(whole, (Accounts(), NOTHING))
+        counts[whole] = total[0] + change[0], total[1] + change[1]
+    for whole, (accounts, cost) in counts.items():
+        add(connection, teacher_id, accounts, cost, whole)
+    for table, rows in (flights, flying), (lost, lacking):
+        for some in _parts(list(rows)):
+            connection.execute(table.delete().where(table.c.id.in_(some)))
+    stored, wrong = store_answers(connection, teacher_id, fingerprint, known)
+    return Settled(own, bill, stored, wrong)
+
+
+def store_answers(
+    connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[Landed]
+) -> tuple[int, dict[int, str]]:
+    """Store answers that are not stored yet, those of one layout together.
+
+    Returns how many, and by request what is wrong with outputs whose widths are not those of what is stored.
+    """
+    stored, wrong = 0, dict[int, str]()
+    alike: dict[str, list[Landed]] = {}
+    known = set(located(connection, teacher_id, [digest for one in landed for digest in one.digests]))
+    for one in landed:
+        new = [row for row, digest in enumerate(one.digests) if digest not in known]
+        if new:
+            part = one if len(new) == len(one.digests) else _rows_of(one, new)
+            alike.setdefault(payload.layout(part.outputs), []).append(part)
+            known.update(part.digests)
+    for parts in alike.values():
+        why = wrong_widths(connection, teacher_id, parts[0].outputs)
+        if why is not None:
+            wrong.update((one.flight, why) for one in parts)
+            continue
+        for some in _portions(parts):
+            digests = [digest for one in some for digest in one.digests]
+            outputs = some[0].outputs
+            if len(some) > 1:
+                outputs = {name: torch.cat([one.outputs[name] for one in some]) for name in outputs}
+            store_rows(connection, teacher_id, fingerprint, digests, outputs)
+            stored += len(digests)
+    return stored, wrong
+
+
+def _rows_of(one: Landed, rows: list[int]) -> Landed:
+    outputs = {name: value[torch.tensor(rows)] for name, value in one.outputs.items()}
+    return Landed(one.flight, one.accounts, one.bill, [one.digests[row] for row in rows], outputs)
+
+
+def _portions(parts: Sequence[Landed]) -> Iterator[list[Landed]]:
+    """Answers in groups of about a blob's size, so that joining them takes little memory."""
+    some: list[Landed] = []
+    size = 0
+    for part in parts:
+        some.append(part)
+        size += sum(value.nbytes for value in part.outputs.values())
+        if size >= BLOB_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    yield from (numbers[start : start + LOOKUP] for start in range(0, len(numbers), LOOKUP))
+
+
+def _rows(connection: Connection, table: sa.Table, numbers: Sequence[int]) -> dict[int, Any]:
+    query = sa.select(table)
+    parts = (connection.execute(query.where(table.c.id.in_(some))).all() for some in _parts(numbers))
+    return {row.id: row for rows in parts for row in rows}
+
+
+# -- askers that are gone, and what they left --------------------------------------------------------------------------
+
+
+@contextmanager
+def bookkeeping(
+    database: Database, connection: Connection, mine: int | None = None, teacher: tuple[str, str] | None = None
+) -> Iterator[list[Path]]:
+    """A writing transaction that first takes in what spill files keep, and ends the asks of dead askers.
+
+    A `teacher`, by name and fingerprint, is entered before: answers are taken in only of teachers that the store knows,
+    and no file binds a name. Yields the files that were taken in.
+    """
+    with database.write(connection):
+        if teacher is not None:
+            register(connection, *teacher)
+        taken = [path for path in spill.pending(database) if take_in(connection, path)]
+        settle_dead(database, connection, mine)
+        yield taken
+    for path in taken:  # all of it is durable; a file that is left is looked at again, and changes nothing
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def take_in(connection: Connection, path: Path) -> bool:
+    """Settle what a spill file keeps; returns whether it is done with.
+
+    Requests that the store does not know, because it was put back from an older copy or begun again, are not counted;
+    their answers count as imported.
+    """
+    try:
+        fingerprint, kept = spill.read(path)
+    except spill.DamagedSpillError:  # `verify` names it, and `prune --damaged` removes it
+        return False
+    teacher_id = connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
+    if teacher_id is None:
+        return False
+    landed = [Landed(*one) for one in kept]
+    numbers = [one.flight for one in landed]
+    known = _rows(connection, flights, numbers).keys() | _rows(connection, lost, numbers).keys()
+    settle(connection, teacher_id, fingerprint, landed)
+    strange = [one for one in landed if one.flight not in known]
+    imported, _ = store_answers(connection, teacher_id, fingerprint, strange)
+    if imported:
+        changed = teachers.update().where(teachers.c.id == teacher_id)
+        connection.execute(changed.values(imported=teachers.c.imported + imported))
+    return True
+
+
+def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> None:
+    """End the asks of dead askers."""
+    others = [owner for owner in connection.scalars(sa.select(asks.c.owner)) if owner != mine]
+    for owner in database.dead(connection, others) if others else []:
+        end_ask(connection, owner)
+
+
+def end_ask(connection: Connection, owner: int) -> int:
+    """End an ask; what it had in flight is paid and unknown. Returns how many calls that was."""
+    query = sa.select(flights.c.id, flights.c.teacher_id, flights.c.calls, flights.c.price)
+    left = connection.execute(query.where(flights.c.owner == owner)).all()
+    whole = connection.scalar(sa.select(asks.c.whole).where(asks.c.owner == owner)) or 0
+    for row in left:
+        accounts = Accounts(paid=row.calls, unknown=row.calls)
+        add(connection, row.teacher_id, accounts, Price(row.price).bill(row.calls), whole)
+    if left:
+        connection.execute(lost.insert(), [{**row._mapping, "whole": whole} for row in left])
+    connection.execute(flights.delete().where(flights.c.owner == owner))
+    connection.execute(asks.delete().where(asks.c.owner == owner))
+    return sum(row.calls for row in left)
+
+
+# -- accounts ----------------------------------------------------------------------------------------------------------
+
+
+def add(connection: Connection, teacher_id: int, accounts: Accounts, bill: Bill = NOTHING, whole: int = 0) -> None:
+    """Add to a teacher's accounts and bill, and to those of the ask that this is a part of."""
+    for table, key, number in (teachers, teachers.c.id, teacher_id), (asks, asks.c.owner, whole):
+        if not number:
+            continue
+        changes: dict[str, Any] = {
+            name: table.c[name] + count for name, count in accounts.as_dict().items() if name in table.c
+        }
+        if bill != NOTHING:  # the sums are made here, where they are exact; nobody else writes meanwhile
+            before = connection.execute(sa.select(table).where(key == number)).one_or_none()
+            changes |= {} if before is None else vars(billed(before) + bill)
+        connection.execute(table.update().where(key == number).values(changes))
+
+
+def billed(row: Any) -> Bill:
+    """The bill in a row of teachers or asks."""
+    return Bill(row.cost, row.input_tokens, row.output_tokens, row.metered)
+
+
+def planned_at_most(connection: Connection) -> dict[int, int]:
+    """At least as many as `planned` finds, by teacher, without looking at each."""
+    counts: Counter[int] = Counter()
+    for table, calls in (asks, sa.func.length(asks.c.plan) / DIGEST_BYTES), (flights, flights.c.calls):
+        query = sa.select(table.c.teacher_id, sa.func.sum(calls)).group_by(table.c.teacher_id)
+        counts.update({teacher_id: math.ceil(count) for teacher_id, count in connection.execute(query)})
+    return counts
+
+
+def planned(connection: Connection, teacher_id: int) -> set[bytes]:
+    """Inputs that living askers mean to send to a teacher, or have in flight."""
+    plans = connection.scalars(sa.select(asks.c.plan).where(asks.c.teacher_id == teacher_id))
+    meant = list({digest for plan in plans for digest in payload.split_digests(plan)})
+    return set(unstored(connection, teacher_id, meant, ())) | in_flight(connection, teacher_id)
+
+
+def in_flight(connection: Connection, teacher_id: int) -> set[bytes]:
+    """Inputs that are reserved by a request under way."""
+    query = sa.select(flights.c.digests).where(flights.c.teacher_id == teacher_id)
+    return {digest for joined in connection.scalars(query) for digest in payload.split_digests(joined)}

@@ -1,0 +1,78 @@
+"""Files beside a store: who may use them, and whether the store is still the file that was opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+
+def create(path: Path) -> None:
+    """Create a store's empty file, unless it exists. In a folder that a group writes to, the group may write to it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError:  # it exists, or SQLite will say why it cannot
+        return
+    try:
+        folder, mode = os.stat(path.parent), stat.S_IMODE(os.fstat(handle).st_mode)
+        if folder.st_mode & stat.S_IWGRP:
+            with contextlib.suppress(PermissionError):  # of a group that this user is not in
+                os.fchown(handle, -1, folder.st_gid)
+                os.fchmod(handle, mode | stat.S_IRGRP | stat.S_IWGRP)
+    finally:
+        os.close(handle)
+
+
+def resemble(path: Path, store: Path) -> None:
+    """Let those who may use a store use a file beside it: the same group and mode and, if root made it, owner."""
+    like, own = os.stat(store), os.stat(path)
+    if own.st_uid != os.geteuid():
+        return  # another user's, who did this already
+    with contextlib.suppress(PermissionError):  # of a group that this user is not in
+        if own.st_gid != like.st_gid or os.geteuid() == 0 != like.st_uid:
+            os.chown(path, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
+        if stat.S_IMODE(own.st_mode) != stat.S_IMODE(like.st_mode):
+            os.chmod(path, stat.S_IMODE(like.st_mode))
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file this is, whatever it is called; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def free_bytes(path: Path) -> int:
+    """What may still be written to the disk of a store."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """A file that is complete and on the disk, or not there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.rename(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,45 @@
+"""Inputs that a teacher refused: the sentence about them, and the file that names them all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tuition.data.transfer import Refusal
+from tuition.store import files
+
+NAME = "refused.jsonl"
+
+
+def beside(store: Path | None) -> Path:
+    """Where refused inputs are named: beside the store's file, or in the current folder where it is on a server."""
+    return Path(NAME) if store is None else store.with_name(f"{store.name}.{NAME}")
+
+
+def write(path: Path, teacher: str, refused: Sequence[Refusal]) -> None:
+    """Name refused inputs in a file, a line each; what it says of other inputs stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lines: dict[tuple[str, str], dict[str, object]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that somebody else wrote is dropped
+            line = json.loads(text)
+            lines[str(line["teacher"]), str(line["digest"])] = line
+    lines |= {(teacher, one.digest): {"teacher": teacher} | asdict(one) for one in refused}
+    text = "".join(json.dumps(line) + "\n" for line in lines.values())
+    files.write_durably(path, text.encode())
+
+
+def sentence(refused: Sequence[Refusal], asked: int, path: Path | None) -> str:
+    """What a user is told: "1 of 81 inputs was refused by the teacher (row 40: ...): too long; it is left out"."""
+    first = refused[0]
+    were, they = ("was", "it is") if len(refused) == 1 else ("were", "they are")
+    which = str(first) if len(refused) == 1 else f"the first is {first}"
+    reason = first.reason.rstrip(".")
+    told = f"{len(refused)} of {asked} inputs {were} refused by the teacher ({which}): {reason}; {they} left out"
+    return f"{told}." if path is None else f"{told}; see {path}."
