@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+# Not imported from typing: with `python -m tuition` the current folder comes first until __main__ ends that.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 __all__ = ["ResponseStore", "UserError", "data", "distill", "load", "losses", "models", "teachers"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from tuition import data, losses, models, teachers
     from tuition.errors import UserError
     from tuition.store import ResponseStore

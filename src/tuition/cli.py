@@ -55,6 +55,10 @@ Teacher = Annotated[
 Calls = Annotated[int | None, Option(help="Inputs of the transfer set, each one teacher call.")]
 Store = Annotated[str | None, Option(help="Where paid answers are kept: an SQLite file or a database URL.")]
 Budget = Annotated[int | None, Option(help="Most calls ever paid for this teacher in this store.")]
+TrustCode = Annotated[
+    bool,
+    Option("--trust-code", help="Run code that a run's folder or a file of settings names: package.module:factory."),
+]
 Cost = Annotated[str | None, Option("--cost-per-call", metavar="NUMBER", help="Price of one call, in any currency.")]
 TokenCost = Annotated[
     str | None,
@@ -128,13 +132,15 @@ def teach(
     text_column: Texts = None,
     label_column: Labels = None,
     image_column: Pictures = None,
+    trust_code: TrustCode = False,
     sets: Sets = None,
 ) -> None:
     """Train a teacher on labels by plain cross-entropy."""
     from tuition.studies import job
 
-    given = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
+    given: dict[str, Any] = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
+    given["trust_code"] = trust_code or None
     settings = _settings(job.TeachSettings, config, given, sets)
     with output.training() as progress:
         run = job.train_teacher(settings, out, progress)
@@ -159,6 +165,7 @@ def ask(
     text_column: Texts = None,
     label_column: Labels = None,
     image_column: Pictures = None,
+    trust_code: TrustCode = False,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
@@ -168,6 +175,7 @@ def ask(
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
+    given["trust_code"] = trust_code or None
     settings = _settings(job.AskSettings, config, given, sets)
     if dry_run:
         _print_plan(job.plan(settings))
@@ -206,6 +214,7 @@ def distill(
     text_column: Texts = None,
     label_column: Labels = None,
     image_column: Pictures = None,
+    trust_code: TrustCode = False,
     sets: Sets = None,
 ) -> None:
     """Ask a teacher, train a student from its answers, evaluate it and write it down.
@@ -219,6 +228,7 @@ def distill(
     given |= {"seed": seed, "store": store, "budget": budget, "epochs": epochs, "cost_per_call": cost_per_call}
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
+    given["trust_code"] = trust_code or None
     settings = _settings(job.DistillSettings, config, given, sets)
     if settings.teacher is None:
         name, folder = job.STAND_IN, job.stand_in_folder(settings)
@@ -267,6 +277,7 @@ def study(
         float | None, Option(min=0, help="Stop in time; the same command goes on. Exit code 3.")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and do nothing.")] = False,
+    trust_code: TrustCode = False,
     sets: Sets = None,
 ) -> None:
     """Run a grid of methods, budgets and seeds, resumably, and report on it.
@@ -282,7 +293,9 @@ def study(
     changes = _pairs(sets) | ({} if data is None else {"data": data})
     if accounting is not None:
         changes["accounting"] = ["published", "matched"] if accounting == "both" else accounting
-    chosen = grid.read(name, variants, changes)
+    if trust_code:
+        changes["trust_code"] = True
+    chosen = grid.read(name, variants, changes, trust_code=trust_code)
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:
@@ -322,13 +335,14 @@ def predict(
     text_column: Texts = None,
     image_column: Pictures = None,
     out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
     from tuition import load
     from tuition.studies import job
     from tuition.training import files
 
-    student = load(run)
+    student = load(run, trust_code=trust_code)
     names, pool = job.inputs_of(inputs, split, size, student, _columns(text_column, None, image_column))
     confidence, classes = student.probabilities(pool).max(dim=1)
     rows = [
@@ -352,13 +366,15 @@ def evaluate(
     image_column: Pictures = None,
     per_class: Annotated[bool, Option("--per-class", help="Print a row for each class.")] = False,
     confusion: Annotated[Path | None, Option(help="Write the confusion matrix to this CSV file.")] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Evaluate a finished student on labelled data."""
     from tuition import load
     from tuition.studies import job
     from tuition.training import evaluation, files
 
-    student, pool = load(run), job.load_data(data, split, size, _columns(text_column, label_column, image_column))
+    student = load(run, trust_code=trust_code)
+    pool = job.load_data(data, split, size, _columns(text_column, label_column, image_column))
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
     logits = student.logits(pool)
@@ -389,11 +405,12 @@ def evaluate(
 def export(
     run: Annotated[Path, Argument(help="Folder of a finished run.")],
     out: Annotated[Path, Argument(help="ONNX file.")],
+    trust_code: TrustCode = False,
 ) -> None:
     """Export a finished student to ONNX, preprocessing included."""
     from tuition import load
 
-    say(f"Wrote {load(run).export(out)}.")
+    say(f"Wrote {load(run, trust_code=trust_code).export(out)}.")
 
 
 @app.command()
@@ -528,6 +545,7 @@ def verify(
     seed: Seed = None,
     cost_per_call: Cost = None,
     cost_per_million_tokens: TokenCost = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
 
@@ -548,7 +566,7 @@ def verify(
         pool = job.load_data(data, "train")
         compared = stores.reask(
             opened,
-            job.find_teacher(teacher),
+            job.find_teacher(teacher, trust_code=trust_code),
             pool,
             count=reask,
             budget=budget,
@@ -725,7 +743,12 @@ def _columns(text: str | None, label: str | None, image: str | None) -> Columns:
 
 def _settings(kind: type[S], config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> S:
     """Settings from a YAML file, then --set, then options, the later going before the earlier."""
-    values = ({} if config is None else kind.read(config)) | _pairs(sets)
+    read = {} if config is None else kind.read(config)
+    if read:
+        from tuition.studies.grid import refuse_code
+
+        refuse_code(read, str(config), bool(given.get("trust_code")))
+    values = read | _pairs(sets)
     if isinstance(values.get("options", {}), dict):  # options.anchor is the method's setting anchor, as in studies
         nested = {name: values.pop(name) for name in list(values) if str(name).startswith("options.")}
         if nested:
@@ -762,7 +785,6 @@ UsageError: Any = typer.BadParameter.__base__
 
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
-    sys.path.insert(0, "")  # package.module:factory is found in the folder where the user stands
     output.prepare()
     words = [word for word in sys.argv[1:] if word != unexpected.OPTION]
     traced = len(words) < len(sys.argv) - 1

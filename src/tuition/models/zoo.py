@@ -1,6 +1,5 @@
 """Models by name: the families of the distillation literature, timm's, and any factory of the user's own."""
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from difflib import get_close_matches
 import torch
 from torch import nn
 
+from tuition import factories
 from tuition.errors import UserError
 from tuition.models.cnn import CNN, MLP
 from tuition.models.resnet import ResNet
@@ -87,7 +87,7 @@ def create(
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed accelerators too
         if name.startswith("timm:"):
             model = _from_timm(name, num_classes, in_channels, pretrained)
-        elif re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        elif factories.is_factory(name):
             model = _from_factory(name, num_classes, in_channels)
         else:
             model = _from_zoo(name, num_classes, in_channels)
@@ -122,6 +122,8 @@ def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
 
 def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     architecture = name.removeprefix("timm:")
+    if not re.fullmatch(r"[\w.-]+", architecture):  # hf-hub:... and local-dir:... are other people's files
+        raise UserError(f"{name} is not the name of one of timm's models, such as timm:resnet18; give such a name.")
     try:
         import timm
     except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision built for another torch
@@ -138,14 +140,7 @@ def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) 
 
 
 def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
-    module_name, _, factory_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{name}: {module_name} cannot be imported ({error}); is it on PYTHONPATH?") from error
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        raise UserError(f"{module_name} has no function or class {factory_name!r}{nearest(factory_name, dir(module))}.")
+    factory = factories.find(name)
     offered = {"num_classes": num_classes, "in_channels": in_channels}
     try:
         signature = inspect.signature(factory)
@@ -154,9 +149,9 @@ def _from_factory(name: str, num_classes: int, in_channels: int) -> nn.Module:
         signature.bind(**accepted)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} needs more than num_classes and in_channels: {error}; give it defaults.") from error
-    model = factory(**accepted)
+    model = factories.call(name, factory, **accepted)
     if not isinstance(model, nn.Module):
-        raise UserError(f"{name} returned {type(model).__name__}: it must return a torch.nn.Module.")
+        raise UserError(f"{name} returned {factories.kind(model)}; it must return a torch.nn.Module.")
     return model
 
 

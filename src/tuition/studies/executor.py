@@ -51,7 +51,8 @@ def run_parallel(
     threads = threads or max(1, cores // max(workers, 1))
     # Workers start afresh: a forked child would inherit threads, locks and the accelerator's state.
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # or the first worker's start would, and unblock Ctrl-C at that
+    with _safe_path():
+        resource_tracker.ensure_running()  # or the first worker's start would, and unblock Ctrl-C at that
     waiting = list(enumerate(jobs))[::-1]
     busy: dict[Connection, tuple[BaseProcess, int]] = {}
 
@@ -61,7 +62,8 @@ def run_parallel(
         # The parent decides what a signal means; a worker inherits this mask, and so never sees one.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         try:
-            process.start()
+            with _safe_path():
+                process.start()
             busy[ours] = (process, -1)  # so that it is killed, whatever comes
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -100,6 +102,20 @@ def run_parallel(
             process.kill()
         for process, _ in busy.values():
             process.join()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes started within do not begin with the current folder on their import path; they get this one's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _ending(exitcode: int | None) -> str:

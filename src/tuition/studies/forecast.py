@@ -52,7 +52,8 @@ def forecast(
     """Look ahead at what `run` would do. Nothing is asked, trained to keep, or written."""
     study, folders = place(study, out, teachers)
     book = Book(study, out, continue_from, retry=retry)
-    now = plan(study, book.find, identities(folders))
+    trust_code = bool(study.settings.get("trust_code", False))
+    now = plan(study, book.find, identities(folders, trust_code=trust_code))
     todo = [*now.ready, *now.later]
     wanted = [at_hand(trial.settings, folders) for trial in todo]
     check(settings for settings in wanted if is_ready(settings.teacher or ""))

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
+from tuition import factories
 from tuition.errors import UserError
 from tuition.studies.job import ASKED, TRAINED, DistillSettings
 from tuition.studies.records import Record
@@ -28,6 +29,7 @@ from tuition.training.settings import Settings
 
 # What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
 MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
+NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
 COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
 
 
@@ -83,7 +85,9 @@ def names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".yaml" and not file.stem.startswith("_"))
 
 
-def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Study:
+def read(
+    name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | None = None, *, trust_code: bool = False
+) -> Study:
     """A study by the name of one of the paper's or by its YAML file.
 
     A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
@@ -91,9 +95,10 @@ def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | N
 
     Args:
         changes: settings, which then stand in the place of an axis or of candidates of that name; a list makes an axis.
+        trust_code: whether the file may name code, as package.module:factory. `changes` may: they are the user's own.
 
     Raises:
-        UserError: no such study or variant, or settings that cannot be.
+        UserError: an unknown study or variant, settings that cannot be, or code that is not trusted.
     """
     values = _read(name)
     known = values.pop("variants", {})
@@ -101,6 +106,7 @@ def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | N
         if variant not in known:
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
         values = merge(values, known[variant])
+    refuse_code(values, f"the study {name}", trust_code)
     study = Study.of(values)
     settings, axes, candidates = dict(study.settings), dict(study.axes), dict(study.choose.candidates)
     for key, value in (changes or {}).items():
@@ -112,6 +118,22 @@ def read(name: str, variants: Sequence[str] = (), changes: Mapping[str, Any] | N
             settings[key] = value
     choose = study.choose.model_copy(update={"candidates": candidates})
     return study.model_copy(update={"settings": settings, "axes": axes, "choose": choose})
+
+
+def refuse_code(values: Any, where: str, trust_code: bool) -> None:
+    """Refuse settings of a file, however deep, that name code, or that would trust it, unless it is trusted.
+
+    Raises:
+        UserError: the first of these.
+    """
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key == "trust_code":
+                raise UserError(f"{where} sets trust_code; say --trust-code on the command line, if you trust it.")
+            for each in value if isinstance(value, list) else [value]:
+                if key in NAMES_CODE:
+                    factories.refuse_untrusted(each, where, trust_code)
+                refuse_code(each, where, trust_code)
 
 
 def variants_of(name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import time
@@ -17,7 +16,7 @@ import torch
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from tuition import data, teachers
+from tuition import data, factories, teachers
 from tuition.data import Bill, Pool, TransferSet, folders, texts
 from tuition.data.images import read_images
 from tuition.data.transfer import rows_answered
@@ -63,6 +62,7 @@ class DataSettings(TrainSettings):
     text_column: str = Field("auto", description="the column of texts, or several that are joined, as in title,body")
     label_column: str | None = Field("auto", description="the column of labels; null looks at none")
     image_column: str = Field("auto", description="the column of images")
+    trust_code: bool = Field(False, description="run the code that a run's folder or a file of settings names")
 
     @property
     def columns(self) -> Columns:
@@ -193,7 +193,9 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
     if settings.select == "random":
         return order[: settings.calls], validation
     rest = order[: len(pool) - held_out]
-    features = None if settings.features is None else load(settings.features).features(pool[rest])
+    features = None
+    if settings.features is not None:
+        features = load(settings.features, trust_code=settings.trust_code).features(pool[rest])
     chosen = data.select(pool[rest], settings.calls, method=settings.select, features=features, seed=settings.seed)
     return rest[chosen], validation
 
@@ -207,31 +209,36 @@ KINDS: dict[str, Callable[[str], Teacher]] = {
 }
 
 
-def find_teacher(name: str) -> Teacher:
+def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
     """A teacher by the folder that `tuition teach` made, by a kind of `KINDS` and its name, or by `module:factory`.
 
+    The factory's name is the user's own word, and its code is run; code that a folder names needs `trust_code`.
+
     Raises:
-        UserError: nothing of that name, a missing extra, or the factory returned no teacher.
+        UserError: nothing of that name, a missing extra, a factory that fails or returns something else, or code that
+            is not trusted.
     """
     module_name, _, attribute = name.partition(":")
     if ":" in name and not Path(name).exists():
         if module_name in KINDS:
             return _of_kind(module_name, attribute, Path.cwd())
-        try:
-            factory = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"the teacher {name} cannot be imported ({error}); is it on PYTHONPATH?") from None
-        if not callable(factory):
-            raise UserError(f"the teacher {name} is no function; name one that returns a teacher.")
-        made = factory()
-        if isinstance(made, nn.Module):
-            return teachers.from_torch(made)
-        if not hasattr(made, "fingerprint"):
-            raise UserError(
-                f"{name} returned {type(made).__name__}, not a teacher; return teachers.from_callable(...)."
-            )
-        return made
-    return _taught(str(Path(name).resolve()))
+        return _from_factory(name)
+    return _taught(str(Path(name).resolve()), trust_code)
+
+
+def _from_factory(name: str) -> Teacher:
+    if not factories.is_factory(name):
+        known = ", ".join(f"{kind}:..." for kind in KINDS)
+        raise UserError(f"{name!r} is not a teacher; name a folder, {known} or package.module:factory.")
+    factory = factories.find(name)
+    if isinstance(factory, nn.Module):  # a model of the module itself
+        return teachers.from_torch(factory)
+    made = factories.call(name, factory)
+    if isinstance(made, nn.Module):
+        return teachers.from_torch(made)
+    if isinstance(made, type) or not callable(made) or not all(hasattr(made, it) for it in ("name", "fingerprint")):
+        raise UserError(f"{name} returned {factories.kind(made)}, not a teacher; return teachers.from_callable(...).")
+    return made
 
 
 @lru_cache(maxsize=4)
@@ -241,8 +248,8 @@ def _of_kind(kind: str, name: str, here: Path) -> Teacher:
 
 
 @lru_cache(maxsize=4)
-def _taught(folder: str) -> Teacher:
-    taught = load(folder)
+def _taught(folder: str, trust_code: bool) -> Teacher:
+    taught = load(folder, trust_code=trust_code)
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
     return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std)
@@ -430,7 +437,7 @@ def the_teacher(settings: AskSettings) -> Teacher:
     if settings.teacher is None:
         described = type(settings).model_fields["teacher"].description
         raise UserError(f"name a teacher: {described}.")
-    teacher = find_teacher(settings.teacher)
+    teacher = find_teacher(settings.teacher, trust_code=settings.trust_code)
     if isinstance(teacher, TorchTeacher):
         teacher.model.to(pick_device(settings.device))
     return teacher

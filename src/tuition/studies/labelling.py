@@ -88,7 +88,7 @@ def send(part: Part) -> int:
     settings = part.settings
     ask_part(
         ResponseStore(settings.store),
-        _teacher(settings.teacher or "", settings.device),
+        _teacher(settings.teacher or "", settings.device, settings.trust_code),
         part.inputs,
         part.whole,
         budget=_budget(settings),
@@ -106,9 +106,9 @@ def _look(settings: AskSettings) -> str:
 
 
 @lru_cache(maxsize=1)
-def _teacher(name: str, device: str) -> Teacher:
+def _teacher(name: str, device: str, trust_code: bool) -> Teacher:
     """The teacher, loaded once for all parts."""
-    return job.the_teacher(AskSettings.of({"teacher": name, "device": device}))
+    return job.the_teacher(AskSettings.of({"teacher": name, "device": device, "trust_code": trust_code}))
 
 
 def _budget(settings: AskSettings) -> int:

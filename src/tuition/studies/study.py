@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tuition import models
+from tuition import factories, models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
 from tuition.store import ResponseStore, address
@@ -96,7 +96,7 @@ def run(
         for name, folder in folders.items():
             if not is_ready(folder):
                 _teach(study, name, Path(folder), watch)
-        identify = identities(folders)
+        identify = identities(folders, trust_code=bool(study.settings.get("trust_code", False)))
         now = plan(study, book.find, identify)
         wanted = [at_hand(trial.settings, folders) for trial in (*now.ready, *now.later)]
         check(wanted)
@@ -114,7 +114,7 @@ def run(
             now = plan(study, book.find, identify)
         book.write(now.ends)
     except DeadlineError:
-        now = plan(study, book.find, identities(folders))
+        now = plan(study, book.find, identities(folders, trust_code=bool(study.settings.get("trust_code", False))))
     found = {trial.key: record for trial in now.ends.values() if (record := book.find(trial)) is not None}
     failed = [record for record in found.values() if record.status == "failed"]
     return Summary(len(found) - len(failed), failed, len(now.ready) + len(now.later))
@@ -194,12 +194,13 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
     Raises:
         UserError: a folder given that no pair has a use for.
     """
-    folders = {_architecture(folder): str(folder.resolve()) for folder in teachers}
+    trust_code = bool(study.settings.get("trust_code", False))
+    folders = {_architecture(folder, trust_code): str(folder.resolve()) for folder in teachers}
     pairs = []
     for pair in study.pairs:
         name = pair.teacher
         if (Path(name) / files.RUN).exists():
-            name = _architecture(Path(pair.teacher))
+            name = _architecture(Path(pair.teacher), trust_code)
             folders.setdefault(name, str(Path(pair.teacher).resolve()))
         pairs.append(Pair(teacher=name, student=pair.student))
     named = list(dict.fromkeys(pair.teacher for pair in pairs))
@@ -216,9 +217,11 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
     return study.model_copy(update={"pairs": pairs, "settings": settings}), folders
 
 
-def _architecture(folder: Path) -> str:
+def _architecture(folder: Path, trust_code: bool) -> str:
     made = files.read_run(folder)["settings"]["student"]
-    return made["name"] if isinstance(made, dict) else made
+    name = made["name"] if isinstance(made, dict) else made
+    factories.refuse_untrusted(name, str(folder), trust_code)
+    return name
 
 
 def is_ready(teacher: str) -> bool:
@@ -244,12 +247,14 @@ def _teach(study: Study, name: str, folder: Path, watch: Progress) -> None:
     job.train_teacher(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
 
 
-def identities(folders: Mapping[str, str]) -> Identify:
+def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Identify:
     """What tells runs apart beside their settings: the teacher's fingerprint, and the data's content."""
 
     @cache
     def fingerprint(teacher: str) -> str:
-        return job.find_teacher(folders[teacher]).fingerprint if is_ready(folders[teacher]) else "to be trained"
+        if not is_ready(folders[teacher]):
+            return "to be trained"
+        return job.find_teacher(folders[teacher], trust_code=trust_code).fingerprint
 
     def identify(settings: DistillSettings) -> dict[str, str]:
         found = {
@@ -339,7 +344,7 @@ def calls(wanted: Iterable[DistillSettings]) -> dict[str, tuple[int, int]]:
         seen[name].update(inputs.digests)
         new, paid = len(set(fresh.digests)), 0
         if is_ready(name) and address.exists(settings.store):
-            known = ResponseStore(settings.store).plan(job.find_teacher(name), fresh)
+            known = ResponseStore(settings.store).plan(job.find_teacher(name, trust_code=settings.trust_code), fresh)
             new, paid = known.new, known.paid
         found[name] = found.get(name, (0, 0))[0] + new + settings.paid_mixes, paid
         if settings.budget is not None and sum(found[name]) > settings.budget:

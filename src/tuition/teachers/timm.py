@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def from_timm(
         raise UserError(
             f"a teacher of timm needs timm (pip install 'tuition[timm]'), which does not import: {error}."
         ) from error
-    if not timm.is_model(architecture):
+    if not re.fullmatch(r"[\w.-]+", architecture) or not timm.is_model(architecture):  # nor hf-hub:, local-dir:
         near = difflib.get_close_matches(architecture, timm.list_models())
         raise UserError(f"timm has no model {architecture!r}; try {', '.join(near) or 'one of timm.list_models()'}.")
     try:

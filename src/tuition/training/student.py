@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, StrictInt, ValidationError
 from torch import Tensor, nn
 
-from tuition import models
+from tuition import factories, models
 from tuition.data import Crop, Pool
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Inputs
@@ -21,6 +22,7 @@ from tuition.errors import UserError
 from tuition.training import evaluation, files
 
 EVALUATION_BATCH = 256
+LITTLE = 2**24  # values of a model that is made without a look at the size of its file
 
 Output = Literal["logits", "embedding"]
 
@@ -221,40 +223,95 @@ class Student(nn.Module):
         }
 
 
-def load(run: str | Path, *, model: nn.Module | None = None, preprocess: nn.Module | None = None) -> Student:
+class Recipe(BaseModel):
+    """What `models.create` makes the student's model from, as run.json has it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    num_classes: PositiveInt
+    in_channels: PositiveInt
+
+
+class Card(BaseModel):
+    """What run.json says of a student: see `Student.card`. Nothing else in it is used to make one."""
+
+    model: Recipe | None
+    input_shape: tuple[PositiveInt, ...]
+    class_names: tuple[str, ...] | None
+    crop: dict[str, StrictInt | StrictBool | None] | None
+    hashing: dict[str, StrictInt | list[StrictInt]] | None = None
+    output: Output = "logits"
+    weights: str = Field(pattern=r"^\w[\w.-]*$")  # a file of the folder
+
+
+def load(
+    run: str | Path,
+    *,
+    model: nn.Module | None = None,
+    preprocess: nn.Module | None = None,
+    trust_code: bool = False,
+) -> Student:
     """The student (or teacher) that a run folder holds, on the CPU, in evaluation mode.
+
+    No code that the folder names is run, unless it is trusted: a student of the zoo or of timm is made by its name,
+    any other needs its `model`, or `trust_code`.
 
     Args:
         run: the folder of a finished run.
         model: the architecture, for a student that was not made by `models.create`; its weights are replaced.
         preprocess: the module that was given to `distill`, where one was.
+        trust_code: import and call the factory (`package.module:factory`) that the folder names.
 
     Raises:
-        UserError: not a finished run, or its files are damaged.
+        UserError: not a finished run, its files are damaged, or it names code that is not trusted.
     """
     directory = Path(run)
     record = files.read_run(directory)
     if record["status"] != "done":
         raise UserError(f"the run in {directory} is not finished; give its command again to finish it.")
-    card = record["student"]
+    card = _card(directory, record)
     if model is None:
-        if card["model"] is None:
-            raise UserError(
-                "this student's model was not made by models.create, so its code is not known; "
-                "pass it: load(run, model=my_module)."
-            )
-        model = models.create(**card["model"])
-    shape = tuple(card["input_shape"])
+        model = _model(directory, card, trust_code)
+    shape = card.input_shape
+    try:
+        crop = None if card.crop is None else Crop(**card.crop)  # type: ignore[arg-type]
+        if preprocess is None and card.hashing is not None:
+            preprocess = models.Hashing(**card.hashing)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(f"{directory / files.RUN} is damaged ({error}); restore it.") from None
     if preprocess is None:
-        hashing = card.get("hashing")
-        preprocess = models.Hashing(**hashing) if hashing else models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
-    student = Student(
-        model,
-        preprocess,
-        input_shape=shape,
-        class_names=None if card["class_names"] is None else tuple(card["class_names"]),
-        crop=None if card["crop"] is None else Crop(**card["crop"]),
-        output=card.get("output", "logits"),
-    )
-    models.load_weights(student, directory / card["weights"])
+        if shape[0] > 10**6:
+            raise UserError(f"{directory / files.RUN} is damaged (inputs of shape {shape}); restore it.")
+        preprocess = models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
+    student = Student(model, preprocess, input_shape=shape, class_names=card.class_names, crop=crop, output=card.output)
+    models.load_weights(student, directory / card.weights)
     return student.eval()
+
+
+def _card(directory: Path, record: Mapping[str, Any]) -> Card:
+    try:
+        return Card(**record["student"])
+    except (KeyError, TypeError, ValidationError) as error:
+        what = "it does not describe a student"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        raise UserError(f"{directory / files.RUN} is damaged ({what}); restore it.") from None
+
+
+def _model(directory: Path, card: Card, trust_code: bool) -> nn.Module:
+    """The architecture that the folder names, of the size of the weights beside it."""
+    if card.model is None:
+        raise UserError(
+            "this student's model was not made by models.create, so its code is not known; "
+            "pass it: load(run, model=my_module)."
+        )
+    factories.refuse_untrusted(card.model.name, str(directory), trust_code)
+    if not card.model.name.startswith("timm:") and not factories.is_factory(card.model.name):
+        with torch.device("meta"):  # no numbers of a file decide how much memory is taken
+            size = sum(value.numel() for value in models.create(**card.model.model_dump()).state_dict().values())
+        path = directory / card.weights
+        if path.exists() and size > max(path.stat().st_size, LITTLE):
+            raise UserError(f"{path} is for another model: it is smaller than the {card.model.name} of run.json.")
+    return models.create(**card.model.model_dump())

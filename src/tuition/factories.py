@@ -1,0 +1,128 @@
+"""Code of the user's own, named as `package.module:factory`: looked for, imported and called.
+
+It is imported where the user names it, in a command or a call. A file that somebody else may have written, such as
+run.json or a study, names code only for `--trust-code` (see `refuse_untrusted`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any
+
+from tuition.errors import UserError
+
+LIBRARIES = {"onnx", "openai", "timm", "transformers", "v2"}  # KIND:NAME, whose code is installed
+
+
+def is_factory(name: object) -> bool:
+    """Whether a name has the form `package.module:factory`."""
+    if not isinstance(name, str):
+        return False
+    module, colon, attribute = name.partition(":")
+    named = bool(colon) and module not in LIBRARIES and attribute.isidentifier()
+    return named and all(part.isidentifier() for part in module.split("."))
+
+
+def refuse_untrusted(name: object, where: str, trust_code: bool) -> None:
+    """Refuse code that a file names, unless it is trusted.
+
+    Raises:
+        UserError: `name` is a factory, and `trust_code` is false.
+    """
+    if is_factory(name) and not trust_code:
+        raise UserError(
+            f"{where} names code, {name}, which opening it would run; read that code, and if you trust it, "
+            "say --trust-code (in Python: trust_code=True)."
+        )
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The function or class that a name stands for.
+
+    Its module is looked for where Python looks for modules and then, last, in the current folder, which from then on
+    stands at the end of the import path: a file there never hides a module of Python or of an installed package.
+
+    Raises:
+        UserError: the module is missing, fails, or is hidden by an installed one, or it has nothing callable so named.
+    """
+    module_name, _, attribute = name.partition(":")
+    _reach(module_name.partition(".")[0])
+    try:
+        module = importlib.import_module(module_name)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(
+            f"{name} cannot be imported ({_first_line(error)}); is it on PYTHONPATH, or in this folder?"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's own module does
+        raise UserError(f"{name} cannot be imported: {_told(error)}; fix {module_name} first.") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        near = get_close_matches(attribute, dir(module))
+        hint = f" (nearest: {', '.join(near)})" if near else ""
+        raise UserError(f"{module_name} has no function or class {attribute!r}{hint}; name one that it has.")
+    return found
+
+
+def call(name: str, factory: Callable[..., Any], **arguments: Any) -> Any:
+    """What the factory of this name returns.
+
+    Raises:
+        UserError: it failed, or asked Python to exit.
+    """
+    try:
+        return factory(**arguments)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's own code does
+        raise UserError(f"{name} failed with {_told(error)}; fix it first.") from error
+
+
+def kind(value: object) -> str:
+    """What a factory returned, in words."""
+    if value is None:
+        return "nothing (None)"
+    return f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
+
+
+def _reach(top: str) -> None:
+    """Put the current folder at the end of the import path, where a top module is not found without it.
+
+    Raises:
+        UserError: the folder has a module of this name, and another one goes before it.
+    """
+    here = os.getcwd()
+    try:
+        known = importlib.util.find_spec(top)
+    except ValueError:  # a module without a specification, such as __main__
+        return
+    own = PathFinder.find_spec(top, [here])
+    if known is None or known.origin is None:  # unknown, or a folder without __init__.py, which has several parts
+        if here not in sys.path:
+            sys.path.append(here)
+            importlib.invalidate_caches()
+    elif own is not None and own.origin is not None and not _same_file(own, known):
+        raise UserError(
+            f"{os.path.relpath(own.origin)} of this folder has the name of another module, {top} "
+            f"({'part of Python' if top in sys.stdlib_module_names else 'installed'}); rename it, and name it so."
+        )
+
+
+def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
+    return os.path.realpath(str(one.origin)) == os.path.realpath(str(other.origin))
+
+
+def _told(error: BaseException) -> str:
+    line = _first_line(error)
+    return type(error).__name__ + (f": {line}" if line else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200].rstrip(".")
