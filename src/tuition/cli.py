@@ -708,8 +708,8 @@ def _print_forecast(ahead: Any) -> None:
     table.add_row("runs finished already", f"{ahead.known:,}")
     table.add_row("teachers to train first", ", ".join(ahead.teachers) or "none")
     table.add_row("new teacher calls", f"{ahead.new:,}")
-    table.add_row("teacher calls paid so far", f"{ahead.paid:,}")
-    table.add_row("time to train students, about", f"{hours:,} h {minutes} min")
+    table.add_row("teacher calls paid so far, in the study's store", f"{ahead.paid:,}")
+    table.add_row("time to train students, about (less where it stops early)", f"{hours:,} h {minutes} min")
     show_table(table)
 
 
@@ -720,14 +720,21 @@ def _print_report(folders: list[Path], out: Path) -> None:
 
     page = reports.build(folders, out)
     for section in records.sections(records.read(*folders)):
-        show(escape.line(f"{section.title}: test accuracy (%) by teacher calls"))
+        show(escape.line(f"{section.title}: test accuracy (%), mean ± standard deviation over seeds, by teacher calls"))
         show(escape.line(section.conditions))
         table = new_table("", "method", *map(str, section.calls))
         for method, curve in section.curves.items():
             cells = (statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls)
-            table.add_row(method, *(f"{c.mean:.1f} ±{c.std:.1f}" if c.n else "-" for c in cells))
+            table.add_row(method, *map(_mean_and_spread, cells))
         show_table(table)
     say(f"Report: {page}. Figures, tables and runs.csv are beside it.")
+
+
+def _mean_and_spread(found: Any) -> str:
+    """Of a summary over seeds; one seed has no spread."""
+    if not found.n:
+        return "-"
+    return f"{found.mean:.1f}" if found.n == 1 else f"{found.mean:.1f} ±{found.std:.1f}"
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

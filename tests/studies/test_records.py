@@ -204,6 +204,18 @@ def test_a_long_error_is_shortened_and_keeps_its_end(tmp_path):
     assert back.error.endswith("MemoryError: no room")
 
 
+def test_a_row_with_a_long_error_of_an_older_version_is_read(tmp_path):
+    records.append(tmp_path, replace(RUN, status="failed", error="a word"))
+    path = tmp_path / "runs.csv"
+    path.write_text(path.read_text().replace("a word", "x" * 10**6))
+    before = csv.field_size_limit()
+    (back,) = records.read(tmp_path)
+    assert len(back.error) <= 300
+    assert csv.field_size_limit() == before
+    records.append(tmp_path, replace(RUN, key="b2"))
+    assert len(records.read(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("value", ["[1, null]", '["x"]', "{}", "[]", "[-1]", "[1e999]"])
 def test_spectra_are_numbers(value, tmp_path):
     (tmp_path / "spectra.csv").write_text(f'key,singular_values\nk,"{value.replace(chr(34), chr(34) * 2)}"\n')

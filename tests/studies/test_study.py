@@ -222,6 +222,62 @@ def test_a_retry_that_succeeds_replaces_the_failure(teacher, tmp_path, here, mon
     assert {r.status for r in records.read(tmp_path)} == {"done"}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "\x1b[31mred\x07 \u202e\0 \ud800 =1+1 " + "line\r\n" * 200_000 + "MemoryError: no room",
+        "x" * 10**6,
+        " \n\t ",
+        "",
+    ],
+    ids=["lines and controls", "one long word", "blanks", "nothing"],
+)
+def test_a_long_error_of_a_failed_run_does_not_spoil_the_study(teacher, tmp_path, here, monkeypatch, capsys, error):
+    """The study ends, is written, read, reported, given again and retried; the other runs are not touched."""
+    train, file = study.train, tmp_path / "study.yaml"
+    small = SMALL | {"methods": ["ckd"], "axes": {"calls": [20, 40], "seed": [0, 1]}}
+    file.write_text(yaml.safe_dump(small))
+
+    def fragile(task):
+        if task.settings.seed == 1:
+            raise UserError(error)
+        return train(task)
+
+    monkeypatch.setattr(study, "train", fragile)
+    command = ["tuition", "study", str(file), "--out", str(tmp_path / "out"), "--teacher", str(teacher)]
+    monkeypatch.setattr(sys, "argv", command)
+    for again in (False, True):
+        with pytest.raises(SystemExit, match="1"):
+            cli.main()
+        printed = capsys.readouterr()
+        failures = [line for line in printed.err.splitlines() if line.startswith("Failed: ")]
+        assert len(failures) == 2, again
+        assert max(map(len, failures)) < 500
+        assert not set(printed.err) & set("\x07\0\u202e\ud800")
+    content = (tmp_path / "out" / "runs.csv").read_bytes()
+    assert len(content) < 20_000
+    assert not content.translate(None, bytes(range(32, 256)) + b"\n"), "no control character is stored"
+    found = records.read(tmp_path / "out")
+    assert [(run.seed, run.status) for run in found].count((0, "done")) == 2
+    assert all(run.error for run in found if run.status == "failed")
+    assert "2 failed" in (tmp_path / "out" / "report.html").read_text()
+    monkeypatch.setattr(study, "train", train)
+    monkeypatch.setattr(sys, "argv", [*command, "--retry"])
+    assert cli.main() == 0
+    assert {run.status for run in records.read(tmp_path / "out")} == {"done"}
+
+
+def test_a_run_is_known_again_whatever_the_length_of_its_settings(teacher, tmp_path, here):
+    place = tmp_path.joinpath(*["a folder with a long name" * 4] * 4)
+    place.mkdir(parents=True)
+    small = Study.of(
+        SMALL
+        | {"methods": ["ckd"], "axes": {"calls": [20]}, "settings": SMALL["settings"] | {"store": f"{place}/r.db"}}
+    )
+    assert made(study.run, small, tmp_path / "out", teachers=[teacher])[1] == 1
+    assert made(study.run, small, tmp_path / "out", teachers=[teacher])[1] == 0
+
+
 def test_a_candidate_that_fails_is_not_chosen(teacher, tmp_path, here):
     rates = {"candidates": {"learning_rate": [1e30, 0.05]}}
     study.run(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tuition import escape
 from tuition.studies import records
 from tuition.studies.grid import End, Study, Trial, resolved
 from tuition.studies.records import Record
@@ -78,4 +79,6 @@ def record_of(trial: Trial, figures: Mapping[str, Any] | None, error: str | None
         settings=resolved(settings),
         **shared,
     )
-    return replace(row, status="failed", error=error or "") if figures is None else replace(row, **figures)
+    if figures is not None:
+        return replace(row, **figures)
+    return replace(row, status="failed", error=escape.shorten((error or "").strip() or "it gave no reason"))

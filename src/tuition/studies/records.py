@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -51,7 +52,7 @@ class Record:
     validation: float = math.nan  # best validation accuracy
     top5: float = math.nan
     calibration_error: float = math.nan
-    agreement: float = math.nan  # test inputs on which student and teacher agree
+    agreement: float = math.nan  # inputs of the transfer set on which student and teacher agree
     images_seen: int = 0
     steps: int = 0
     seconds: float = math.nan
@@ -127,8 +128,10 @@ KNOWN = {
     "purpose": ("result", "selection"),
     "status": ("done", "failed"),
 }
-LARGEST = 2**63  # of any number in a record
+LARGEST = sys.float_info.max  # a learning rate of 1e30 fails, but is a number
 LONGEST_CURVE = 10_000  # rows
+LONGEST_SETTING = 10_000  # characters; runs are told apart by their settings, so these are not cut where they are shown
+LONGEST_FIELD = 2**27  # characters of a cell that is read
 
 
 def _parse(row: dict[str, str]) -> Record:
@@ -150,7 +153,7 @@ def _word(name: str, text: str) -> str:
 
 def _count(name: str, text: str) -> int:
     count = int(text)
-    if not 0 <= count < LARGEST:
+    if not 0 <= count < 2**63:
         raise ValueError(f"{name} is out of range")
     return count
 
@@ -185,7 +188,7 @@ def _plain(name: str, value: Any, depth: int = 4) -> Any:
         return [_plain(name, below, depth - 1) for below in value]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _number(name, value)
-    return escape.shorten(value) if isinstance(value, str) else value
+    return escape.shorten(value, LONGEST_SETTING) if isinstance(value, str) else value
 
 
 def _curve(name: str, text: str) -> list[list[float]]:
@@ -212,6 +215,7 @@ def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8; restore a copy of it.") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    before = csv.field_size_limit(LONGEST_FIELD)  # one for the process; an older version stored errors of any length
     try:
         return [parse(row) for row in reader]
     except KeyError as error:
@@ -219,6 +223,8 @@ def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         why = escape.shorten(error, 200)
         raise UserError(f"{path}, line {reader.line_num}: {why}; correct or delete that line.") from error
+    finally:
+        csv.field_size_limit(before)
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:

@@ -227,7 +227,7 @@ QUALITIES = {
     "accuracy": "at best validation",
     "accuracy_last": "last epoch",
     "top5": "top-5",
-    "agreement": "agreement with teacher",
+    "agreement": "agreement with the teacher, on the transfer set",
     "calibration_error": "calibration error",
 }
 
@@ -243,7 +243,10 @@ def quality(section: Section) -> Table:
             rows.append([Cell(label(method)), *(_mean(summary) for summary in found.values())])
             data += [{"method": method, "calls": most, "measure": name, "mean": s.mean, "std": s.std, "seeds": s.n}
                      for name, s in found.items()]  # fmt: skip
-    note = "Test set, in percent: mean (sample standard deviation) over seeds."
+    note = (
+        "In percent, of the test set unless another is named: mean (sample standard deviation) over seeds. The teacher "
+        "is asked about the transfer set alone, so agreement is measured there, on inputs that were trained on."
+    )
     return Table("quality", f"All measures at {most:,} calls", note, ["method", *QUALITIES.values()], rows, data)
 
 
