@@ -82,3 +82,19 @@ def test_the_benchmark_of_text_runs_and_its_splits_share_no_sentence(tmp_path, m
         (method, seed) for method in ("mse", "ckd", "rkd", "rkd, centred") for seed in (0, 1)
     ]
     assert "| ckd | 40 | 0.01 |" in capsys.readouterr().out
+
+
+def test_the_coverage_of_intervals_is_printed():
+    command = [sys.executable, FOLDER / "coverage.py", "--repeats", "3", "--seeds", "3"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line for line in printed.splitlines() if line.startswith("| 3 |")]
+    assert len(rows) == 5 * 4
+    assert all(0 <= float(cell.split()[0]) <= 100 for row in rows for cell in row.split(" | ")[3:6])
+
+
+def test_the_time_of_a_start_is_printed():
+    """Whether it keeps what is promised depends on the machine: exit code 1 says that it did not."""
+    command = [sys.executable, FOLDER / "startup.py", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout.count("| tuition") == 3

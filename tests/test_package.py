@@ -43,29 +43,20 @@ def python(program: str) -> str:
 
 
 def test_the_public_names_cost_little_beyond_torch():
-    """Processor time, for others may keep the machine busy; the lesser of two, for caches may be cold."""
-    program = (
-        f"import time, torch; begun = time.process_time(); {PUBLIC}\n"
-        "import sys; print(time.process_time() - begun, *sys.modules)"
-    )
-    runs = [python(program).split() for _ in range(2)]
-    assert min(float(run[0]) for run in runs) < 0.3
+    """By what they import. benchmarks/startup.py measures the time."""
+    modules = python(f"import torch; {PUBLIC}\nimport sys; print(*sys.modules)").split()
     heavy = {"datasets", "httpx", "matplotlib", "pandas", "PIL", "pyarrow", "rich", "sklearn", "sqlalchemy", "typer"}
-    assert not heavy & set(runs[0][1:])
-    assert "torch._dynamo" not in runs[0]
+    assert not heavy & set(modules)
+    assert "torch._dynamo" not in modules
 
 
-def test_help_is_instant():
+def test_help_imports_little():
     program = (
-        "import sys, time; begun = time.process_time(); sys.argv = ['tuition', {}]\n"
-        "from tuition.cli import main\n"
-        "assert main() == 0\n"
-        "print(time.process_time() - begun, *sys.modules)"
+        "import sys; sys.argv = ['tuition', {}]\nfrom tuition.cli import main\nassert main() == 0\nprint(*sys.modules)"
     )
     for arguments in ("'--help'", "'--version'", "'distill', '--help'"):
-        seconds, *modules = python(program.format(arguments)).splitlines()[-1].split()
+        modules = python(program.format(arguments)).splitlines()[-1].split()
         assert not {"torch", "numpy", "sqlalchemy", "matplotlib"} & set(modules)
-        assert float(seconds) < 0.6
 
 
 def test_everything_public_is_there():

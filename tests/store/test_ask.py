@@ -154,7 +154,7 @@ def test_retry_after_is_honoured(path: Any, pool: Pool) -> None:
         return right(inputs)
 
     ResponseStore(str(path)).ask(Paid(answer), pool, budget=100, batch_size=100)
-    assert 0.3 <= times[1] - times[0] < 2
+    assert times[1] - times[0] >= 0.3
 
 
 def test_no_refusal_shortens_anothers_pause(path: Any, pool: Pool) -> None:
@@ -287,13 +287,13 @@ def test_requests_in_flight_at_a_time(path: Any, pool: Pool) -> None:
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_an_interrupt_stores_what_arrived(url: str, pool: Pool, concurrency: int) -> None:
     """Ctrl-C in the main thread, while one request of four never comes back."""
-    release = threading.Event()
+    release, in_time = threading.Event(), list[bool]()
 
     def answer(inputs: torch.Tensor) -> Any:
         if 50 in inputs and concurrency == 1:
             raise KeyboardInterrupt
         if 50 in inputs:
-            release.wait(30)
+            in_time.append(release.wait(120))
         return right(inputs)
 
     def interrupt(settled: int, total: int) -> None:
@@ -301,10 +301,9 @@ def test_an_interrupt_stores_what_arrived(url: str, pool: Pool, concurrency: int
             raise KeyboardInterrupt
 
     store, teacher = ResponseStore(url), Paid(answer)
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         store.ask(teacher, pool, budget=100, batch_size=10, concurrency=concurrency, progress=interrupt)
-    assert time.monotonic() - start < 10, "waited for an answer that does not come"
+    assert in_time == [], "waited for an answer that does not come"
     release.set()
     accounts = store.accounts()
     answered = 50 if concurrency == 1 else 80

@@ -17,8 +17,12 @@ import os, signal, time
 from pathlib import Path
 from tuition.errors import UserError
 
-def square(x):
-    time.sleep(0.2 if x == 0 else 0)
+def square(job):
+    """The first job waits for the third to begin, which a worker does once the second is finished."""
+    folder, x = job
+    Path(folder, str(x)).touch()
+    while x == 0 and not Path(folder, "2").exists():
+        time.sleep(0.01)
     return x * x
 
 def odd(x):
@@ -39,9 +43,9 @@ def threads(_):
     return torch.get_num_threads(), os.getpid()
 
 def linger(folder):
-    """Says who it is, and takes a minute."""
+    """Says who it is, and takes an hour."""
     Path(folder, str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(3600)
 '''
 
 
@@ -56,8 +60,8 @@ def jobs(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
-def test_every_job_once_in_any_order(jobs):
-    outcomes = list(run_parallel(jobs.square, range(6), workers=2))
+def test_every_job_once_in_any_order(jobs, tmp_path):
+    outcomes = list(run_parallel(jobs.square, [(tmp_path, i) for i in range(6)], workers=2))
     assert sorted((o.index, o.result, o.error) for o in outcomes) == [(i, i * i, None) for i in range(6)]
     assert outcomes[0].index == 1  # job 0 takes longer, and nobody waits for it
     assert list(run_parallel(jobs.square, [])) == []
@@ -121,12 +125,12 @@ def test_workers_end_with_their_parent(jobs, tmp_path, how, code):
         os.killpg(parent.pid, how)
     else:
         parent.send_signal(how)
-    assert parent.wait(10) == code
-    _wait(lambda: not any(_alive(int(pid)) for pid in pids), seconds=5)
+    assert parent.wait(120) == code
+    _wait(lambda: not any(_alive(int(pid)) for pid in pids))
     assert parent.stderr.read() == ""
 
 
-def _wait(condition, seconds=60.0):
+def _wait(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
