@@ -13,7 +13,7 @@ from tuition import ResponseStore
 from tuition.data import Accounts, from_tensors
 from tuition.errors import UserError
 from tuition.store import TeacherError
-from tuition.teachers import BadAnswer, NotCharged, from_openai
+from tuition.teachers import BadAnswer, NotCharged, Refused, Tokens, from_openai
 from tuition.teachers.openai import score
 
 
@@ -87,9 +87,13 @@ def test_what_makes_another_teacher():
 MALFORMED = {
     "a row short": lambda items: items[1:],
     "a row twice": lambda items: [items[0], items[0]],
-    "no index": lambda items: [{"embedding": item["embedding"]} for item in items],
+    "a gap": lambda items: [items[0], {**items[1], "index": 2}],
+    "from one": lambda items: [{**item, "index": item["index"] + 1} for item in items],
+    "an index twice, once left out": lambda items: [{**items[0], "index": 0}, {"embedding": [1.0, 2.0, 3.0]}],
+    "indices that are no numbers": lambda items: [{**item, "index": True} for item in items],
     "two widths": lambda items: [items[0], {**items[1], "embedding": [1.0]}],
     "no numbers": lambda items: [items[0], {**items[1], "embedding": ["a", "b", "c"]}],
+    "beyond all floats": lambda items: [items[0], {**items[1], "embedding": [10**400, 1, 1]}],
     "nested": lambda items: [items[0], {**items[1], "embedding": [[1.0, 2.0, 3.0]]}],
     "null": lambda items: [items[0], {**items[1], "embedding": None}],
     "bad base64": lambda items: [items[0], {**items[1], "embedding": "AAA*"}],
@@ -113,6 +117,57 @@ def test_malformed_embeddings_are_paid_and_not_stored(server, reply, tmp_path, f
         store.ask(teacher, pool, budget=2)
     assert store.accounts() == Accounts(paid=2)
     assert store.plan(teacher, pool).new == 2
+
+
+ORDERED = {
+    "no index": lambda items: [{"embedding": item["embedding"]} for item in reversed(items)],
+    "null": lambda items: [{**item, "index": None} for item in reversed(items)],
+    "0 left out": lambda items: [{k: v for k, v in item.items() if k != "index" or v} for item in items],
+    "texts": lambda items: [{**item, "index": str(item["index"])} for item in items],
+    "decimals": lambda items: [{**item, "index": float(item["index"])} for item in items],
+}
+
+
+@pytest.mark.parametrize("form", ORDERED)
+@pytest.mark.parametrize("texts", [["one"], ["one", "three"], ["one", "three", "of", "fifteen"]])
+def test_an_order_that_is_not_ambiguous_is_taken(server, reply, form, texts):
+    server.reply = lambda request: reply({"data": ORDERED[form](embeddings(request, reply).content["data"])})
+    answer = from_openai("m", base_url=server.url)(texts)
+    assert torch.equal(answer["embedding"], torch.tensor([truth(text) for text in texts]))
+
+
+def test_a_lone_item_for_a_lone_input(server, reply):
+    server.reply = lambda request: reply({"data": embeddings(request, reply).content["data"][0]})
+    teacher = from_openai("m", base_url=server.url)
+    assert torch.equal(teacher(["one"])["embedding"], torch.tensor([truth("one")]))
+    with pytest.raises(BadAnswer, match="not a list of items"):
+        teacher(["one", "two"])
+
+
+USAGES = [
+    ({"prompt_tokens": 8, "total_tokens": 8}, Tokens(8, 0)),
+    ({"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}, Tokens(8, 2)),
+    ({"input_tokens": 8, "output_tokens": 2}, Tokens(8, 2)),
+    ({"prompt_tokens": 8, "total_tokens": 11}, Tokens(8, 3)),
+    ({"total_tokens": 8}, Tokens(8, 0)),
+    ({"prompt_tokens": "8", "completion_tokens": 2.0}, Tokens(8, 2)),
+    ({"prompt_tokens": 0, "total_tokens": 0}, Tokens(0, 0)),
+    ({"prompt_tokens": None, "total_tokens": True}, None),
+    ({"prompt_tokens": -8}, None),
+    ([8], None),
+    (None, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("usage", "expected"), USAGES)
+def test_tokens(server, reply, usage, expected):
+    server.reply = lambda request: reply(embeddings(request, reply).content | {"usage": usage})
+    assert from_openai("m", base_url=server.url)(["one"]).tokens == expected
+    server.reply = lambda request: reply({"data": [], "usage": usage})
+    with pytest.raises(BadAnswer) as bad:
+        from_openai("m", base_url=server.url)(["one"])
+    assert bad.value.tokens == expected
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
@@ -188,6 +243,8 @@ def test_classes_by_log_probabilities(server, reply, tmp_path, task):
     assert any("Text: a {text} in braces\n" in prompt for prompt in prompts)
     paths = {"chat": "/chat/completions", "completion": "/completions"}
     assert {request.path for request in server.requests} == {paths[task]}
+    assert teacher.class_names == ("sports", "arts", "science", "war")
+    assert from_openai("m", base_url=server.url).class_names is None
 
 
 @pytest.mark.parametrize(
@@ -240,7 +297,28 @@ def test_a_server_without_log_probabilities(server, reply, logprobs):
         from_openai("m", task="chat", base_url=server.url, labels=["x", "y"])(["text"])
 
 
-@pytest.mark.parametrize("value", [math.nan, 3.2, "high", None])
+@pytest.mark.parametrize("task", ["chat", "completion"])
+def test_an_input_that_is_filtered_is_refused(server, reply, task):
+    def answer(request):
+        found = {"chat": chat, "completion": completion}[task](request, reply).content
+        found["choices"][0] |= {"finish_reason": "content_filter", "logprobs": None}
+        return reply(found | {"usage": {"prompt_tokens": 9, "completion_tokens": 1}})
+
+    server.reply = answer
+    with pytest.raises(Refused, match="filters") as refused:
+        from_openai("m", task=task, base_url=server.url, labels=["x", "y"])(["text"])
+    assert refused.value.tokens == Tokens(9, 1)
+
+
+def test_an_error_in_place_of_a_choice(server, reply):
+    error = {"code": 502, "message": "Provider returned error"}
+    server.reply = lambda request: reply({"choices": [{"index": 0, "error": error, "finish_reason": "error"}]})
+    with pytest.raises(NotCharged, match="Provider returned error") as refused:
+        from_openai("m", task="chat", base_url=server.url, labels=["x", "y"])(["text"])
+    assert refused.value.retry
+
+
+@pytest.mark.parametrize("value", [math.nan, 3.2, "high", None, 10**400])
 def test_log_probabilities_that_are_none(server, reply, value):
     listed = {"content": [{"top_logprobs": [{"token": "A", "logprob": -0.1}, {"token": "B", "logprob": value}]}]}
     server.reply = lambda request: reply({"choices": [{"index": 0, "logprobs": listed}]})
@@ -253,6 +331,7 @@ def test_log_probabilities_that_are_none(server, reply, value):
     [
         ({"task": "images"}, "choose one"),
         ({"task": "chat"}, "2 or more labels"),
+        ({"task": "chat", "labels": ["a", "a"]}, "more than once"),
         ({"task": "chat", "labels": ["only"]}, "2 or more labels"),
         ({"task": "chat", "labels": ["a", "b"], "words": ["yes"]}, "a word each"),
         ({"task": "chat", "labels": ["a", "b", "c"], "words": ["negative", "Neutral", "pos"]}, "first letters"),

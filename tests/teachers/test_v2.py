@@ -9,7 +9,7 @@ from tuition import ResponseStore
 from tuition.data import Accounts, from_tensors
 from tuition.errors import UserError
 from tuition.store import TeacherError
-from tuition.teachers import BadAnswer, NotCharged, from_v2
+from tuition.teachers import BadAnswer, NotCharged, Tokens, from_v2
 
 METADATA = {
     "name": "net",
@@ -140,7 +140,9 @@ MALFORMED = {
     "classes": {"outputs": [OUTPUT | {"datatype": "INT64"}]},
     "ragged": {"outputs": [OUTPUT | {"data": [[1.0, 2.0], [3.0]]}]},
     "another version": {"model_version": "4", "outputs": [OUTPUT]},
-    "a list": [OUTPUT],
+    "a list": [OUTPUT, OUTPUT],
+    "a shape without end": {"outputs": [OUTPUT | {"shape": [2, math.inf]}]},
+    "beyond all floats": {"outputs": [OUTPUT | {"data": [10**400] * 4}]},
 }
 
 
@@ -185,6 +187,24 @@ def test_inputs_that_do_not_fit_are_not_sent(model, declared, inputs):
     assert len(model.requests) == 1
 
 
+def test_class_names_and_tokens(model):
+    assert from_v2(model.url).class_names is None
+    teacher = from_v2(model.url, class_names=["cat", "dog"])
+    assert teacher.class_names == ("cat", "dog")
+    assert teacher.fingerprint == from_v2(model.url).fingerprint
+    model.change = lambda answer: answer | {"usage": {"prompt_tokens": 5}}
+    assert teacher(torch.zeros(2, 4)).tokens == Tokens(5, 0)
+    with pytest.raises(UserError, match="3 names, but the teacher answers with 2 classes"):
+        from_v2(model.url, class_names=["cat", "dog", "cow"])
+
+
+def test_an_error_with_status_200(model):
+    model.change = lambda answer: {"error": "model is overloaded"}
+    with pytest.raises(NotCharged, match="model is overloaded") as refused:
+        from_v2(model.url)(torch.zeros(2, 4))
+    assert refused.value.retry
+
+
 TWO = [{"name": name, "datatype": "FP32", "shape": [-1, 4]} for name in ("a", "b")]
 
 
@@ -202,6 +222,9 @@ def test_scaled_images_are_not_sent_as_bytes(model):
         ({"outputs": TWO}, {"output": "c"}, "has the outputs a, b; name one"),
         ({"inputs": [TWO[0] | {"datatype": "BOOL"}]}, {}, "datatype BOOL"),
         ({"inputs": ["x"]}, {}, "does not tell a V2 model's metadata"),
+        ({"inputs": 3}, {}, "does not tell a V2 model's metadata"),
+        ({"inputs": [TWO[0] | {"shape": ["a", None]}]}, {}, "does not tell a V2 model's metadata"),
+        ({"outputs": [TWO[0] | {"shape": [math.inf]}]}, {}, "does not tell a V2 model's metadata"),
         ({}, {"num_classes": 3}, "has 2 columns, not 3"),
         ({}, {"returns": "classes"}, "choose one"),
         ({}, {"mean": [0.5]}, "both mean and std"),

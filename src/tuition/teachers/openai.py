@@ -20,7 +20,9 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher
-from tuition.teachers.protocol import BadAnswer, NotCharged
+from tuition.teachers.names import class_names
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused
+from tuition.teachers.replies import Trouble, in_order, metered, refusal, tokens_of, trouble_in
 
 BASE_URL = "https://api.openai.com/v1"
 MOST_EMBEDDINGS = 2048  # inputs a request, by OpenAI's reference
@@ -56,7 +58,7 @@ def from_openai(
     it begins (case and white space aside); several tokens of one word are added up. Words that are not among the `top`
     listed tokens share the probability that no listed token has, evenly, but none is given more than the least likely
     listed token has; "missing" says how many these are. Nothing is less than log 1e-9. Sampling is at temperature 1,
-    for some servers give log-probabilities after tempering.
+    because some servers give log-probabilities after tempering. The teacher's class names are the labels.
 
     "chat" takes one input a request (ask with `concurrency`), "completion" a batch of prompts.
 
@@ -80,12 +82,13 @@ def from_openai(
     url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
     rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
     client = Client(url, key_variable=key_variable, timeout=timeout, **rates)
+    names = None
     if task == "embeddings":
         settings: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
         body = {"model": model, "encoding_format": encoding, **settings}
         max_batch, answer = MOST_EMBEDDINGS, partial(_embed, client, body, dimensions)
     elif task in ("chat", "completion"):
-        said = _words(labels, words)
+        said, names = _words(labels, words), class_names(labels)
         before, after = _prompt(prompt, labels, said)
         asked = hashlib.blake2b(json.dumps([before, after, said]).encode(), digest_size=8).hexdigest()
         settings = {"classes": len(said), "prompt": asked, "top": top}
@@ -98,7 +101,7 @@ def from_openai(
     parts = [f"openai {client.base_url}", f"model {model}", f"task {task}"]
     fingerprint = "; ".join(parts + [f"{setting} {value}" for setting, value in settings.items()])
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
-    return RemoteTeacher(name, fingerprint, max_batch, answer)
+    return RemoteTeacher(name, fingerprint, max_batch, answer, names)
 
 
 def _texts(inputs: Any) -> list[str]:
@@ -110,13 +113,17 @@ def _texts(inputs: Any) -> list[str]:
 # -- embeddings --------------------------------------------------------------------------------------------------------
 
 
-def _embed(client: Client, body: dict[str, Any], width: int | None, inputs: Any) -> dict[str, Tensor]:
+def _embed(client: Client, body: dict[str, Any], width: int | None, inputs: Any) -> Answer:
     texts = _texts(inputs)
-    answer = client.post("/embeddings", {**body, "input": texts}, inputs=len(texts))
-    rows = [_vector(item["embedding"]) for item in _in_order(answer, "data", len(texts))]
+    answer = client.post("/embeddings", {**body, "input": texts}, inputs=len(texts), holding=["data"])
+    return metered(answer, partial(_embeddings, len(texts), width))
+
+
+def _embeddings(count: int, width: int | None, answer: Any) -> dict[str, Tensor]:
+    rows = [_vector(item.get("embedding")) for item in in_order(answer, "data", count)]
     widths = {len(row) for row in rows}
     if len(widths) > 1 or 0 in widths or widths != {width or min(widths)}:
-        raise BadAnswer(f"embeddings of widths {sorted(widths)}, where {width or 'one width'} was to be expected")
+        raise BadAnswer(f"embeddings of widths {sorted(widths)}, where {width or 'one width'} was expected")
     return {"embedding": torch.from_numpy(np.stack(rows))}
 
 
@@ -126,24 +133,12 @@ def _vector(value: Any) -> np.ndarray:
         if isinstance(value, str):
             return np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
         found = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.empty((0, 0))
     if found.ndim != 1:
-        raise BadAnswer("an embedding is no list of numbers")
+        raise BadAnswer("an embedding is not a list of numbers")
     with np.errstate(over="ignore"):  # infinity is found where all answers are checked
         return found.astype(np.float32)
-
-
-def _in_order(answer: Any, items: str, count: int) -> list[dict[str, Any]]:
-    """The items of an answer by their index, one an input."""
-    found = answer.get(items) if isinstance(answer, dict) else None
-    try:
-        by_index = {item["index"]: item for item in found or ()}
-        if found is None or len(found) != count:
-            raise KeyError
-        return [by_index[i] for i in range(count)]
-    except (KeyError, TypeError):
-        raise BadAnswer(f"{items} does not hold each of {count} items once, with its index") from None
 
 
 # -- classification ----------------------------------------------------------------------------------------------------
@@ -171,14 +166,38 @@ def _prompt(prompt: str, labels: Sequence[str], words: Sequence[str]) -> tuple[s
 
 def _classify(
     client: Client, body: dict[str, Any], before: str, after: str, words: Sequence[str], inputs: Any
-) -> dict[str, Tensor]:
+) -> Answer:
     prompts = [before + text + after for text in _texts(inputs)]
     if "top_logprobs" in body:
         messages = [{"role": "user", "content": prompts[0]}]
-        answer = client.post("/chat/completions", {**body, "messages": messages}, inputs=1)
+        answer = client.post("/chat/completions", {**body, "messages": messages}, inputs=1, holding=["choices"])
     else:
-        answer = client.post("/completions", {**body, "prompt": prompts}, inputs=len(prompts))
-    listed = [_listed(choice) for choice in _in_order(answer, "choices", len(prompts))]
+        answer = client.post("/completions", {**body, "prompt": prompts}, inputs=len(prompts), holding=["choices"])
+    _check_choices(client, answer)
+    return metered(answer, partial(_logits, len(prompts), words))
+
+
+def _check_choices(client: Client, answer: Any) -> None:
+    """Whether each choice is an answer, not an error or a refusal.
+
+    Raises:
+        Refused: an input, or what the model says to it, was filtered.
+        NotCharged: there is an error in place of a choice.
+    """
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    for choice in choices if isinstance(choices, list) else [choices]:
+        if not isinstance(choice, dict):
+            continue
+        if choice.get("finish_reason") == "content_filter":
+            raise Refused(f"{client.base_url} filters the content of an input", tokens=tokens_of(answer))
+        if choice.get("error"):
+            trouble = trouble_in(choice) or Trouble()
+            why = f"{client.base_url} answered with an error: {client.quoted(trouble.words)}"
+            raise refusal(why, None, trouble, tokens=tokens_of(answer))
+
+
+def _logits(count: int, words: Sequence[str], answer: Any) -> dict[str, Tensor]:
+    listed = [_listed(choice) for choice in in_order(answer, "choices", count)]
     logits, missing = zip(*(score(tokens, words) for tokens in listed), strict=True)
     if len(words) in missing:
         warnings.warn("the model lists none of the label words for some inputs; look at its prompt", stacklevel=2)
@@ -195,7 +214,7 @@ def _listed(choice: dict[str, Any]) -> list[tuple[str, float]]:
             tokens = [(token, float(value)) for token, value in found["top_logprobs"][0].items()]
         if tokens and all(isinstance(token, str) and value < 0.01 for token, value in tokens):  # NaN is not less
             return tokens
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
         pass
     raise BadAnswer("the answer lists no log-probabilities of likely tokens; does this server give them?")
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher, plain_url
-from tuition.teachers.protocol import BadAnswer, NotCharged
+from tuition.teachers.names import class_names as checked_names
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged
+from tuition.teachers.replies import metered
 
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
 NUMBERS = (*FLOATS, *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
@@ -50,6 +52,7 @@ def from_v2(
     input: str | None = None,
     output: str | None = None,
     num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     max_batch: int = 1024,
@@ -72,7 +75,8 @@ def from_v2(
         url: http(s)://host[:port]/v2/models/NAME, or with /versions/VERSION after it.
         returns: what the output is.
         input, output: which tensors, where the model has several or its metadata name none.
-        num_classes: the columns to be expected, where the metadata do not say.
+        num_classes: the columns of the output, where the metadata do not say.
+        class_names: of the classes, in the order of the logits.
         mean, std: one value a channel, for inputs in [0, 1].
         max_batch: the most inputs it takes in one request.
         name: what people call it; by default the model's name and eight digits of the fingerprint.
@@ -95,24 +99,33 @@ def from_v2(
     model = _read_metadata(client, path, version, input, output)
     if num_classes is not None and model.width not in (None, num_classes):
         raise UserError(f"the model at {url} has {model.width} columns, not {num_classes}; which one is meant?")
+    names = checked_names(class_names, None if returns == "embedding" else num_classes or model.width)
     scale = "" if mean is None or std is None else f" mean {tuple(map(float, mean))} std {tuple(map(float, std))}"
     parts = [f"v2 {host}", f"model {model_name}", f"version {model.version or 'any'}", f"input {model.input}"]
     parts += [f"datatype {model.datatype or 'any'}", f"output {model.output or 'any'}", f"returns {returns}"]
     fingerprint = "; ".join([*parts, f"scale 1/255{scale}"])
 
-    def answer(inputs: Any) -> dict[str, Tensor]:
+    def answer(inputs: Any) -> Answer:
         tensor = _tensor(model, inputs, mean, std)
         body: dict[str, Any] = {"inputs": [tensor]}
         if model.output is not None:
             body["outputs"] = [{"name": model.output}]
-        values = _read(client.post(f"{path}/infer", body, inputs=len(inputs)), model, len(inputs), num_classes)
-        if returns == "probabilities":
-            if bool(((values < -1e-4) | (values > 1 + 1e-4)).any()):
-                raise BadAnswer("probabilities below 0 or above 1; does this model return logits?")
-            values = values.clamp(min=FLOOR).log()
-        return {"embedding" if returns == "embedding" else "logits": values}
 
-    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer)
+        def outputs(found: Any) -> dict[str, Tensor]:
+            values = _read(found, model, len(inputs), num_classes or (len(names) if names else None))
+            return {"embedding" if returns == "embedding" else "logits": _as_logits(values, returns)}
+
+        return metered(client.post(f"{path}/infer", body, inputs=len(inputs), holding=["outputs"]), outputs)
+
+    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer, names)
+
+
+def _as_logits(values: Tensor, returns: Returns) -> Tensor:
+    if returns != "probabilities":
+        return values
+    if bool(((values < -1e-4) | (values > 1 + 1e-4)).any()):
+        raise BadAnswer("probabilities below 0 or above 1; does this model return logits?")
+    return values.clamp(min=FLOOR).log()
 
 
 def _read_metadata(client: Client, path: str, version: str | None, input: str | None, output: str | None) -> Model:
@@ -121,21 +134,22 @@ def _read_metadata(client: Client, path: str, version: str | None, input: str | 
     except (NotCharged, BadAnswer, OSError) as error:
         raise UserError(f"the model's metadata cannot be read ({error}); is the address right?") from None
     try:
-        inputs, outputs = ({t["name"]: t for t in told.get(kind) or ()} for kind in ("inputs", "outputs"))
+        inputs, outputs = ({str(t["name"]): t for t in told.get(kind) or ()} for kind in ("inputs", "outputs"))
         versions = [version] if version else list(map(str, told.get("versions") or ()))
-    except (AttributeError, KeyError, TypeError):
+        shapes = {id(t): tuple(map(int, t.get("shape") or ())) for t in (*inputs.values(), *outputs.values())}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{client.base_url} does not tell a V2 model's metadata; is the address right?") from None
     taken, given = _choose("input", input, inputs), _choose("output", output, outputs)
-    datatype, shape = taken.get("datatype"), taken.get("shape") or ()
+    datatype, shape = taken.get("datatype"), shapes.get(id(taken), ())
     if datatype not in (None, "BYTES", *NUMBERS):
         raise UserError(f"the model's input has datatype {datatype}; a pool's inputs cannot be sent as that.")
-    width = (given.get("shape") or [-1])[-1]
+    width = (shapes.get(id(given)) or (-1,))[-1]
     return Model(
         input=taken.get("name", input or "input-0"),
         output=given.get("name", output),
         datatype=datatype,
-        shape=tuple(map(int, shape[1:])) or None,
-        width=int(width) if int(width) > 0 else None,
+        shape=shape[1:] or None,
+        width=width if width > 0 else None,
         version=versions[0] if len(versions) == 1 else None,
     )
 
@@ -197,7 +211,7 @@ def _read(answer: Any, model: Model, count: int, num_classes: int | None) -> Ten
             raise BadAnswer(f"{len(outputs)} outputs, where {model.output or 'one'} was asked for")
         shape, datatype = [int(size) for size in outputs[0]["shape"]], outputs[0]["datatype"]
         values = torch.tensor(outputs[0]["data"], dtype=torch.float64).flatten() if datatype in FLOATS else None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the answer is not a V2 tensor of numbers") from None
     if served and model.version and str(served) != model.version:
         raise BadAnswer(f"version {served} answered, not {model.version}: the model was changed")
