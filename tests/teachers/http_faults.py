@@ -5,6 +5,8 @@
 As tests/store/faults.py, whose comparison of books and log it uses; but the server speaks OpenAI's protocol for
 embeddings or, in every other store, V2, and is asked through `from_openai` or `from_v2`. Each asker has a key of its
 own, by which the server knows it; the server repeats the key in its errors, and no file that is written may hold it.
+Some inputs are permanently refused: they are left out, and all others answered. The server counts tokens, and the cost
+in the books is that of its log, to the last digit.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,17 +35,18 @@ import faults
 
 from tuition import teachers
 from tuition.data import Pool, from_tensors
-from tuition.store import BudgetError, ResponseStore, TeacherError
+from tuition.store import BudgetError, ResponseStore, TeacherError, usage
 
 SECRET = "sk-7hKq2ZxW9"  # every key begins with it
 FATES = {
     "answered": (0.64, True),
     "slow": (0.10, True),
-    "400": (0.02, False),  # refused for good, so that its words are shown
+    "404": (0.02, False),  # permanently refused, so that its words are shown
     "429": (0.04, False),
     "429 until": (0.02, False),
     "500": (0.02, False),
     "503": (0.04, False),
+    "200 busy": (0.02, False),  # an error inside a success
     "dropped": (0.02, False),
     "cut": (0.02, True),
     "too late": (0.005, True),
@@ -51,7 +55,11 @@ FATES = {
     "not JSON": (0.015, True),
     "NaN": (0.02, True),
 }
-REFUSED = ("400", "429", "429 until", "500", "503")
+TOO_LONG = frozenset(range(11, faults.UNIVERSE, 60))  # inputs that are permanently refused, with 400
+REFUSED = ("404", "429", "429 until", "500", "503", "200 busy", "too long")
+METERED = ("answered", "slow", "wrong rows", "wrong shape", "NaN")  # what tells its tokens
+TOKENS = 3  # of an input
+PRICE, MILLION = Decimal("0.0004"), Decimal("0.02")  # of a call, and of a million tokens
 UNKNOWN = ("dropped", "cut", "too late")  # all else that is wrong has arrived
 REPORT = tuple(what for what in faults.REPORT if what not in (*faults.FATES, "no connection"))
 
@@ -103,7 +111,12 @@ class Handler(faults.Handler):
             name = f"{asker} {numbers}"
             self.seen[name] += 1
             about = {"id": f"{name} {self.seen[name]}", "asker": asker, "store": store, "inputs": numbers}
-        fate = self.server.draw(FATES, about)
+        fates = {"too long": (1.0, False)} if TOO_LONG & set(numbers) else FATES
+        fate = self.server.draw(fates, about)
+        if fate == "200 busy":
+            return self.reply(200, {"error": {"message": f"overloaded by {key}", "type": "server_error"}})
+        if fate == "too long":
+            return self.reply(400, {"error": {"message": "maximum context length", "param": "input"}})
         if fate in REFUSED:
             after = {"429": "0.02", "429 until": formatdate(usegmt=True)}
             headers = {"Retry-After": after[fate]} if fate in after else {}
@@ -119,13 +132,14 @@ class Handler(faults.Handler):
             rows = [row[1:] for row in rows] if v2 else [*rows[:-1], [rows[-1]]]
         if fate == "NaN":
             rows[0][0] = math.nan
+        used = {"prompt_tokens": TOKENS * len(numbers), "total_tokens": TOKENS * len(numbers)}
         if v2:
             shape, data = [len(rows), len(rows[0]) if rows else 0], [value for row in rows for value in row]
             output = {"name": "embedding", "datatype": "FP32", "shape": shape, "data": data}
-            answer = json.dumps({"model_name": "net", "model_version": "1", "outputs": [output]})
+            answer = json.dumps({"model_name": "net", "model_version": "1", "outputs": [output], "usage": used})
         else:
             items = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
-            answer = json.dumps({"object": "list", "model": "net", "data": items[::-1]})
+            answer = json.dumps({"object": "list", "model": "net", "data": items[::-1], "usage": used})
         if fate == "cut":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + answer[:20].encode())
             return self.hang_up()
@@ -181,6 +195,8 @@ def _run_errand(errand: faults.Errand, started: Any) -> None:
                 budget=errand.budget,
                 batch_size=int(2 ** chance.uniform(0, 6.03)),  # 1 to 65
                 concurrency=chance.randint(1, 4),
+                cost_per_call=PRICE,
+                cost_per_million_tokens=(MILLION, 0),
             )
         except TeacherError:
             with (errand.folder / f"errors-{errand.asker}.txt").open("a") as file:
@@ -188,7 +204,10 @@ def _run_errand(errand: faults.Errand, started: Any) -> None:
             continue
         except BudgetError:
             return
-        expected = torch.tensor([faults.truth(number) for number in numbers])
+        answered = [number for number in numbers if number not in TOO_LONG]
+        left_out = {numbers[refusal.row] for refusal in transfer.refused}
+        assert left_out == set(numbers) - set(answered), f"refused {transfer.refused} of {numbers}"
+        expected = torch.tensor([faults.truth(number) for number in answered])
         assert torch.equal(transfer.responses["embedding"], expected), "an answer was altered or misplaced"
         return
 
@@ -209,7 +228,18 @@ class Books(faults.Books):
     def compare(self, killed: set[str]) -> Counter[str]:
         for path in self.folder.rglob("*"):
             faults.require(not path.is_file() or SECRET.encode() not in path.read_bytes(), f"the key is in {path}")
-        return super().compare(killed)
+        calls = super().compare(killed)
+        faults.require(not TOO_LONG & self.stored, "an input was refused and answered")
+        for found in usage(ResponseStore(self.url)):
+            bill, counted = found.bill, TOKENS * sum(calls[fate] for fate in METERED)
+            faults.require(
+                bill.cost == PRICE * found.accounts.paid + MILLION * bill.input_tokens / 10**6,
+                f"a cost of {bill} for {found.accounts}",
+            )
+            faults.require(bill.input_tokens == TOKENS * bill.metered <= counted, f"counted {counted}, but {bill}")
+            faults.require(bool(killed) or bill.input_tokens == counted, f"counted {counted}, but {bill}")
+            faults.require(bill.metered <= found.accounts.paid - found.accounts.unknown, f"{bill}, {found.accounts}")
+        return calls
 
 
 def main() -> None:
@@ -233,7 +263,7 @@ def main() -> None:
         )
         errors = sum(path.read_text().count("TeacherError") for path in Path(folder).glob("errors-*.txt"))
     print(f"no difference in {given.runs} runs, {time.perf_counter() - begun:.0f} s, and no key in {errors} errors")
-    faults.tell(total, (*REPORT[:7], *FATES, *REPORT[7:]))
+    faults.tell(total, (*REPORT[:7], *FATES, "too long", *REPORT[7:]))
 
 
 if __name__ == "__main__":
