@@ -116,7 +116,7 @@ def estimate(charged: Price | None, calls: int, bill: Bill) -> tuple[Decimal | N
     mean = None
     if bill.metered:
         mean = Decimal(bill.input_tokens) / bill.metered, Decimal(bill.output_tokens) / bill.metered
-    if charged is None or (charged.per_token and mean is None):
+    if charged is None or (charged.per_token and mean is None and calls):
         return None, mean
     cost = charged.bill(calls).cost
     if charged.per_token and mean is not None:
