@@ -125,16 +125,17 @@ def refusal(why: str, status: int | None, trouble: Trouble, *, tokens: Tokens | 
         trouble: what the body says.
         tokens: that the request used all the same.
     """
-    said, status = f"{trouble.kind} {trouble.words}", status or trouble.status
+    said, status = f"{trouble.kind} {trouble.words[:LONGEST]}", status or trouble.status
     of_settings = trouble.param in SETTINGS or OF_SETTINGS.search(said)
     later = status is not None and (status >= 500 or status in REFUSED_FOR_NOW)
-    if NO_CREDIT.search(said):
+    # A refusal of inputs may quote them, and they may speak of money.
+    if NO_CREDIT.search(trouble.kind if status in OF_INPUTS else said) or "credit balance is too low" in said:
         return NotCharged(why, retry=False, tokens=tokens)
     if FILTERED.search(said) and status in (None, 403, *OF_INPUTS):
         return Refused(why, tokens=tokens)
     if later and TOO_LONG.search(said) and (status != 429 or "request too large" in said.lower()):
         return Refused(why, tokens=tokens)
-    if status in OF_INPUTS and not of_settings:
+    if status in OF_INPUTS and (TOO_LONG.search(said) or not of_settings):
         return Refused(why, tokens=tokens)
     if status is not None:
         return NotCharged(why, retry=later, tokens=tokens)
