@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tuition.data import labels as labelling
-from tuition.data.files import Walk, check, entries, report_passed, root_of
+from tuition.data.files import Walk, check, check_inside, entries, report_passed, root_of
 from tuition.data.images import EncodedImages
 from tuition.data.pictures import is_picture
 from tuition.data.splits import canonical, hinted
@@ -45,6 +45,8 @@ def splits(folder: Path) -> dict[str, Path]:
         UserError: folders that are splits by half, or lie one level deeper, so that they would be taken for classes.
     """
     inner = [path for path in entries(folder) if path.is_dir()]
+    for path in inner:
+        check_inside(path, root_of(folder))
     known = {path.name: path for path in inner if canonical(path.name)}
     others = [path for path in inner if path.name not in known]
     if known:
