@@ -1,11 +1,14 @@
 """SIGINT, SIGTERM and SIGHUP, sent to real processes: how they end, what they say, and what they keep."""
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +138,108 @@ def test_the_handlers_of_the_caller_return(tmp_path):
     with stopping.handled():
         assert signal.getsignal(signal.SIGTERM) not in before.values()
     assert {number: signal.getsignal(number) for number in stopping.SIGNALS} == before
+
+
+# -- the real command --------------------------------------------------------------------------------------------------
+
+USER = """
+import os, time
+from tuition import teachers
+
+def answer(inputs):
+    handle = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(handle, b"%d\\n" % len(inputs))
+    os.close(handle)
+    time.sleep({seconds})
+    return {{"logits": inputs.float().flatten(1)[:, 10:20] / 20}}
+
+def teacher():
+    return teachers.from_callable(answer, fingerprint="1", name="t")
+"""
+ASK = "ask --data digits --teacher user:teacher --calls 400 --set ask_batch=10 --store r.db --set concurrency={}"
+
+
+def books(folder):
+    """Calls paid, of unknown fate and in flight, and answers stored."""
+    with contextlib.closing(sqlite3.connect(folder / "r.db")) as database:
+        counts = database.execute("SELECT sum(paid), sum(unknown) FROM tuition_teachers").fetchone()
+        (flying,) = database.execute("SELECT coalesce(sum(calls), 0) FROM tuition_flights").fetchone()
+        (stored,) = database.execute("SELECT count(*) FROM tuition_responses").fetchone()
+    return (*counts, flying, stored)
+
+
+def asked(folder):
+    return sum(map(int, (folder / "log").read_text().split())) if (folder / "log").exists() else 0
+
+
+def ask(folder, concurrency, *prefix, seconds=0.3):
+    """The command, once its teacher was asked about 50 inputs."""
+    (folder / "user.py").write_text(USER.format(seconds=seconds))
+    command = [*prefix, sys.executable, "-m", "tuition", *ASK.format(concurrency).split()]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while asked(folder) < 50:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "concurrency"), [(signal.SIGTERM, 4), (signal.SIGTERM, 1), (signal.SIGHUP, 2), (signal.SIGINT, 4)]
+)
+def test_answers_in_flight_are_waited_for_and_kept(number, concurrency, tmp_path):
+    process = ask(tmp_path, concurrency)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == "Stopped. Give the same command again to resume.\n"
+    paid, unknown, flying, stored = books(tmp_path)
+    assert (unknown, flying) == (0, 0)
+    assert 50 <= paid == stored == asked(tmp_path) < 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None or os.getuid() != 0, reason="takes a process namespace")
+def test_an_ask_as_process_1_is_stopped(tmp_path):
+    process = ask(tmp_path, 2, "unshare", "--pid", "--fork", "--mount-proc")
+    (child,) = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(child), signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "Stopped. Give the same command again to resume.\n")
+    paid, unknown, flying, stored = books(tmp_path)
+    assert (paid, unknown, flying) == (stored, 0, 0)
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_an_ask_at_once_with_exact_books(tmp_path):
+    process = ask(tmp_path, 5, seconds=30)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", ""), "before its teacher has answered"
+    assert process.returncode == 130
+    from tuition import ResponseStore
+
+    accounts = ResponseStore(str(tmp_path / "r.db")).accounts()  # which settles the dead ask
+    assert (accounts.paid, accounts.unknown) == (50, 50)
+    assert books(tmp_path) == (50, 50, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what is imported is read from /proc")
+@pytest.mark.parametrize("library", ["libtorch_cpu", "_pydantic_core", "_sqlite3"])
+def test_a_signal_while_modules_are_imported_pays_nothing(library, tmp_path):
+    (tmp_path / "user.py").write_text(USER.format(seconds=0.1))
+    command = [sys.executable, "-m", "tuition", *ASK.format(1).split()]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while library not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("Stopped.")
+    assert err.count("\n") == 1
+    assert asked(tmp_path) < 400
+    if (tmp_path / "r.db").exists():
+        paid, unknown, flying, stored = books(tmp_path)
+        assert (paid, unknown, flying) == (stored, 0, 0)

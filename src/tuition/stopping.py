@@ -21,7 +21,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 TOGETHER = 0.1  # seconds in which further signals belong to the first: a terminal and a launcher both send one
 
 _received: tuple[int, float] | None = None  # the first signal, and when it came
-_keeping = 0  # how many `keeping` are entered
+_keeping = _deferring = 0  # how many `keeping` and `deferred` are entered
 _nothing_to_keep = False
 
 
@@ -63,6 +63,11 @@ def received() -> int | None:
     return None if _received is None else _received[0]
 
 
+def requested() -> bool:
+    """Whether a signal was received."""
+    return _received is not None
+
+
 def check() -> None:
     """Raise `Stopped` if a signal was received: some library may have swallowed the first one."""
     if _received is not None:
@@ -80,6 +85,18 @@ def keeping() -> Iterator[None]:
         _keeping -= 1
 
 
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, the first signal interrupts nothing: what runs there looks at `requested` often, and ends by itself."""
+    global _deferring
+    _deferring += 1
+    try:
+        yield
+    finally:
+        _deferring -= 1
+    check()
+
+
 def at_once() -> None:
     """From here on the first signal ends the process too: its work is done."""
     global _nothing_to_keep
@@ -91,6 +108,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _received is None:
         _received = number, now
+        if _deferring:
+            return
         # An exception inside an import may end in another one, or in a traceback of C++.
         if _nothing_to_keep or (not _keeping and _importing(frame)):
             _end(number, b"Stopped.\n")

@@ -114,6 +114,8 @@ class ResponseStore:
             if value < least:
                 raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
 
+        if len(pool) == 0:
+            raise UserError("there is nothing to ask about; give at least one input.")
         charged = price.price(cost_per_call, cost_per_million_tokens)
         prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:

@@ -16,13 +16,13 @@ import torch
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from tuition import data, factories, teachers
+from tuition import data, factories, stopping, teachers
 from tuition.data import Bill, Pool, TransferSet, folders, texts
 from tuition.data.images import read_images
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
-from tuition.store import Plan, ResponseStore, address, maps_bytes, recompute, refusals
+from tuition.store import BudgetError, Plan, ResponseStore, address, maps_bytes, recompute, refusals
 from tuition.store.price import Price, amount, amounts, estimate, money, price
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
@@ -298,26 +298,25 @@ def question(settings: AskSettings) -> Question:
 
 
 def ask(
-    settings: AskSettings,
-    teacher: Teacher,
-    progress: Callable[[int, int], None] | None = None,
-    stopping: Callable[[], bool] | None = None,
+    settings: AskSettings, teacher: Teacher, progress: Callable[[int, int], None] | None = None
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
     asked = question(settings)
     check_answer(teacher, asked.inputs)
+    check_budget(settings, asked.inputs)
     store = ResponseStore(settings.store)
-    answered = store.ask(
-        teacher,
-        asked.inputs,
-        budget=UNLIMITED if settings.budget is None else settings.budget,
-        batch_size=settings.ask_batch,
-        concurrency=settings.concurrency,
-        cost_per_call=settings.cost_per_call,
-        cost_per_million_tokens=settings.cost_per_million_tokens,
-        progress=progress,
-        stopping=stopping,
-    )
+    with stopping.deferred():
+        answered = store.ask(
+            teacher,
+            asked.inputs,
+            budget=UNLIMITED if settings.budget is None else settings.budget,
+            batch_size=settings.ask_batch,
+            concurrency=settings.concurrency,
+            cost_per_call=settings.cost_per_call,
+            cost_per_million_tokens=settings.cost_per_million_tokens,
+            progress=progress,
+            stopping=stopping.requested,
+        )
     if asked.validation is not None:
         return answered, asked.validation
     first = len([row for row in rows_answered(asked.inputs, answered.refused) if row < asked.calls])
@@ -327,6 +326,16 @@ def ask(
             f"{len(answered) - first} to validate on; ask about more, or about others."
         )
     return answered[:first], answered[first:]
+
+
+def check_budget(settings: AskSettings, inputs: Pool) -> None:
+    """Refuse what does not fit in the budget before a store is made for it; one that is there says so itself."""
+    new = len(set(inputs.digests))
+    if settings.budget is not None and new > settings.budget and not address.exists(settings.store):
+        raise BudgetError(
+            f"{new} new calls do not fit in the budget of {settings.budget}; nothing was asked, raise the budget to "
+            f"{new} or ask about less."
+        )
 
 
 def train_student(

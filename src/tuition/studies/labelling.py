@@ -42,6 +42,7 @@ def ask(
         settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
     asked = job.question(settings)
     job.check_answer(teacher, asked.inputs)
+    job.check_budget(settings, asked.inputs)
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
         if fingerprint != teacher.fingerprint:
             raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")

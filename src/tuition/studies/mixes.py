@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuition import losses
+from tuition import losses, stopping
 from tuition.data import TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
@@ -57,13 +57,15 @@ def add_paid_mixes(
     inputs, shares = (torch.cat(parts) for parts in zip(*mixes, strict=True))
     mixed = replace(pool, inputs=inputs, labels=shares.argmax(dim=1), views=None, name=f"mixes of {pool.name}")
 
-    answered = store.ask(
-        teacher,
-        mixed,
-        budget=UNLIMITED if budget is None else budget,
-        cost_per_call=cost_per_call,
-        cost_per_million_tokens=cost_per_million_tokens,
-    )
+    with stopping.deferred():
+        answered = store.ask(
+            teacher,
+            mixed,
+            budget=UNLIMITED if budget is None else budget,
+            cost_per_call=cost_per_call,
+            cost_per_million_tokens=cost_per_million_tokens,
+            stopping=stopping.requested,
+        )
     if answered.refused:
         left = rows_answered(mixed, answered.refused)
         inputs, shares = inputs[left], shares[left]
