@@ -187,7 +187,7 @@ def test_exports_that_cannot_be_taken(path: Path, pool: Pool, tmp_path: Path) ->
     file.write_bytes(data)
     refused("flipped", "is missing or damaged")
     file.unlink()
-    refused("missing", "is missing or damaged")
+    refused("missing", "a file is missing or damaged")
     index = (folder / "responses.parquet").read_bytes()
     (folder / "responses.parquet").write_bytes(index[: len(index) // 2])
     refused("cut", "holds no whole export")

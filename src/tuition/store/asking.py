@@ -59,6 +59,8 @@ def opened(database: Database, teacher: Teacher, **budgets: Any) -> Iterator[Led
         except BaseException:
             with suppress(UserError):  # the first trouble is what is told; the next ask settles what is left
                 ledger.close()
+            with suppress(UserError):
+                database.checkpoint(connection)
             raise
         ledger.close()
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -171,6 +172,8 @@ class Database:
         self._migrate()
         if self.path is not None:
             self.identity = files.identity(self.path)
+            self.folder = os.open(self.path.parent, os.O_RDONLY)  # the same one, if it is renamed
+            weakref.finalize(self, os.close, self.folder)
 
     @property
     def is_sqlite(self) -> bool:

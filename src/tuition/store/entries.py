@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
@@ -22,9 +23,8 @@ def identify(connection: Connection, name: str, fingerprint: str) -> int | None:
     Raises:
         UserError: the name is bound to another fingerprint.
     """
-    by_name = sa.select(teachers.c.fingerprint).join(names, names.c.teacher_id == teachers.c.id)
-    bound = connection.scalar(by_name.where(names.c.name == name))
-    if bound is not None and bound != fingerprint:
+    bound = _bound(connection, name)
+    if bound is not None and bound != fingerprint and not _only_imported(connection, bound):
         old, new = bound.split("; "), fingerprint.split("; ")
         lost, added = [part for part in old if part not in new], [part for part in new if part not in old]
         raise UserError(
@@ -34,13 +34,28 @@ def identify(connection: Connection, name: str, fingerprint: str) -> int | None:
     return connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
 
 
+def _bound(connection: Connection, name: str) -> str | None:
+    by_name = sa.select(teachers.c.fingerprint).join(names, names.c.teacher_id == teachers.c.id)
+    return connection.scalar(by_name.where(names.c.name == name))
+
+
+def _only_imported(connection: Connection, fingerprint: str) -> bool:
+    """Whether a teacher came by import and was never asked here: its names give way to those of the user's teachers."""
+    row = connection.execute(sa.select(teachers).where(teachers.c.fingerprint == fingerprint)).first()
+    return row is not None and row.imported > 0 and not (row.paid or row.served or row.failed)
+
+
 def register(connection: Connection, name: str, fingerprint: str) -> int:
     """As `identify`, but a new teacher is entered, and the name bound to it."""
     teacher_id = identify(connection, name, fingerprint)
     if teacher_id is None:
         insert = teachers.insert().values(fingerprint=fingerprint).returning(teachers.c.id)
         teacher_id = connection.execute(insert).scalar_one()
-    if connection.scalar(sa.select(names.c.name).where(names.c.name == name)) is None:
+    bound = _bound(connection, name)
+    if bound not in (None, fingerprint):  # brought by an import
+        free = next(other for i in itertools.count(1) if _bound(connection, other := f"{name} (imported {i})") is None)
+        connection.execute(names.update().where(names.c.name == name).values(name=free))
+    if bound != fingerprint:
         connection.execute(names.insert().values(name=name, teacher_id=teacher_id))
     return teacher_id
 

@@ -57,8 +57,17 @@ def write_durably(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        write_into(folder, path.name, data)
+    finally:
+        os.close(folder)
+
+
+def write_into(folder: int, name: str, data: bytes) -> None:
+    """As `write_durably`, into a folder that is open, whatever it is called by now."""
+    part = f"{name}.part"
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
     try:
         try:
             rest = memoryview(data)
@@ -67,12 +76,9 @@ def write_durably(path: Path, data: bytes) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.rename(part, path)
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(part, dir_fd=folder)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    os.fsync(folder)

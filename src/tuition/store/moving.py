@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import torch
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
+from tuition.data.pool import DIGEST_BYTES
 from tuition.errors import UserError
 from tuition.store import payload
+from tuition.store.answers import check
 from tuition.store.books import billed
 from tuition.store.database import layouts, names, teachers
-from tuition.store.entries import located, register, store_rows, wrong_widths
+from tuition.store.entries import identify, located, register, store_rows, wrong_widths
 from tuition.store.reading import every_blob, open_blob
 from tuition.store.store import ResponseStore
 
 FILE_BYTES = 256 << 20  # of one file of answers; about twice that is in memory
 INDEX = "responses.parquet"
+INDEX_BYTES = 1 << 30  # of one row group, unpacked
+LONGEST_FINGERPRINT, LONGEST_NAME = 10_000, 200  # characters
 
 
 @dataclass(frozen=True)
@@ -74,33 +80,18 @@ def import_(store: ResponseStore, folder: str | Path) -> Moved:
 
     Raises:
         UserError: no export there, a damaged file, a name that stands for another teacher here, or answers of other
-            widths than those stored for the same teacher. What was imported before the trouble stays.
+            widths than those stored for the same teacher, or such as `ask` would not store. What was imported before
+            the trouble stays.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
-    try:
-        index = pq.ParquetFile(folder / INDEX)
-        about = json.loads(index.schema_arrow.metadata[b"tuition"])
-        groups = [index.read_row_group(i).to_pydict() for i in range(index.num_row_groups)]
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no whole export ({error}); export again.") from error
     moved = known = 0
+    about, files = _read_index(folder)
     with store.database.connect() as connection:
-        ids: dict[str, int] = {}
         with store.database.write(connection):  # every name, before anything is stored
-            for fingerprint, teacher in about.items():
-                for name in teacher["names"]:
-                    ids[fingerprint] = register(connection, name, fingerprint)
-        for group in groups:
-            file, fingerprint = Path(group["file"][0]).name, group["fingerprint"][0]
-            data = (folder / file).read_bytes() if (folder / file).is_file() else b""
-            if _digest(data) != group["checksum"][0]:
-                raise UserError(f"{folder / file} is missing or damaged; export again.")
-            digests, outputs = payload.decode(data)
-            if digests != group["digest"]:
-                raise UserError(f"{folder / INDEX} does not belong to {file}; export again.")
+            ids = {fingerprint: _enter(connection, fingerprint, called) for fingerprint, called in about.items()}
+        for file, fingerprint, digests, outputs in files:
+            if fingerprint not in ids:
+                raise UserError(f"{folder / INDEX} does not say whose answers {file} holds; export again.")
             with store.database.write(connection):
                 teacher_id = ids[fingerprint]
                 wrong = wrong_widths(connection, teacher_id, outputs)
@@ -117,6 +108,102 @@ def import_(store: ResponseStore, folder: str | Path) -> Moved:
                     connection.execute(changed.values(imported=teachers.c.imported + len(new)))
             moved, known = moved + len(new), known + len(digests) - len(new)
     return Moved(moved, known)
+
+
+def _enter(connection: Connection, fingerprint: str, called: list[str]) -> int:
+    """The id of an imported teacher. Names are bound to one that is new here; the user's own keep theirs.
+
+    Raises:
+        UserError: a name stands for another teacher here.
+    """
+    known = None
+    for name in called:
+        known = identify(connection, name, fingerprint)
+    if known is None:
+        for name in called:
+            known = register(connection, name, fingerprint)
+    assert known is not None
+    return known
+
+
+File = tuple[str, str, list[bytes], dict[str, Tensor]]  # its name, the teacher's fingerprint, and the answers
+
+
+def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
+    """Names by fingerprint, and the files of answers, each checked when it is read.
+
+    Raises:
+        UserError: it is not an export, or not a whole one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if not stat.S_ISREG((folder / INDEX).lstat().st_mode):
+            raise ValueError("its index is not a file")
+        index = pq.ParquetFile(folder / INDEX)
+        about = {
+            _word(fingerprint, LONGEST_FINGERPRINT): [_word(name, LONGEST_NAME) for name in teacher["names"]]
+            for fingerprint, teacher in json.loads(index.schema_arrow.metadata[b"tuition"]).items()
+        }
+        if not all(about.values()):
+            raise ValueError("a teacher has no name")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise UserError(f"{folder} holds no whole export ({_first_line(error)}); export again.") from error
+
+    def files() -> Iterator[File]:
+        for number in range(index.num_row_groups):
+            try:
+                yield _read_file(folder, index, number)
+            except UserError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+                raise UserError(
+                    f"{folder} holds answers that cannot be taken ({_first_line(error)}); export again."
+                ) from error
+
+    return about, files()
+
+
+def _read_file(folder: Path, index: Any, number: int) -> File:
+    """The answers of one row group of the index.
+
+    Raises:
+        UserError, ValueError and others: they are not an export's, or not what a store holds.
+    """
+    group = index.metadata.row_group(number)
+    largest = max((path.stat().st_size for path in folder.glob("*.safetensors")), default=0)
+    # A row stands for a digest of 16 bytes in a file that is there: a lie about their number allocates nothing.
+    if not 0 < group.num_rows <= largest // DIGEST_BYTES or group.total_byte_size > INDEX_BYTES:
+        raise UserError(f"{folder} announces more than its files hold, a file is missing or damaged; export again.")
+    table = index.read_row_group(number)
+    (file,), (fingerprint,), (checksum,) = (
+        table.column(name).unique().to_pylist() for name in ("file", "fingerprint", "checksum")
+    )
+    path = folder / Path(_word(file, LONGEST_NAME)).name
+    data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    if _digest(data) != checksum:
+        raise UserError(f"{path} is missing or damaged; export again.")
+    try:
+        digests, outputs = payload.decode(data)
+    except payload.UndecodableError as error:
+        raise UserError(f"{path} does not hold answers ({error}); export again.") from error
+    if digests != table.column("digest").to_pylist() or table.column("row").to_pylist() != list(range(len(digests))):
+        raise UserError(f"{folder / INDEX} does not belong to {path.name}; export again.")
+    _, _, wrong = check(outputs, len(digests), ())  # as answers of a teacher are
+    if wrong is not None:
+        raise UserError(f"{path} {wrong}; nothing of it was imported.")
+    return path.name, fingerprint, digests, outputs
+
+
+def _word(text: Any, most: int) -> str:
+    if not isinstance(text, str) or not 0 < len(text) <= most or not text.isprintable():
+        raise ValueError(f"{ascii(text)[:60]} is not a name")
+    return text
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _about(connection: Connection, name: str | None) -> dict[str, dict[str, object]]:

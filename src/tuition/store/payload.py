@@ -11,8 +11,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from tuition.data.pool import DIGEST_BYTES
+from tuition.errors import UserError
 
 INPUTS = "input_digests"  # the blob's own entry, uint8 (b, 16): an index that points to a wrong row is found out
+STORED = (torch.float32, torch.float16, torch.bfloat16)  # types of outputs
 RESERVED = (INPUTS, "__metadata__")  # names that outputs cannot have; the second is safetensors' own
 
 
@@ -35,8 +37,21 @@ def layout(outputs: Mapping[str, Tensor]) -> str:
 
 
 def read_layout(text: str) -> dict[str, tuple[str, list[int]]]:
-    """The inverse of `layout`: name -> (type, shape of a row)."""
-    return {name: (dtype, shape) for name, (dtype, shape) in json.loads(text).items()}
+    """The inverse of `layout`: name -> (type, shape of a row).
+
+    Raises:
+        UserError: it is not what `layout` wrote.
+    """
+    try:
+        found = {name: (str(dtype), [int(size) for size in shape]) for name, (dtype, shape) in json.loads(text).items()}
+        if not found:
+            raise ValueError("no outputs")
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(
+            "the store's list of outputs is damaged; restore a copy of the store, or drop what is damaged with "
+            "`tuition store prune --damaged`."
+        ) from None
+    return found
 
 
 def encode(digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> bytes:
@@ -45,10 +60,30 @@ def encode(digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> bytes:
     return save({INPUTS: names, **outputs})
 
 
+class UndecodableError(Exception):
+    """Bytes are not a blob."""
+
+
 def decode(payload: bytes) -> tuple[list[bytes], dict[str, Tensor]]:
-    """Digests and outputs of a blob whose checksum is right."""
-    outputs = load(payload)
-    return split_digests(outputs.pop(INPUTS).numpy().tobytes()), outputs
+    """Digests of b different inputs, and the outputs (b, ...) of a blob.
+
+    Raises:
+        UndecodableError: it is not a blob, whatever its checksum.
+    """
+    try:
+        outputs = load(payload)
+    except Exception as error:  # safetensors raises its own kinds, and those of what it meets
+        raise UndecodableError(f"it cannot be decoded ({type(error).__name__})") from error
+    inputs = outputs.pop(INPUTS, None)
+    if inputs is None or inputs.dtype != torch.uint8 or inputs.ndim != 2 or inputs.shape[1] != DIGEST_BYTES:
+        raise UndecodableError("it does not name its inputs")
+    digests = split_digests(inputs.numpy().tobytes())
+    if not outputs or not digests or len(set(digests)) < len(digests):
+        raise UndecodableError("it holds no answers, or several to one input")
+    for name, value in outputs.items():
+        if value.dtype not in STORED or value.ndim == 0 or len(value) != len(digests):
+            raise UndecodableError(f"its {name[:60]!r} are not answers to {len(digests)} inputs")
+    return digests, outputs
 
 
 def split_digests(joined: bytes) -> list[bytes]:

@@ -90,7 +90,10 @@ def open_blob(blob: Any) -> tuple[list[bytes], dict[str, Tensor]]:
     """
     if payload.checksum(blob.fingerprint, blob.payload) != blob.checksum:
         raise damaged(blob.id, "its bytes do not match their checksum")
-    inputs, outputs = payload.decode(blob.payload)
+    try:
+        inputs, outputs = payload.decode(blob.payload)
+    except payload.UndecodableError as error:
+        raise damaged(blob.id, str(error)) from error
     if payload.layout(outputs) != blob.outputs:
         raise damaged(blob.id, "its outputs are not those announced")
     return inputs, outputs

@@ -46,13 +46,15 @@ def write(database: Database, fingerprint: str, landed: Sequence[Landed]) -> Pat
     for folder, prefix in _places(database):
         path = folder / f"{prefix}{secrets.token_hex(8)}.safetensors"
         try:
-            if folder == cache_folder():
+            if database.path is not None and folder == database.path.parent:
+                files.write_into(database.folder, path.name, data)
+            else:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            files.write_durably(path, data)
+                files.write_durably(path, data)
         except OSError as error:
             trouble = error
             continue
-        if database.path is not None and database.path.exists():
+        if database.path is not None and database.path.exists() and path.exists():
             files.resemble(path, database.path)
         return path
     raise trouble

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
+from tuition.store import spill
 from tuition.store.books import billed, bookkeeping
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
 from tuition.store.entries import index_blob, located, named
@@ -84,6 +86,9 @@ def usage(store: ResponseStore) -> list[Usage]:
 def verify(store: ResponseStore) -> Verification:
     """Read every answer and compare it with its checksum and with its index. Costs no calls."""
     whole, problems = 0, []
+    if spill.pending(store.database):  # answers that are beside the store are its answers
+        with store.database.connect() as connection, bookkeeping(store.database, connection):
+            pass
     with store.database.read() as connection:
         if store.database.is_sqlite:
             lines = [line for (line,) in connection.exec_driver_sql("PRAGMA quick_check") if line != "ok"]
@@ -100,9 +105,23 @@ def verify(store: ResponseStore) -> Verification:
                 problems.append(f"the index of {len(digests) - right} answers in blob {blob.id} is damaged.")
             whole += right
         count = connection.scalar(sa.select(sa.func.count()).select_from(responses)) or 0
+    problems += [
+        f"{path}, which keeps answers that could not be recorded, is damaged ({why})." for path, why in _spills(store)
+    ]
     if count != whole and not problems:
         problems.append(f"the index has {count} entries for {whole} answers.")
     return Verification(count, whole, tuple(problems))
+
+
+def _spills(store: ResponseStore) -> list[tuple[Path, str]]:
+    """Damaged spill files, and what is wrong with them."""
+    found = []
+    for path in spill.pending(store.database):
+        try:
+            spill.read(path)
+        except spill.DamagedSpillError as error:
+            found.append((path, str(error)))
+    return found
 
 
 def mend(store: ResponseStore) -> int:
@@ -122,7 +141,10 @@ def mend(store: ResponseStore) -> int:
                 continue
             index_blob(connection, blob.teacher_id, blob.id, digests)
             kept += len(digests)
-        return before - kept
+        connection.execute(layouts.delete().where(layouts.c.id.not_in(sa.select(blobs.c.layout_id))))
+    for path, _ in _spills(store):
+        path.unlink(missing_ok=True)
+    return before - kept
 
 
 def prune(store: ResponseStore, teacher: str) -> int:
