@@ -122,6 +122,31 @@ def test_prices_that_are_none_are_a_sentence(shop, option, value, said):
     assert not os.path.exists("responses.db")
 
 
+@pytest.mark.parametrize(
+    ("surroundings", "said"),
+    [
+        ({"OPENAI_API_KEY": "sk-ü"}, "characters that no key has"),
+        ({"OPENAI_API_KEY": "sk-a\r\nX-Evil: 1"}, "characters that no key has"),
+        ({"OPENAI_API_KEY": "sk-a", "OPENAI_BASE_URL": "http://gpu-box:8000/v1"}, "unencrypted to gpu-box"),
+        ({"OPENAI_API_KEY": "sk-a", "HTTP_PROXY": "http://127.0.0.1:1"}, "unencrypted through the proxy"),
+        ({"HTTP_PROXY": "socks://127.0.0.1:1"}, "has the scheme socks"),
+        ({"OPENAI_BASE_URL": "https://me:hunter2@models.example"}, "holds no user, password"),
+    ],
+)
+def test_what_is_known_before_a_request_leaves_nothing_behind(shop, monkeypatch, surroundings, said):
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    for command in (["ask"], ["distill", "--student", "bag_32", "--out", "run"]):
+        code, printed = tuition(*command, "--data", "data", "--teacher", "openai:m", "--calls", "10")
+        assert code == 2
+        assert said in printed
+        assert "Traceback" not in printed
+        assert "hunter2" not in printed
+    assert shop.requests == []
+    assert not os.path.exists("responses.db")
+    assert not os.path.exists("run")
+
+
 def test_a_part_that_was_answered_badly_is_billed(shop, reply):
     """A bad answer is paid, and so are the tokens that it used."""
     good = shop.reply

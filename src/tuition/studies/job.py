@@ -419,6 +419,8 @@ def usual_folder(settings: DistillSettings) -> Path:
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
     teacher, pool = the_teacher(settings), question(settings).inputs
+    if not is_local(teacher):
+        check_answer(teacher, pool)
     check(
         settings.student,
         pool,
@@ -467,9 +469,18 @@ def _blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> Ma
 
 
 def check_answer(teacher: Teacher, pool: Pool) -> None:
-    """Find out what is wrong with a local teacher before a call is paid; as `_answer`."""
+    """Find out what is wrong with a teacher before a call is paid; with a local one as `_answer`.
+
+    Raises:
+        UserError: it cannot be asked about such inputs.
+    """
     if is_local(teacher):
         _answer(teacher, pool, 1)
+    elif hasattr(teacher, "check"):
+        try:
+            teacher.check(_blank(pool, 1))
+        except NotCharged as error:
+            raise UserError(f"the teacher cannot be asked about {pool.name}: {error}.") from None
 
 
 def _answer(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:

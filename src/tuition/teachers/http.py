@@ -36,6 +36,7 @@ class RemoteTeacher:
     fingerprint: str
     max_batch: int
     answer: Callable[[Any], Answer] = field(repr=False)
+    check: Callable[[Any], None] = field(repr=False)
     class_names: tuple[str, ...] | None = None
 
     def __call__(self, inputs: Any) -> Answer:
@@ -84,6 +85,14 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.base_url!r})"
+
+    def check(self) -> None:
+        """Whether a request can be sent, as far as that is known before.
+
+        Raises:
+            NotCharged: the key cannot be sent.
+        """
+        self._headers()
 
     def get(self, path: str) -> Any:
         """What the server says at a path. Raises as `post` does."""

@@ -101,7 +101,12 @@ def from_openai(
     parts = [f"openai {client.base_url}", f"model {model}", f"task {task}"]
     fingerprint = "; ".join(parts + [f"{setting} {value}" for setting, value in settings.items()])
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
-    return RemoteTeacher(name, fingerprint, max_batch, answer, names)
+
+    def check(inputs: Any) -> None:
+        _texts(inputs)
+        client.check()
+
+    return RemoteTeacher(name, fingerprint, max_batch, answer, check, names)
 
 
 def _texts(inputs: Any) -> list[str]:

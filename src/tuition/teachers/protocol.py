@@ -25,6 +25,8 @@ class Teacher(Protocol):
     then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request. One with a true
     attribute `local` computes on this machine, at no cost: it is tried on an input before calls are paid. It may have
     an attribute `class_names`, a tuple of distinct names in the order of its logits, or None where they are not known.
+    A teacher elsewhere may have a function `check` of inputs, which sends nothing, and raises `NotCharged` where it is
+    known already that no request about such inputs can be answered.
     """
 
     @property

@@ -117,7 +117,11 @@ def from_v2(
 
         return metered(client.post(f"{path}/infer", body, inputs=len(inputs), holding=["outputs"]), outputs)
 
-    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer, names)
+    def check(inputs: Any) -> None:
+        _tensor(model, inputs, mean, std)
+        client.check()
+
+    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer, check, names)
 
 
 def _as_logits(values: Tensor, returns: Returns) -> Tensor:
