@@ -416,9 +416,9 @@ def export(
 @app.command()
 def models(
     name: Annotated[str | None, Argument(help="A model to take apart.")] = None,
-    classes: Annotated[int, Option(min=1)] = 100,
-    channels: Annotated[int, Option(min=1)] = 3,
-    size: Annotated[int, Option(min=8, help="Side of the input in pixels.")] = 32,
+    classes: Annotated[int, Option(min=1, max=10**6)] = 100,
+    channels: Annotated[int, Option(min=1, max=10**6)] = 3,
+    size: Annotated[int, Option(min=8, max=10**4, help="Side of the input in pixels.")] = 32,
 ) -> None:
     """List the known models, or one model's modules with their paths and output shapes."""
     from tuition import models as zoo
@@ -784,6 +784,7 @@ def _pairs(sets: list[str] | None) -> dict[str, Any]:
 
 RESUMED = ("ask", "distill", "study", "teach")  # commands that find what they did before
 
+LONGEST_MESSAGE = 1000  # characters
 FILED = (*RESUMED, "demo", "report")  # commands whose results are files
 
 # All that can be wrong with a command line; newer typers carry a click of their own.
@@ -820,7 +821,7 @@ def main() -> int:
             code = 0 if words[0] in FILED else 2
             message = f"Error: standard output cannot be written to: {output.OUT.lost}; free space or name a file."
         if message:
-            say(message)
+            say(escape.shorten(message, LONGEST_MESSAGE))
         return code
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from tuition.data import files, images, load, ondisk
+from tuition.data import cache, files, images, load, ondisk
 from tuition.data.cache import scratch
 from tuition.data.ondisk import OnDisk
 from tuition.errors import UserError
@@ -218,3 +218,26 @@ def test_scratch_is_memory_or_a_file_that_nobody_sees(cache_folder, monkeypatch)
         assert list(cache_folder.iterdir()) == []
         with pytest.raises(UserError, match=r"do not fit in memory, nor in .*; set TUITION_CACHE"):
             scratch((2**50,), torch.uint8)
+
+
+def test_a_user_without_a_home_has_a_cache_among_temporary_files(tmp_path, monkeypatch, caplog):
+    """As in a container: no HOME, and a number that is not in /etc/passwd."""
+    import pwd
+
+    def nobody(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "TUITION_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache._without_home.cache_clear()
+    mine = tmp_path / f"tuition-{os.getuid()}"
+    assert cache.folder() == cache.folder() == mine
+    assert mine.stat().st_mode & 0o777 == 0o700
+    assert caplog.text.count("this user has no home folder") == 1
+    mine.chmod(0o777)  # anybody may have put something there
+    cache._without_home.cache_clear()
+    assert cache.folder() not in (mine, tmp_path)
+    assert cache.folder().stat().st_mode & 0o777 == 0o700
+    cache._without_home.cache_clear()

@@ -43,7 +43,10 @@ def test_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"epochs: [1\nseed: 2\n", "is not valid YAML near line 2; fix it and try again."),
+        (
+            b"epochs: [1\nseed: 2\n",
+            "is not valid YAML near line 2 (expected ',' or ']', but got ':'); fix it and try again.",
+        ),
         (b"- 1\n- 2\n", "must hold 'setting: value' lines, not a list."),
         (b"42", "must hold 'setting: value' lines, not a int."),
         (b"epochs: \xff", "is not valid YAML; fix it and try again."),

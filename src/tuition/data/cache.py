@@ -11,10 +11,12 @@ import logging
 import math
 import os
 import re
+import stat
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +37,31 @@ _log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
-    """`TUITION_CACHE`, or `tuition` in the user's cache folder."""
+    """`TUITION_CACHE`, or `tuition` in the user's cache folder; without a home, a folder for temporary files."""
     if os.environ.get("TUITION_CACHE"):
         return Path(os.environ["TUITION_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuition"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "tuition"
+    try:
+        return Path.home() / ".cache" / "tuition"
+    except (RuntimeError, KeyError):  # no HOME, and the user's number has no name, as in many containers
+        return _without_home()
+
+
+@lru_cache(maxsize=1)
+def _without_home() -> Path:
+    """A folder of this user alone among the temporary files: the same next time, unless another user owns it."""
+    place = Path(tempfile.gettempdir(), f"tuition-{os.getuid()}")
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        about = place.lstat()
+        mine = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
+    except OSError:
+        mine = False
+    if not mine:
+        place = Path(tempfile.mkdtemp(prefix="tuition-"))
+    _log.warning("this user has no home folder; data is cached in %s (set TUITION_CACHE to choose another).", place)
+    return place
 
 
 def cached(name: str, options: Mapping[str, object], identity: object, build: Callable[[], Pool]) -> Pool:

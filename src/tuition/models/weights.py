@@ -36,6 +36,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         UserError: the file cannot be written.
     """
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise UserError(f"{path} is a folder; name a file to write.")
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

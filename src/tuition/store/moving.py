@@ -63,7 +63,7 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
         about = _about(connection, teacher)
         schema = pa.schema([*fields, ("checksum", pa.string())], metadata={"tuition": json.dumps(about)})
         unfinished = folder / f"{INDEX}.part"
-        with pq.ParquetWriter(unfinished, schema) as writer:
+        with unfinished.open("wb") as file_of_index, pq.ParquetWriter(file_of_index, schema) as writer:
             for number, (fingerprint, digests, outputs) in enumerate(_stacked(connection, list(about))):
                 file, data = f"responses-{number:05d}.safetensors", payload.encode(digests, outputs)
                 (folder / file).write_bytes(data)

@@ -30,6 +30,7 @@ from tuition.training.settings import Settings
 # What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
 MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
 NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
+MOST_RUNS = 100_000
 COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
 
 
@@ -101,11 +102,11 @@ def read(
         UserError: an unknown study or variant, settings that cannot be, or code that is not trusted.
     """
     values = _read(name)
-    known = values.pop("variants", {})
+    known = _mapping(values.pop("variants", {}), "variants")
     for variant in variants:
         if variant not in known:
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
-        values = merge(values, known[variant])
+        values = merge(values, _mapping(known[variant], variant))
     refuse_code(values, f"the study {name}", trust_code)
     study = Study.of(values)
     settings, axes, candidates = dict(study.settings), dict(study.axes), dict(study.choose.candidates)
@@ -138,7 +139,13 @@ def refuse_code(values: Any, where: str, trust_code: bool) -> None:
 
 def variants_of(name: str) -> list[str]:
     """The variants that a study has."""
-    return list(_read(name).get("variants", {}))
+    return list(_mapping(_read(name).get("variants", {}), "variants"))
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} of a study holds 'setting: value' lines, not a {type(value).__name__}; correct it.")
+    return value
 
 
 def _read(name: str, folder: Path | None = None) -> dict[str, Any]:
@@ -153,6 +160,8 @@ def _read(name: str, folder: Path | None = None) -> dict[str, Any]:
         raise UserError(f"there is no study {name!r}; {hint}")
     values = Study.read(path)
     base = values.pop("extends", None)
+    if not isinstance(base, str | None):
+        raise UserError(f"extends of {name} names a study, not a {type(base).__name__}; correct it.")
     return values if base is None else merge(_read(base, path.parent), values)
 
 
@@ -257,6 +266,7 @@ class Plan:
 
 def plan(study: Study, find: Find, identify: Identify) -> Plan:
     """What `study` has still to do, given the finished runs (failed ones too) that `find` finds."""
+    _check_size(study)
     ends: dict[End, Trial] = {}
     later: dict[str, Trial] = {}
     axes = {name: values for name, values in study.axes.items() if name != "seed"}
@@ -304,6 +314,17 @@ def plan(study: Study, find: Find, identify: Identify) -> Plan:
     )
 
 
+def _check_size(study: Study) -> None:
+    """Refuse a study without runs, and one that nobody can run."""
+    axes = study.axes | study.choose.candidates | {k: v for also in study.choose.also.values() for k, v in also.items()}
+    empty = [name for name, values in axes.items() if not values]
+    if empty:
+        raise UserError(f"{empty[0]} of the study has no value; give at least one.")
+    runs = len(study.pairs) * len(study.methods) * math.prod(map(len, axes.values()))
+    if runs > MOST_RUNS:
+        raise UserError(f"the study has {runs:,} runs, and at most {MOST_RUNS:,} are possible; take values away.")
+
+
 def choose(validations: Sequence[Sequence[float]]) -> int | None:
     """Index of the candidate with the best mean validation accuracy; nan stands for a run that failed.
 
@@ -316,6 +337,6 @@ def choose(validations: Sequence[Sequence[float]]) -> int | None:
 
 def _settings(study: Study, pair: Pair, row: Row, values: Mapping[str, Any]) -> DistillSettings:
     flat = {**study.settings, "teacher": pair.teacher, "student": pair.student, "method": row.method, **values}
-    options = {**flat.pop("options", {}), **row.options}
+    options = {**_mapping(flat.pop("options", {}), "options"), **row.options}
     options |= {k.removeprefix("options."): flat.pop(k) for k in list(flat) if k.startswith("options.")}
     return DistillSettings.of(flat | {"options": options})

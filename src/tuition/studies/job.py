@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -182,7 +181,7 @@ def draw(pool: Pool, settings: AskSettings) -> tuple[Tensor, Tensor]:
 
     Both are nested when drawn at random: of one seed, a draw of more calls holds every smaller one.
     """
-    held_out = math.ceil(settings.calls / 4)
+    held_out = -(-settings.calls // 4)
     if settings.calls + held_out > len(pool):
         raise UserError(
             f"{settings.calls} calls and {held_out} inputs for validation do not fit in the {len(pool)} of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shlex
 import shutil
 import time
@@ -212,7 +213,7 @@ def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study
     }
     settings = {"data": "digits", "store": str(out / "responses.db"), **study.settings}
     for name in ("data", "features"):
-        if settings.get(name) is not None and Path(settings[name]).is_dir():
+        if isinstance(settings.get(name), str) and os.path.isdir(settings[name]):
             settings[name] = str(Path(settings[name]).resolve())
     return study.model_copy(update={"pairs": pairs, "settings": settings}), folders
 

@@ -11,7 +11,11 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tuition import escape
 from tuition.errors import UserError
+
+MOST_NODES, DEEPEST, LARGEST_FILE = 100_000, 50, 10_000_000  # of a YAML file
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that do not stand for a byte of a file's name
 
 
 class SettingError(UserError):
@@ -35,7 +39,8 @@ class Settings(BaseModel):
             if key not in known:
                 near = get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known settings are {', '.join(sorted(known))}."
-                raise SettingError(f"there is no setting {key!r}; {hint}")
+                raise SettingError(f"there is no setting {escape.shorten(repr(key), 80)}; {hint}")
+            _check_texts(key, values[key])
         return cls._of(values)
 
     @classmethod
@@ -62,15 +67,19 @@ class Settings(BaseModel):
         import yaml
 
         try:
-            values = load_yaml(Path(path).read_text())
+            values = load_yaml(_read_text(Path(path)))
         except OSError as error:
             raise UserError(
                 f"cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file of settings."
             ) from None
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or the 45th of a month
+        except UserError:
+            raise
+        except (yaml.YAMLError, ValueError, TypeError) as error:  # not UTF-8, the 45th of a month, a list for a key
             where = getattr(error, "problem_mark", None)
             line = f" near line {where.line + 1}" if where is not None else ""
-            raise UserError(f"{path} is not valid YAML{line}; fix it and try again.") from None
+            why = getattr(error, "problem", None)
+            what = f" ({escape.shorten(why, 80)})" if why else ""
+            raise UserError(f"{path} is not valid YAML{line}{what}; fix it and try again.") from None
         if values is None:
             return {}
         if not isinstance(values, dict):
@@ -98,10 +107,68 @@ def _loader() -> Any:
 
 
 def load_yaml(text: str) -> Any:
-    """What a YAML text holds."""
+    """What a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is not valid, has a key twice, is nested too deeply, or its aliases make it too large.
+    """
     import yaml
 
-    return yaml.load(text, Loader=_loader())
+    loader = _loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node)
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def _check_nodes(root: Any) -> None:
+    """Count what a node stands for, its aliases written out, and look for keys that appear twice."""
+    import yaml
+
+    count, left = 0, [(root, 0)]
+    while left:
+        node, depth = left.pop()
+        count += 1
+        if count > MOST_NODES or depth > DEEPEST:
+            raise yaml.MarkedYAMLError(problem="it is too large or too deep", problem_mark=node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if (key.tag, key.value) in seen:
+                        raise yaml.MarkedYAMLError(problem="a key appears twice", problem_mark=key.start_mark)
+                    seen.add((key.tag, key.value))
+                left += [(key, depth + 1), (value, depth + 1)]
+        elif isinstance(node, yaml.SequenceNode):
+            left += [(item, depth + 1) for item in node.value]
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file, or of a pipe."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise UserError(f"{path} has more than {LARGEST_FILE:,} bytes; give a YAML file of settings.")
+    return content.decode("utf-8-sig")
+
+
+def _check_texts(name: str, value: Any) -> None:
+    """Refuse texts that can be neither a name nor a path: with a zero byte, or half of a character."""
+    if isinstance(value, str) and ("\0" in value or (not value.isprintable() and _HALF.search(value))):
+        raise SettingError(f"the setting {escape.shorten(name, 80)} holds a zero byte or half a character; correct it.")
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_texts(name, key)
+            _check_texts(f"{name}.{key}", below)
+    elif isinstance(value, (list, tuple, set)):
+        for below in value:
+            _check_texts(name, below)
 
 
 def usual(values: dict[str, Any], reads_text: bool) -> dict[str, Any]:
