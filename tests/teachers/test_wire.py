@@ -210,6 +210,16 @@ def test_what_is_not_a_reply_is_of_unknown_fate(peer, reply):
     assert str(cut.value).isprintable()
 
 
+def test_hosts_are_named_as_they_should_be(peer, monkeypatch):
+    """Also IPv6 addresses, and names that are not ASCII; all of them are this machine here."""
+    peer.says("200 OK", b"{}")
+    found = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **kinds: found("127.0.0.1", *rest, **kinds))
+    for host, named in (("[::1]", "[::1]"), ("models.example", "models.example"), ("Müller.example", "xn--mller-kva")):
+        ask(f"http://{host}:{peer.port}")
+        assert f"\r\nHost: {named}".encode() in peer.received[-1]
+
+
 # -- proxies -----------------------------------------------------------------------------------------------------------
 
 

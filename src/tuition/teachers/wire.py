@@ -96,7 +96,7 @@ class Wire:
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         seconds = {"connect": min(CONNECT_SECONDS, self.timeout), "read": self.timeout, "write": self.timeout}
         extensions = {"timeout": seconds, "trace": trace}
-        offered = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "tuition", **headers}
+        offered = {"Host": url.netloc.decode(), "Accept": "application/json", "Accept-Encoding": "gzip", **headers}
         try:
             with self._pool.stream(
                 method, target, headers=list(offered.items()), content=body, extensions=extensions
