@@ -29,7 +29,7 @@ def identify(connection: Connection, name: str, fingerprint: str) -> int | None:
         lost, added = [part for part in old if part not in new], [part for part in new if part not in old]
         raise UserError(
             f"the name {name!r} stands for another teacher in this store (stored: {', '.join(lost) or 'nothing more'}; "
-            f"given: {', '.join(added) or 'nothing more'}); give this teacher another name, or ask the one meant."
+            f"given: {', '.join(added) or 'nothing more'}); {_way_out(lost, added)}."
         )
     return connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
 
@@ -43,6 +43,18 @@ def _only_imported(connection: Connection, fingerprint: str) -> bool:
     """Whether a teacher came by import and was never asked here: its names give way to those of the user's teachers."""
     row = connection.execute(sa.select(teachers).where(teachers.c.fingerprint == fingerprint)).first()
     return row is not None and row.imported > 0 and not (row.paid or row.served or row.failed)
+
+
+def _way_out(lost: Sequence[str], added: Sequence[str]) -> str:
+    """What to do about a teacher whose name is another's."""
+    code = [part.startswith("code ") for part in (*lost, *added)]
+    if not all(code) or not code:
+        return "give this teacher another name, or ask the one meant"
+    kept = lost[0].removeprefix("code ") if lost else ""
+    return (
+        "its code was edited: give it another name or fingerprint, or, if its answers are the same and it is made by "
+        f'from_callable, keep them with from_callable(..., code="{kept}")'
+    )
 
 
 def register(connection: Connection, name: str, fingerprint: str) -> int:

@@ -7,6 +7,10 @@ import re
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from tuition.errors import UserError
+from tuition.identity import content_digest, tensor_bytes
 
 
 def short(fingerprint: str) -> str:
@@ -15,15 +19,22 @@ def short(fingerprint: str) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Digest of the names, types, shapes and bytes of the state, the same on every device."""
+    """Digest of the names, types, shapes and contents of the state, the same on every device.
+
+    Raises:
+        UserError: weights that were not made yet.
+    """
+    for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(parameter) or parameter.is_meta:
+            raise UserError(f"{name} of this {type(model).__name__} has no values yet; load or run the model first.")
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().contiguous()
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-        else:
-            digest.update(f"{name} {value!r}\n".encode())
+            for part in tensor_bytes(value):
+                digest.update(part)
+        else:  # packed parameters of quantised modules, extra state
+            digest.update(f"{name} {content_digest(value)}\n".encode())
     return digest.hexdigest()
 
 

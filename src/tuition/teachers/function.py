@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tuition.errors import UserError
+from tuition.identity import code_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import Answer
@@ -39,6 +40,7 @@ def from_callable(
     fingerprint: str,
     name: str | None = None,
     class_names: Sequence[str] | None = None,
+    code: str | None = None,
 ) -> CallableTeacher:
     """A teacher from a function of raw inputs.
 
@@ -47,9 +49,17 @@ def from_callable(
             returns {"logits": (b, k), ...} as tensors or arrays (an `Answer` to tell tokens too), or the logits alone.
             It raises `NotCharged` where a request was refused and costs nothing.
         fingerprint: whatever tells this teacher from others: a version, a digest of its weights, endpoint and model. A
-            changed teacher needs another fingerprint, or its answers pass for the old one's.
+            changed teacher needs another fingerprint.
         name: what people call it; by default derived from the function's name and the fingerprint.
         class_names: one name a class, in the order of the logits.
+        code: digest of the code that the stored answers were made with, to keep them after an edit that changes no
+            answer. The message that refuses the edited function says it.
+
+    A digest of the function's own code (see `tuition.identity`) is a part of the fingerprint, but not of the default
+    name. So an edited function is neither served the old one's answers nor asked about everything again: a store
+    refuses it, because its name is bound to the other code, until you say which of the two is meant: another
+    `fingerprint` where the answers differ, `code` where they do not. Asking again about two stored inputs would show
+    less, and would cost two calls each time.
 
     Raises:
         UserError: an empty fingerprint, or class names that are empty or repeated.
@@ -60,4 +70,6 @@ def from_callable(
         )
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
-    return CallableTeacher(function, fingerprint, name, class_names=checked_names(class_names))
+    code = code_digest(function) if code is None else code
+    whole = fingerprint if code is None else f"{fingerprint}; code {code}"
+    return CallableTeacher(function, whole, name, class_names=checked_names(class_names))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuition.errors import UserError
+from tuition.identity import code_digest, state_digest
 from tuition.teachers.fingerprint import short, structure_digest, weights_digest
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
@@ -73,16 +74,17 @@ class TorchTeacher:
 
     @property
     def fingerprint(self) -> str:
-        """Class, structure, weights and preprocessing, read anew each time: further training makes another teacher."""
+        """Class, structure, weights, preprocessing, own code; read each time, as further training makes another one."""
         cls = type(self.model)
-        return "; ".join(
-            [
+        with self._lock:  # a call under way has hooks on the model
+            code, state = code_digest(self.model), state_digest(self.model)
+            parts = [
                 f"torch {cls.__module__}.{cls.__qualname__}",
                 f"structure {structure_digest(self.model)}",
                 f"weights {weights_digest(self.model)}",
                 str(self.prepare),
             ]
-        )
+        return "; ".join([*parts, *([f"code {code}"] if code else []), *([f"state {state}"] if state else [])])
 
     @property
     def name(self) -> str:
@@ -154,7 +156,9 @@ def from_torch(
     uint8 images become floats in [0, 1], floats are taken as they are; then (x - mean) / std if these are given. A
     model that returns one tensor answers {"logits": float32 (b, k)}, one that returns a mapping with its tensors.
 
-    Its fingerprint is a digest of class, structure, weights and preprocessing; not of `layers`, whose logits are equal.
+    Its fingerprint is a digest of class, structure, weights and preprocessing; of buffers, tensors and hooks that are
+    not among the weights; and of the code of classes that are your own (see `tuition.identity`). It is not of `layers`,
+    whose logits are equal. A model that is edited is another teacher, then, and is asked again, which costs time alone.
 
     Args:
         model: any module; its training mode is put back after each call.

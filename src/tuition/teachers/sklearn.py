@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import iscode, isfunction, ismethod
+from inspect import ismethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tuition.errors import UserError
+from tuition.identity import code_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
@@ -70,7 +71,8 @@ def from_sklearn(
     probabilities, its `decision_function`, which for two classes is one number f and becomes (-f/2, f/2), so that
     f is the difference.
 
-    The fingerprint is a digest of class, parameters and everything fitted, equal after a fit to equal data.
+    The fingerprint is a digest of class, parameters, everything fitted, and code of your own in it (see
+    `tuition.identity`), equal after a fit to equal data.
 
     Args:
         model: the fitted estimator.
@@ -122,15 +124,11 @@ def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
         yield f"{type(value).__name__} {value!r}\n".encode()
     elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__") and not ismethod(value)):
-        yield f"{_name(value)}\n".encode()
-        if isfunction(value) and "<" in value.__qualname__:  # a lambda is known by its code alone
-            yield value.__code__.co_code
-            yield from _parts([value.__code__.co_names, value.__defaults__], within)
-            yield from _parts([it for it in value.__code__.co_consts if not iscode(it)], within)
+        yield f"{_name(value)}\n{code_digest(value) or ''}\n".encode()
     elif id(value) in within:
         yield f"itself, {within.index(id(value))}\n".encode()
     else:
-        yield f"{_name(type(value))}\n".encode()
+        yield f"{_name(type(value))}\n{code_digest(type(value)) or ''}\n".encode()
         yield from _contents(value, (*within, id(value)))
 
 

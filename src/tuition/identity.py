@@ -1,0 +1,506 @@
+"""Digests of the user's own code, and of values: what tells a teacher, a loss or a model from an edited one.
+
+*Own* code is all but Python's, that of installed packages, and ours. Of a function it is the source as a syntax tree,
+so that comments, docstrings and layout take no part, and what it refers to: other own functions and classes, defaults,
+and the values of globals and closed-over variables. Where there is no source (a lambda typed at a prompt), it is the
+bytecode, which another version of Python writes differently.
+
+Not covered: what an object of a library holds (a client, an estimator), variables and attributes that the code itself
+assigns, lists and the like where the code changes some, and what is looked up by name while it runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import enum
+import functools
+import hashlib
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import sysconfig
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+NUMBERS: tuple[type, ...] = (bool, int, float, complex, Decimal, np.generic, np.dtype, torch.dtype, torch.device)
+SIMPLE = (*NUMBERS, type(None), type(Ellipsis), str, bytes, range, slice, torch.Size, PurePath, re.Pattern)
+CONTAINERS = (list, dict, set, bytearray)
+MUTATORS = {"append", "extend", "insert", "update", "setdefault", "pop", "popitem", "add", "remove", "clear", "discard"}
+DEEPEST, LONGEST = 40, 100_000  # nesting of values, and items of a list, beyond which only kind and length count
+# What Python itself writes into a class.
+WRITTEN = {"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate_func__"}
+WRITTEN |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"}
+WRITTEN |= {"__dataclass_fields__", "__dataclass_params__", "__match_args__", "__parameters__", "__orig_bases__"}
+BIRTH = {"__init__", "__post_init__", "__new__"}  # where an object's attributes are set once
+
+
+def code_digest(*values: Any, but: Iterable[nn.Module] = ()) -> str | None:
+    """Digest of the own code that functions, classes and modules are made of; None where they are not of own code.
+
+    Modules among the values count by their classes and hooks. What code refers to counts by value, modules by their
+    weights too, except those of `but`.
+    """
+    walk = _Walk(but=frozenset(id(it) for module in but for it in module.modules()))
+    for value in values:
+        if isinstance(value, nn.Module):
+            walk.classes(value)
+        else:
+            walk.value(value)
+    return walk.hash.hexdigest()[:16] if walk.own else None
+
+
+def content_digest(value: Any) -> str:
+    """Digest of a value by what it holds, tensors and arrays by their content."""
+    walk = _Walk()
+    walk.value(value)
+    return walk.hash.hexdigest()
+
+
+def state_digest(model: nn.Module) -> str | None:
+    """Digest of what a model holds beside its `state_dict`, None where it holds nothing more.
+
+    That is: buffers that are not saved, tensors and arrays that are plain attributes, and, of modules of own code,
+    other plain attributes; not those that the code assigns while it runs.
+    """
+    walk, some = _Walk(), False
+    for path, module in model.named_modules():
+        for name, value in _plain_attributes(module).items():
+            some = True
+            walk.put(path, name)
+            walk.value(value)
+    return walk.hash.hexdigest()[:16] if some else None
+
+
+def tensor_bytes(value: Tensor) -> Iterator[bytes]:
+    """The content of a tensor of any kind, the same on every device."""
+    value = value.detach()
+    flatten = getattr(value, "__tensor_flatten__", None)
+    if flatten is not None and type(value) not in (
+        Tensor,
+        nn.Parameter,
+    ):  # quantised tensors of torchao, and their like
+        names, context = flatten()
+        yield f"{type(value).__qualname__} {context!r}".encode()
+        for name in names:
+            yield from tensor_bytes(getattr(value, name))
+    elif value.is_quantized:
+        yield repr(value.qscheme()).encode()
+        if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            yield f"{value.q_scale()!r} {value.q_zero_point()!r}".encode()
+        else:
+            yield from tensor_bytes(value.q_per_channel_scales())
+            yield from tensor_bytes(value.q_per_channel_zero_points())
+        yield from tensor_bytes(value.int_repr())
+    elif value.layout != torch.strided:
+        yield from tensor_bytes(value.to_dense())
+    else:
+        yield value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data  # type: ignore[misc]
+
+
+def is_own(module_name: str | None) -> bool:
+    """Whether a module is the user's: not of Python, of an installed package, or ours."""
+    top = (module_name or "").partition(".")[0]
+    if top == "__main__" or not module_name:
+        return True
+    if top in sys.stdlib_module_names or top == "tuition":
+        return False
+    module = sys.modules.get(module_name)
+    file = getattr(module, "__file__", None)
+    return getattr(module, "__spec__", None) is None if file is None else _own_file(file)
+
+
+@functools.cache
+def _own_file(file: str) -> bool:
+    real = os.path.realpath(file)
+    if {"site-packages", "dist-packages"} & set(real.split(os.sep)) or not real.endswith((".py", ".ipynb")):
+        return False
+    return not any(
+        real.startswith(os.path.realpath(sysconfig.get_path(it)) + os.sep) for it in ("stdlib", "platstdlib")
+    )
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """Attributes of a module that count by value, by name."""
+    own = any(is_own(cls.__module__) for cls in type(module).__mro__)
+    facts = _facts_of(type(module))
+    kinds = (Tensor, np.ndarray, *((*SIMPLE, tuple) if own else ()), *(CONTAINERS if own and not facts.mutates else ()))
+    plain = {name: value for name, value in vars(module).items() if name not in _MODULE_ATTRIBUTES}
+    plain |= {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+    return {
+        name: value
+        for name, value in sorted(plain.items())
+        if isinstance(value, kinds) and not callable(value) and name not in facts.assigned
+    }
+
+
+# Of every module, or written by models.create, torch.compile and transformers.
+_MODULE_ATTRIBUTES = {*vars(nn.Module()), "recipe", "_is_torch_compile", "_is_hf_initialized"}
+
+
+@dataclass
+class _Walk:
+    """One digest under way."""
+
+    but: frozenset[int] = frozenset()
+    hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+    own: bool = False
+    seen: dict[int, Any] = field(default_factory=dict)  # functions, classes and modules, kept so that ids stay theirs
+    within: list[int] = field(default_factory=list)
+
+    def put(self, *texts: str) -> None:
+        for text in texts:
+            self.hash.update(f"{len(text)}:{text}\n".encode("utf-8", "surrogatepass"))
+
+    @contextmanager
+    def inside(self, value: Any) -> Iterator[None]:
+        self.within.append(id(value))
+        try:
+            yield
+        finally:
+            self.within.pop()
+
+    def first(self, value: Any) -> bool:
+        """Whether a function, class or module is met the first time."""
+        if id(value) in self.seen:
+            return False
+        self.seen[id(value)] = value
+        return True
+
+    def value(self, value: Any) -> None:
+        """What a value holds."""
+        if isinstance(value, enum.Enum):
+            self.put(type(value).__qualname__, value.name)
+        elif isinstance(value, SIMPLE):
+            self.put(type(value).__name__, repr(value))
+        elif id(value) in self.within or len(self.within) > DEEPEST:
+            self.put("within", type(value).__name__)
+        elif isinstance(value, Tensor):
+            self.put("tensor", str(value.dtype), str(value.layout), str(tuple(value.shape)))
+            for part in tensor_bytes(value):
+                self.hash.update(part)
+        elif isinstance(value, np.ndarray):
+            self.array(value)
+        elif isinstance(value, nn.Module):
+            self.module(value)
+        elif isinstance(value, type):
+            self.klass(value)
+        elif isinstance(value, types.ModuleType):
+            self.put("module", value.__name__)
+        elif not self.callable(value):
+            with self.inside(value):
+                self.items(value)
+
+    def array(self, value: np.ndarray) -> None:
+        self.put("array", str(value.dtype), str(value.shape))
+        if value.dtype.hasobject:
+            self.value(value.tolist())
+        else:
+            self.hash.update(np.ascontiguousarray(value).tobytes())
+
+    def callable(self, value: Any) -> bool:
+        """Take a function, a method or the like; False where the value is something else."""
+        if "__wrapped__" in getattr(value, "__dict__", {}):  # by functools.wraps
+            self.value(value.__wrapped__)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.value(value.__func__)
+        elif isinstance(value, property):
+            self.value((value.fget, value.fset))
+        elif isinstance(value, functools.cached_property):
+            self.value(value.func)
+        elif isinstance(value, functools.partial):
+            self.value((value.func, value.args, tuple(sorted(value.keywords.items()))))
+        elif isinstance(value, types.MethodType):
+            self.value(value.__func__)
+            self.value(value.__self__)
+        elif isinstance(value, types.FunctionType):
+            self.function(value)
+        elif isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
+            self.put("built in", f"{getattr(value, '__module__', '')}.{value.__qualname__}")
+        else:
+            return False
+        return True
+
+    def items(self, value: Any) -> None:
+        """What a container or an object holds."""
+        if isinstance(value, (list, tuple, set, frozenset, dict, Mapping)):
+            self.put(type(value).__name__, str(len(value)))
+            if len(value) > LONGEST:
+                return
+            if isinstance(value, Mapping):
+                for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])):
+                    self.value(key)
+                    self.value(item)
+            else:
+                for item in value if isinstance(value, (list, tuple)) else sorted(value, key=repr):
+                    self.value(item)
+        elif isinstance(value, bytearray):
+            self.put("bytearray", bytes(value).hex())
+        elif isinstance(value, torch.ScriptObject):  # packed parameters of quantised modules
+            self.put("script object")
+            self.value(value.__getstate__())
+        else:
+            self.instance(value)
+
+    def instance(self, value: Any) -> None:
+        cls = type(value)
+        self.klass(cls)
+        if not is_own(cls.__module__):
+            return
+        facts = _facts_of(cls)
+        for name, item in sorted(getattr(value, "__dict__", {}).items()):
+            if name not in facts.assigned and not (facts.mutates and isinstance(item, CONTAINERS)):
+                self.put(name)
+                self.value(item)
+
+    def module(self, value: nn.Module) -> None:
+        """A model that code refers to: its classes, and all that it holds."""
+        self.put("model")
+        if not self.first(value):
+            return
+        self.classes(value)
+        if id(value) not in self.but:
+            for name, item in sorted(value.state_dict().items()):
+                self.put(name)
+                self.value(item)
+            self.put(str(state_digest(value)))
+
+    def classes(self, model: nn.Module) -> None:
+        """The classes of a model's modules, their hooks, and functions in the place of methods."""
+        self.first(model)
+        for path, module in model.named_modules():
+            self.put(path)
+            self.klass(type(module))
+            hooks = [
+                hook for kind in ("_forward_hooks", "_forward_pre_hooks") for hook in getattr(module, kind).values()
+            ]
+            plain = [item for name, item in sorted(vars(module).items()) if name not in _MODULE_ATTRIBUTES]
+            replaced = [item for item in plain if callable(item) and not isinstance(item, nn.Module)]
+            for item in [*hooks, *replaced]:  # a library installs its own while it runs, and these change no answer
+                bound = isinstance(item, types.MethodType) and isinstance(item.__self__, nn.Module)
+                apart = _Walk(self.but, seen=self.seen)
+                apart.value(item.__func__ if bound else item)
+                if apart.own:
+                    self.own = True
+                    self.put(apart.hash.hexdigest())
+
+    def klass(self, cls: type) -> None:
+        self.put("class", cls.__qualname__)
+        if not is_own(cls.__module__):
+            self.put(cls.__module__)
+            return
+        self.own = True
+        if not self.first(cls):
+            return
+        for base in cls.__bases__:
+            self.klass(base)
+        mutates = _facts_of(cls).mutates
+        for name, item in sorted(vars(cls).items()):
+            generated = isinstance(item, types.FunctionType) and "__dataclass_fields__" in vars(cls)
+            if name in WRITTEN or (generated and item.__code__.co_filename == "<string>"):
+                continue
+            if not isinstance(item, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                self.put(name)
+                self.held(item, mutates)
+
+    def held(self, value: Any, mutates: bool) -> None:
+        if mutates and isinstance(value, CONTAINERS):
+            self.put("changes")
+        else:
+            self.value(value)
+
+    def function(self, function: types.FunctionType) -> None:
+        self.put("function", function.__qualname__.rpartition(".")[2])
+        module = function.__globals__.get("__name__")
+        if not is_own(module):
+            self.put(str(module), function.__qualname__)
+            if isinstance(module, str) and module.partition(".")[0] == "tuition":  # ours may hold the user's
+                for cell in function.__closure__ or ():
+                    self.value(_content(cell))
+            return
+        self.own = True
+        if not self.first(function):
+            return
+        code, facts = function.__code__, _facts(function.__code__)
+        self.put(_source(code) or _bytecode(code))
+        with self.inside(function):
+            self.value((function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))))
+            closed = zip(code.co_freevars, map(_content, function.__closure__ or ()), strict=True)
+            known = {name: function.__globals__[name] for name in sorted(facts.loads) if name in function.__globals__}
+            for name, value in [*closed, *known.items()]:
+                if name in facts.assigned_names:
+                    continue
+                self.put(name)
+                if isinstance(value, types.ModuleType) and is_own(value.__name__):
+                    for attribute in sorted(facts.attributes & set(vars(value))):
+                        self.put(attribute)
+                        self.held(vars(value)[attribute], facts.mutates)
+                else:
+                    self.held(value, facts.mutates)
+        package = str(function.__globals__.get("__package__") or "")
+        for level, name in sorted(facts.imports):
+            self.imported("." * level + name, package)
+
+    def imported(self, name: str, package: str) -> None:
+        """The source of a module that is imported while code runs, and of those that it imports."""
+        try:
+            spec = importlib.util.find_spec(name, package or None)
+        except (ImportError, ValueError, AttributeError):
+            return
+        file = None if spec is None else spec.origin
+        if spec is None or file is None or not is_own(spec.name) or not _own_file(file) or file in self.seen.values():
+            return
+        self.own, self.seen[-len(self.seen) - 1] = True, file
+        tree = ast.parse("".join(linecache.getlines(file)) or "0")
+        self.put(name, _plain(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self.imported(alias.name, "")
+            elif isinstance(node, ast.ImportFrom):
+                self.imported("." * node.level + (node.module or ""), spec.parent or "")
+
+
+# -- code --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a piece of code, with all code in it, refers to."""
+
+    loads: frozenset[str] = frozenset()  # globals
+    assigned_names: frozenset[str] = frozenset()  # globals and closed-over variables
+    attributes: frozenset[str] = frozenset()
+    assigned: frozenset[str] = frozenset()  # attributes
+    imports: frozenset[tuple[int, str]] = frozenset()
+    mutates: bool = False
+
+    def __or__(self, other: _Facts) -> _Facts:
+        return _Facts(
+            self.loads | other.loads,
+            self.assigned_names | other.assigned_names,
+            self.attributes | other.attributes,
+            self.assigned | other.assigned,
+            self.imports | other.imports,
+            self.mutates or other.mutates,
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _facts(code: types.CodeType) -> _Facts:
+    loads, names, attributes, assigned = set[str](), set[str](), set[str](), set[str]()
+    imports = set[tuple[int, str]]()
+    mutates, last = False, [0, 0]
+    for step in dis.get_instructions(code):
+        kind, name = step.opname, step.argval
+        if kind in ("LOAD_GLOBAL", "LOAD_NAME"):
+            loads.add(name)
+        elif kind in ("STORE_GLOBAL", "DELETE_GLOBAL") or (kind == "STORE_DEREF" and name in code.co_freevars):
+            names.add(name)
+        elif kind in ("LOAD_ATTR", "LOAD_METHOD"):
+            attributes.add(name)
+        elif kind in ("STORE_ATTR", "DELETE_ATTR"):
+            assigned.add(name)
+        elif kind in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            mutates = True
+        elif kind == "IMPORT_NAME":
+            imports.add((last[0] if isinstance(last[0], int) else 0, name))
+        last = [last[1], step.argval]
+    facts = _Facts(
+        frozenset(loads),
+        frozenset(names),
+        frozenset(attributes),
+        frozenset(assigned),
+        frozenset(imports),
+        mutates or bool(MUTATORS & attributes),
+    )
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            facts |= _facts(inner)
+    return facts
+
+
+def _facts_of(cls: Any) -> _Facts:
+    """Of the methods of a class that run after its objects are made."""
+    facts = _Facts()
+    for base in cls.__mro__:
+        if base in (nn.Module, object):
+            continue
+        for name, item in vars(base).items():
+            function = getattr(item, "__wrapped__", getattr(item, "__func__", getattr(item, "fget", item)))
+            if name not in BIRTH and isinstance(function, types.FunctionType):
+                facts |= _facts(function.__code__)
+    return facts
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return None
+
+
+def _source(code: types.CodeType) -> str | None:
+    """A function's syntax tree in text; None where its source is not known."""
+    text = "".join(linecache.getlines(code.co_filename))
+    places = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column is not None]
+    found = []
+    for node in _functions(text):
+        first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", []))])
+        if first == code.co_firstlineno and getattr(node, "name", "<lambda>") == code.co_name:
+            found.append(node)
+    if len(found) > 1:  # lambdas of one line
+        found = [node for node in found if all(_holds(node, place) for place in places if place[0] >= node.lineno)]
+    return _plain(found[0]) if len(found) == 1 else None
+
+
+def _holds(node: Any, place: tuple[int, int]) -> bool:
+    return (node.body.lineno, node.body.col_offset) <= place <= (node.end_lineno, node.end_col_offset) or place == (
+        node.lineno,
+        0,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _functions(text: str) -> tuple[Any, ...]:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ()
+    return tuple(n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+
+def _plain(node: Any) -> str:
+    """A syntax tree in text: without places, docstrings and what is empty, so that it is the same in every Python."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_plain, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list) and _is_docstring(value[:1]):
+            value = value[1:]
+        if value not in (None, []) and name not in ("ctx", "kind", "type_comment"):
+            parts.append(f"{name}={_plain(value)}")
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _is_docstring(body: list[Any]) -> bool:
+    text = body[0].value if body and isinstance(body[0], ast.Expr) else None
+    return isinstance(text, ast.Constant) and isinstance(text.value, str)
+
+
+def _bytecode(code: types.CodeType) -> str:
+    constants = [_bytecode(it) if isinstance(it, types.CodeType) else repr(it) for it in code.co_consts]
+    return repr((code.co_code.hex(), code.co_names, code.co_varnames, constants))
