@@ -46,11 +46,11 @@ WRITTEN |= {"__dataclass_fields__", "__dataclass_params__", "__match_args__", "_
 BIRTH = {"__init__", "__post_init__", "__new__"}  # where an object's attributes are set once
 
 
-def code_digest(*values: Any, but: Iterable[nn.Module] = ()) -> str | None:
-    """Digest of the own code that functions, classes and modules are made of; None where they are not of own code.
+def code_digest(*values: Any, but: Iterable[nn.Module] = (), always: bool = False) -> str | None:
+    """Digest of the own code that functions, classes and modules are made of.
 
     Modules among the values count by their classes and hooks. What code refers to counts by value, modules by their
-    weights too, except those of `but`.
+    weights too, except those of `but`. The digest is None where there is no own code, unless `always` is true.
     """
     walk = _Walk(but=frozenset(id(it) for module in but for it in module.modules()))
     for value in values:
@@ -58,7 +58,7 @@ def code_digest(*values: Any, but: Iterable[nn.Module] = ()) -> str | None:
             walk.classes(value)
         else:
             walk.value(value)
-    return walk.hash.hexdigest()[:16] if walk.own else None
+    return walk.hash.hexdigest()[:16] if walk.own or always else None
 
 
 def content_digest(value: Any) -> str:

@@ -22,6 +22,7 @@ import torch
 from tuition import factories, models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
+from tuition.identity import code_digest
 from tuition.store import ResponseStore, address
 from tuition.studies import cluster, job
 from tuition.studies.book import Book, record_of
@@ -264,6 +265,8 @@ def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Ident
                 settings.data, settings.test, settings.size, job.train_columns(settings), settings.columns
             ),
         }
+        if factories.is_factory(settings.student):
+            found["student"] = str(code_digest(factories.find(settings.student)))
         if settings.features is not None:
             found["features"] = hashlib.sha256((Path(settings.features) / files.RUN).read_bytes()).hexdigest()
         return found

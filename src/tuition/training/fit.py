@@ -16,6 +16,7 @@ from tuition.data import Pool, TransferSet
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
+from tuition.identity import code_digest
 from tuition.training import files, methods
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings, usual
@@ -218,6 +219,18 @@ def recorded_settings(
         **chosen.model_dump(),
         **(described or {}),
     }
+
+
+def own_code(student: Student, objective: Objective, given: bool) -> str | None:
+    """Digest of the user's own code in a run: of the student, and of the loss; None where there is none.
+
+    An objective that is `given`, not named, counts by all that its terms hold too, but not by the state they train.
+    """
+    parts = [(term.name, term.weight, term.reads, term.over, term.loss) for term in objective.terms]
+    others = (objective.mix, objective.groups, objective.groups_drawn, objective.recentre)
+    loss = code_digest(type(objective), parts, others, but=objective.state, always=given)
+    model = code_digest(student.model, student.preprocess)
+    return None if loss is None and model is None else f"student {model}, loss {loss}"
 
 
 def check_responses(transfer: TransferSet) -> None:

@@ -29,6 +29,7 @@ from tuition.training.fit import (
     count_classes,
     labelled,
     learned,
+    own_code,
     pick_device,
     recorded_settings,
 )
@@ -129,6 +130,7 @@ def distill(
         test: labelled inputs, evaluated twice: after the last epoch and at the best validation.
         seed: of the order of batches, augmentation and, for a name, the initial weights.
         out: folder for the run's files; a finished run there is returned, an unfinished one continued, another refused.
+            It is another run if the code of your own student, objective or preprocessing was edited.
         options: settings of the method, such as {"anchor": 0.3}.
         preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
         progress: called after every epoch with (epochs done, epochs, figures).
@@ -147,6 +149,7 @@ def distill(
     whole = build_student(student, transfer.pool, num_classes, preprocess, seed, learned(transfer))
     check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)
+    given = not isinstance(objective, str)
     objective, name = build_objective(objective, whole, transfer, num_classes, options, seed)
 
     directory = None if out is None else Path(out)
@@ -154,6 +157,7 @@ def distill(
     if directory is not None or parallel.count() > 1:
         digests = {
             "initial_digest": None if isinstance(student, str) else _tensors_digest(whole.model.state_dict()),
+            "own_code": own_code(whole, objective, given),
             "transfer_digest": _digest(transfer),
             "validation_digest": None if validation is None else _digest(validation),
             "test_digest": None if test is None else _digest(test),
