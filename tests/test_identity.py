@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tuition import ResponseStore, UserError
-from tuition.data import from_tensors
+from tuition import UserError
 from tuition.identity import code_digest, content_digest, state_digest
-from tuition.teachers import from_callable, from_torch
+from tuition.teachers import from_torch
 
 CALLABLE = """
 import functools
@@ -269,32 +268,47 @@ def test_a_model_without_values_is_refused(model: nn.Module) -> None:
 
 # -- what is served ----------------------------------------------------------------------------------------------------
 
+OWN = """
+import torch
+from tuition import teachers
+def answer(inputs):
+    open("calls", "a").write("." * len(inputs))
+    return {"logits": inputs.flatten(1)[:, :10].float() * 1.0}
+class Own:
+    name, fingerprint = "own", "own 1"
+    class_names = tuple("abcdefghij")
+    def __call__(self, inputs):
+        return answer(inputs)
+def of_function(): return teachers.from_callable(answer, fingerprint="v1"KEPT)
+def of_class(): return Own()
+"""
 
-def test_an_edited_function_is_refused_and_its_answers_can_be_kept(tmp_path: Path) -> None:
-    calls = []
 
-    def made(factor: float) -> object:
-        def ask(inputs: torch.Tensor) -> torch.Tensor:
-            calls.append(len(inputs))
-            return inputs.flatten(1)[:, :3].float() * factor
+def ask(folder: Path, name: str) -> tuple[int, str]:
+    words = ["ask", "--teacher", f"own:{name}", "--data", "digits", "--calls", "8", "--set", "labels=false"]
+    words += ["--store", f"{name}.db"]
+    done = subprocess.run([sys.executable, "-B", "-m", "tuition", *words], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stderr
 
-        return ask
 
-    store, pool = ResponseStore(str(tmp_path / "r.db")), from_tensors(torch.rand(5, 4))
-    teacher = from_callable(made(1.0), fingerprint="v1", name="api")
-    answers = store.ask(teacher, pool, budget=10).responses["logits"]
-    store.ask(from_callable(made(1.0), fingerprint="v1", name="api"), pool, budget=10)
-    assert sum(calls) == 5, "equal code is served"
-    code = teacher.fingerprint.partition("; code ")[2]
-    for name in ("api", None):
-        edited = from_callable(made(2.0), fingerprint="v1", name=name)
-        if name is None:
-            store.ask(from_callable(made(1.0), fingerprint="v1"), pool, budget=10)
-        with pytest.raises(UserError, match=f'its code was edited.*code="{code}"'):
-            store.ask(edited, pool, budget=10)
-        kept = from_callable(made(2.0), fingerprint="v1", name=name, code=code)
-        assert torch.equal(store.ask(kept, pool, budget=10).responses["logits"], answers)
-    assert sum(calls) == 5
-    other = from_callable(made(2.0), fingerprint="v2")
-    assert torch.allclose(store.ask(other, pool, budget=10).responses["logits"], 2 * answers, atol=1e-2)
-    assert sum(calls) == 10
+@pytest.mark.parametrize("name", ["of_function", "of_class"])
+def test_old_answers_of_an_edited_factory_are_not_served(tmp_path: Path, name: str) -> None:
+    own, calls = tmp_path / "own.py", tmp_path / "calls"
+    text = OWN.replace("KEPT", "")
+    own.write_text(text)
+    assert ask(tmp_path, name)[0] == 0
+    own.write_text(text.replace("def of_", "# a remark\ndef of_"))
+    assert ask(tmp_path, name)[0] == 0
+    assert calls.read_text().count(".") == 10, "equal code is served"
+    own.write_text(text.replace("* 1.0", "* 2.0"))
+    code, said = ask(tmp_path, name)
+    assert (code, calls.read_text().count(".")) == (2, 10), said
+    assert "its code was edited" in said
+    if name == "of_function":
+        kept = said.partition('code="')[2].partition('"')[0]
+        own.write_text(OWN.replace("* 1.0", "/ 1.0").replace("KEPT", f', code="{kept}"'))
+        assert ask(tmp_path, name)[0] == 0
+        assert calls.read_text().count(".") == 10
+        own.write_text(text.replace("* 1.0", "* 2.0").replace('"v1"', '"v2"'))
+        assert ask(tmp_path, name)[0] == 0
+        assert calls.read_text().count(".") == 20

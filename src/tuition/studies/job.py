@@ -25,6 +25,7 @@ from tuition.store import BudgetError, Plan, ResponseStore, address, maps_bytes,
 from tuition.store.price import Price, amount, amounts, estimate, money, price
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
+from tuition.teachers.function import with_code
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, parallel, teach
 from tuition.training.fit import pick_device
@@ -237,7 +238,7 @@ def _from_factory(name: str) -> Teacher:
         return teachers.from_torch(made)
     if isinstance(made, type) or not callable(made) or not all(hasattr(made, it) for it in ("name", "fingerprint")):
         raise UserError(f"{name} returned {factories.kind(made)}, not a teacher; return teachers.from_callable(...).")
-    return made
+    return with_code(made)
 
 
 @lru_cache(maxsize=4)
