@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -239,14 +240,14 @@ def test_maps_are_recomputed_for_the_views_that_were_asked(path: Path) -> None:
 
 def test_maps_of_another_teacher_are_refused(path: Path) -> None:
     torch.manual_seed(0)
-    model = Net()
+    model, added = Net(), SimpleNamespace(value=0.0)
+    model.forward = lambda inputs: Net.forward(model, inputs) + added.value
     pool = from_tensors(
         torch.zeros(3, 3, 8, 8, dtype=torch.uint8) + torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1)
     )
     transfer = ResponseStore(str(path)).ask(teachers.from_torch(model), pool, budget=3)
     with pytest.raises(UserError, match="another teacher's"):
         recompute(teachers.from_torch(Net()), transfer, ["body"])
-    # A change that no digest of weights can see.
-    model.forward = lambda inputs: Net.forward(model, inputs) + 0.1
+    added.value = 0.1  # a change that no digest can see
     with pytest.raises(UserError, match=r"answers logits up to 0\.1 away"):
         recompute(teachers.from_torch(model), transfer, ["body"])
