@@ -73,7 +73,7 @@ def test_content_is_sampled_where_times_say_nothing(tmp_path, monkeypatch):
     content = bytearray(os.urandom(300_000))
     file.write_bytes(content)
     known = os.stat_result((file.stat().st_mode, *[0] * 5, len(content), 0, 0, 0))
-    monkeypatch.setattr(files, "check", lambda path, root: known)
+    monkeypatch.setattr(files, "regular", lambda path: known)
     before = files.state([file], tmp_path)
     for at in (0, 150_000, 299_999):
         file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])

@@ -1,7 +1,9 @@
 """Folders of images as people have them: names of splits, lists of labels, and what systems leave behind."""
 
 import logging
+import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from tuition import UserError
 from tuition.data import load
 from tuition.data.pictures import suffixes
 from tuition.data.splits import canonical
+from tuition.studies import job
 
 
 def picture(path, level=100, mode="RGB", **options):
@@ -94,6 +97,12 @@ class TestSplits:
         for path in paths:
             picture(tmp_path / path)
         with pytest.raises(UserError, match=says):
+            load(tmp_path)
+
+    def test_lists_of_files_are_not_taken_for_texts(self, tmp_path):
+        picture(tmp_path / "ant/deep/0.png")
+        (tmp_path / "train.txt").write_text("ant/deep/0\n")
+        with pytest.raises(UserError, match="holds texts in train and pictures in its folder ant; keep one of them"):
             load(tmp_path)
 
     def test_texts_and_arrays(self, tmp_path):
@@ -249,6 +258,39 @@ def test_every_suffix_that_pillow_reads():
     assert {".png", ".jpe", ".webp", ".tiff", ".psd", ".icns"} <= set(suffixes())
     # These would start Ghostscript, or are known by name alone.
     assert left <= {".ps", ".eps", ".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg", ".wmf", ".emf"}
+
+
+class TestInputsToPredict:
+    STUDENT = SimpleNamespace(input_shape=(3, 8, 8))
+
+    def test_a_folder_of_pictures(self, tmp_path, caplog):
+        picture(tmp_path / "d/0.png", 1)
+        picture(tmp_path / "d/more/1.PNG", 2, "L")
+        picture(tmp_path / "d/.ipynb_checkpoints/0-checkpoint.png", 9)
+        (tmp_path / "d/._0.png").write_bytes(b"Mac OS X")
+        (tmp_path / "d/notes.heic").write_text("x")
+        (tmp_path / "d/more/up").symlink_to("..")
+        names, pool = job.inputs_of(str(tmp_path / "d"), "test", None, self.STUDENT)
+        assert names == [str(tmp_path / "d/0.png"), str(tmp_path / "d/more/1.PNG")]
+        assert pool.inputs.shape == (2, 3, 8, 8)
+        assert "2 entries are passed over" in caplog.text
+        (tmp_path / "d/link.png").symlink_to("/etc/passwd")
+        with pytest.raises(UserError, match="leads out of the data folder"):
+            job.inputs_of(str(tmp_path / "d"), "test", None, self.STUDENT)
+
+    def test_a_name_in_latin_1(self, tmp_path):
+        picture(tmp_path / "0.png", 1)
+        os.rename(tmp_path / "0.png", os.fsencode(tmp_path) + b"/\xf1.png")
+        names, pool = job.inputs_of(str(tmp_path), "test", None, self.STUDENT)
+        assert names == [rf"{tmp_path}/\xf1.png"]
+        assert pool.inputs.shape == (1, 3, 8, 8)
+        assert len(load(tmp_path)) == 1
+
+    def test_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "x.png")
+        for name in ("", "x.png"):
+            with pytest.raises(UserError, match="not a regular file"):
+                job.inputs_of(str(tmp_path / name), "test", None, self.STUDENT)
 
 
 class TestColours:

@@ -112,9 +112,22 @@ def pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, in order, wherever they lie in it."""
     walk = Walk(root_of(folder))
     found = list(walk.files(folder))
-    chosen = [path for path in found if is_picture(path)]
+    chosen = sorted(path for path in found if is_picture(path))
     report_passed(folder, [path for path in found if not is_picture(path)] + walk.passed, "not a picture by its suffix")
     return chosen
+
+
+def check_without_pictures(folder: Path, beside: Iterable[str]) -> None:
+    """Refuse pictures beside files of texts, which may list them instead of being data.
+
+    Raises:
+        UserError: a subfolder holds pictures.
+    """
+    for path in _folders(folder):
+        if any(is_picture(file) for file in Walk(root_of(folder)).files(path)):
+            raise UserError(
+                f"{folder} holds texts in {_shown(beside)} and pictures in its folder {path.name}; keep one of them."
+            )
 
 
 def _part(place: Path, root: Path) -> Part:

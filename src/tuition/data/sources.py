@@ -20,7 +20,7 @@ from torch import Tensor
 from tuition.data import arrays, folders, hub, parquet, texts
 from tuition.data.augment import Crop
 from tuition.data.cache import cached, scratch
-from tuition.data.files import outline, root_of, state
+from tuition.data.files import check_inside, outline, root_of, state
 from tuition.data.images import EncodedImages, decode
 from tuition.data.pictures import has_colours
 from tuition.data.pool import Pool, from_tensors
@@ -54,27 +54,33 @@ def load(
             * "digits": scikit-learn's 1,797 images of 8x8, split by a fixed seed into 1,297 for train and 500 for test;
             * a folder of parquet files in the hub's layout: `train-00000-of-00003.parquet`, also in `data/` or in a
               folder named after the `config`; class names come from the metadata of the hub's files;
-            * a folder of images: `train/<class>/*.png` (also jpg, webp, ...), classes in sorted order; without folders
-              for splits all is "train", without folders for classes there are no labels;
+            * a folder of images: `train/<class>/*.png`, of any suffix of Pillow; classes are those of all splits,
+              in order (0, 2, 10). Without folders for splits all is "train", without folders for classes there are no
+              labels, unless a list beside the images has them (`val/images`, `val/val_annotations.txt`);
             * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`; or
               unpacked: `train/inputs.npy`, `train/labels.npy`, ..., whose inputs stay in the file if they are large;
             * a folder of texts: `train.txt` with one a line, or `train.csv` or `train.jsonl` with columns; or such a
-              file, which is all "train". Labels are class indices, or words: then these are the classes, sorted;
+              file, which is all "train". Labels are class indices, or names of classes: words, or numbers from 1;
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
               unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
-        split: "train", "test" or "validation" (a source's "val" or "valid" too).
+        split: "train", "test" or "validation", as the source writes them (`Train`, `val`, `dev`, `test_images`, ...).
         size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
         image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
         text_column: of parquet without images, csv and jsonl; "auto" takes `text`, `sentence`, `content`, `document`,
-            `review`, `question` or `query`.
+            `review`, `question` or `query`; "title,body" joins two columns by a new line.
         label_column: of parquet, csv and jsonl; "auto" takes `fine_label`, `label` or `labels` (of text also `class`
-            or `category`, if any), None leaves labels out.
+            or `category`, if any), None does not look at labels.
         config: the configuration of a data set that has several.
+
+    Hidden files and what systems leave behind are skipped; other files that are not read are counted in a warning of
+    the logger `tuition.data`. If one split has grey images and another has colours, all are RGB. Only regular files
+    inside the folder are read, also through links.
 
     Decoded images are kept in a cache (see `tuition.data.cache`), from which they are mapped into memory the next time.
 
     Raises:
-        UserError: nothing of that name, no such split, no images, or images or labels that cannot be used.
+        UserError: nothing of that name, no such split, no images, images or labels that cannot be used, or a path that
+            leads out of the folder.
     """
     if size is not None and size < 8:
         raise UserError(f"images are at least 8 pixels high and wide; a size of {size} is too small.")
@@ -92,6 +98,7 @@ def load(
     elif path.is_dir():
         key, name = str(path), path.name
         if files := texts.splits(path):
+            folders.check_without_pictures(path, files)
             file = files[choose(split, files, name)]
             title = f"{name} {split}"
             return texts.read(file, files.values(), title, text_column=text_column, label_column=label_column)
@@ -157,7 +164,10 @@ def _of_parquet(
             column = columns["image_column"]
             return _alike(pool, any(parquet.any_colours(it, str(place), column, roots) for it in others))
 
-    return state([path for paths in shards.values() for path in paths], place), build
+    every = [path for paths in shards.values() for path in paths]
+    for path in every:
+        check_inside(path, root_of(folder))
+    return state(every, place), build
 
 
 def _of_pictures(folder: Path, name: str, split: str, size: int | None) -> tuple[object, Callable[[], Pool]]:
