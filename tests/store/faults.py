@@ -2,23 +2,29 @@
 
     python tests/store/faults.py --runs 300 [--postgresql] [--seed 0]
 
-A teacher in its own process answers over HTTP and logs every call it bills. In each run up to four processes ask it
-through one store; in three stores of four they are killed with SIGKILL at random moments. After each run the books are
-compared with the teacher's log, and every stored answer with what the teacher answers. The first difference ends the
-program with an error.
+A teacher in its own process answers over HTTP and logs every call it bills; it permanently refuses some inputs. In each
+run up to four processes ask it through one store. In half of the stores they are killed with SIGKILL at random moments,
+in a quarter they are told to stop with SIGTERM, and in a third of all, where these are files, some of their writes to
+the store fail with ENOSPC or EIO. After each run the books are compared with the teacher's log, and every stored answer
+with what the teacher answers. The first difference ends the program with an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import errno
 import http.client
 import json
 import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -35,12 +41,14 @@ import sqlalchemy as sa
 import torch
 
 from tuition.data import Pool, from_tensors
-from tuition.store import BudgetError, ResponseStore, TeacherError, verify
-from tuition.teachers import NotCharged, from_callable
+from tuition.errors import UserError
+from tuition.store import BudgetError, ResponseStore, Stopped, TeacherError, verify
+from tuition.teachers import NotCharged, Refused, from_callable
 
 UNIVERSE = 1000  # different inputs
 COLUMNS = 5
-STOPPED = 130  # exit code after Ctrl-C
+STOPPED, TERMINATED = 130, 143  # exit codes after Ctrl-C, and after SIGTERM
+TOO_LONG = frozenset(range(7, UNIVERSE, 60))  # inputs that are permanently refused, with 400
 PATIENCE = 1.0  # seconds an asker waits for an answer
 # What becomes of a request, how often, and whether the teacher bills it.
 FATES = {
@@ -55,13 +63,14 @@ FATES = {
     "not JSON": (0.02, True),
     "NaN": (0.02, True),
 }
-REFUSED = ("429", "503", "no connection")
+REFUSED = ("429", "503", "too long", "no connection")
 UNKNOWN = ("dropped", "cut", "too late", "not JSON")
 FINGERPRINT = "the teacher behind HTTP"
 
 REPORT = (
     *("runs", "stores", "processes", "killed", "requests in flight when killed", "calls in flight when killed"),
-    *("requests", *FATES, "no connection", "billed", "paid", "unknown", "failed", "served", "stored"),
+    *("told to stop", "writes that failed", "requests", *FATES, "too long", "no connection"),
+    *("billed", "paid", "unknown", "failed", "served", "stored"),
 )
 
 
@@ -88,7 +97,9 @@ class Desk(ThreadingHTTPServer):
         """What becomes of a request; it is logged before anything of it is answered."""
         with self.lock:
             fate = self.random.choices(list(fates), [weight for weight, _ in fates.values()])[0]
-            event = question | {"fate": fate, "billed": fates[fate][1]}
+            if fates is FATES and TOO_LONG & set(question["inputs"]):
+                fate = "too long"
+            event = question | {"fate": fate, "billed": fate in fates and fates[fate][1]}
             os.write(self.log, json.dumps(event).encode() + b"\n")
         return fate
 
@@ -123,6 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         question = json.loads(body)
         fate = self.server.draw(FATES, question)
         rows = [truth(number) for number in question["inputs"]]
+        if fate == "too long":
+            return self.reply(400, {})
         if fate in ("429", "503"):
             return self.reply(int(fate), {}, {"Retry-After": "0.02"} if fate == "429" else {})
         if fate == "dropped":
@@ -173,6 +186,7 @@ class Errand:
     folder: Path
     seed: int
     budget: int
+    failing: bool = False  # whether some of its writes fail
 
 
 def pool_of(numbers: list[int]) -> Pool:
@@ -197,6 +211,8 @@ def teacher_of(errand: Errand) -> Any:
         try:
             connection.request("POST", "/", json.dumps(question))
             reply = connection.getresponse()
+            if reply.status == 400:
+                raise Refused("too long")
             if reply.status != 200:
                 after = reply.headers["Retry-After"]
                 raise NotCharged(f"status {reply.status}", retry_after=None if after is None else float(after))
@@ -221,25 +237,62 @@ def run_errand(errand: Errand, started: Any) -> None:
     asking.FIRST_PAUSE = 0.02
     chance = random.Random(errand.seed)
     numbers = chance.choices(range(UNIVERSE), k=chance.randint(20, 250))  # some of them twice
-    teacher = teacher_of(errand)
+    teacher, told = teacher_of(errand), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
     started.send(True)
-    store = ResponseStore(errand.store)
     while True:
         try:
-            transfer = store.ask(
+            if errand.failing:
+                fail_some_writes(chance, Path(errand.store).name)
+            transfer = ResponseStore(errand.store).ask(
                 teacher,
                 pool_of(numbers),
                 budget=errand.budget,
                 batch_size=int(2 ** chance.uniform(0, 6.03)),  # 1 to 65
                 concurrency=chance.randint(1, 4),
+                stopping=told.is_set,
             )
         except TeacherError:
             continue
         except BudgetError:
-            return
-        expected = torch.tensor([truth(number) for number in numbers])
+            break
+        except Stopped:
+            sys.exit(TERMINATED)
+        except UserError as error:
+            if not errand.failing or "cannot be used" not in str(error):
+                raise
+            continue
+        finally:
+            if errand.failing:
+                failed = preloaded().io_faults_failed()
+                note(errand.folder, {"store": errand.store, "fate": "writes that failed", "inputs": [0] * failed})
+        answered = [number for number in numbers if number not in TOO_LONG]
+        left_out = {numbers[refusal.row] for refusal in transfer.refused}
+        assert left_out == set(numbers) - set(answered), f"refused {transfer.refused} of {numbers}"
+        expected = torch.tensor([truth(number) for number in answered])
         assert torch.equal(transfer.responses["logits"], expected), "an answer was altered or misplaced"
-        return
+        break
+
+
+def preloaded() -> Any:
+    """The library of `io_faults.c`, where this process was started with it."""
+    return ctypes.CDLL(os.environ["LD_PRELOAD"])
+
+
+def fail_some_writes(chance: random.Random, name: str) -> None:
+    """Let a few of the next writes to files of this name fail: the store, its log, its spill files."""
+    error = chance.choice([errno.ENOSPC, errno.EIO])
+    preloaded().io_faults(chance.randint(0, 150), chance.choice([1, 1, 3, 20]), error, name.encode())
+
+
+def compiled(folder: Path) -> Path | None:
+    """The library that lets writes fail; None without a C compiler."""
+    compiler, library = shutil.which("cc"), folder / "io_faults.so"
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    source = Path(__file__).with_name("io_faults.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
@@ -285,6 +338,7 @@ class Books:
                 event["fate"] = "too late"
             calls[event["fate"]] += len(event["inputs"])
             calls["billed"] += len(event["inputs"]) * event["billed"]
+        calls["writes that failed"] = sum(len(e["inputs"]) for e in noted if e["fate"] == "writes that failed")
         calls["no connection"] = sum(len(event["inputs"]) for event in noted if event["fate"] == "no connection")
         unanswered = sum(calls[fate] for fate in self.unknown)
         refused = sum(calls[fate] for fate in self.refused)
@@ -295,7 +349,7 @@ class Books:
             accounts.paid - accounts.unknown <= calls["billed"], f"answered more than was billed: {calls}, {accounts}"
         )
         require(accounts.failed <= refused, f"failed {accounts}, but refused {refused}")
-        if not killed:
+        if not killed:  # also where writes failed, or askers were told to stop
             require(accounts.paid == calls["billed"] + calls["dropped"], f"billed {calls}, paid {accounts}")
             require(accounts.unknown == unanswered, f"unanswered {unanswered}, unknown {accounts}")
             require(accounts.failed == refused, f"refused {refused}, failed {accounts}")
@@ -307,6 +361,7 @@ class Books:
         require(checked.responses == checked.whole == len(stored) and not checked.problems, f"damaged: {checked}")
         self.stored, self.seen = stored, len(events)
         self.left += left
+        require(not TOO_LONG & stored or self.refused is not REFUSED, "an input was refused and answered")
         return calls + Counter(accounts.as_dict()) + Counter(stored=len(stored), requests=len(events)) + self.left
 
     def left_in_flight(self) -> Counter[str]:
@@ -377,9 +432,12 @@ def trial(
     run_errand: Callable[[Errand, Any], None] = run_errand,
     keep: type[Books] = Books,
     signals: Sequence[int] = (signal.SIGKILL,),
+    library: Path | None = None,
 ) -> Counter[str]:
     """All runs against stores from `new_store`; returns what happened in all."""
     context = multiprocessing.get_context("forkserver")
+    if library is not None:
+        os.environ["LD_PRELOAD"] = str(library)  # of the server of forks, and so of all askers
     context.set_forkserver_preload(
         ["torch", "sqlalchemy.dialects.sqlite", "tuition.store.asking", "tuition.store.upkeep"]
     )
@@ -390,7 +448,9 @@ def trial(
     chance, total = random.Random(seed), Counter[str]()
     try:
         for number in range(0, runs, runs_a_store):
-            kills = number // runs_a_store % 4 != 0
+            group = number // runs_a_store
+            kills, stops = group % 4 != 0, group % 4 == 3 and signals == (signal.SIGKILL,)
+            failing = library is not None and group % 3 == 0
             # Sometimes the budget is too small for all, sometimes it leaves room for what is lost.
             budget = chance.choice([UNIVERSE // 2, UNIVERSE, UNIVERSE * 8])
             books = keep(new_store(number), folder, budget, port)
@@ -398,7 +458,7 @@ def trial(
             happened = Counter[str]()
             for run in range(number, min(runs, number + runs_a_store)):
                 errands = [
-                    Errand(f"{run}-{i}", books.url, port, folder, chance.getrandbits(32), books.budget)
+                    Errand(f"{run}-{i}", books.url, port, folder, chance.getrandbits(32), books.budget, failing)
                     for i in range(chance.choice([1, 4, 4]))
                 ]
                 askers = [start(context, run_errand, errand) for errand in errands]
@@ -409,12 +469,14 @@ def trial(
                     ):
                         time.sleep(max(0.0, moment - time.monotonic()))
                         if asker.is_alive():
-                            os.kill(asker.pid, chance.choice(signals))
+                            os.kill(asker.pid, signal.SIGTERM if stops else chance.choice(signals))
                 for errand, asker in zip(errands, askers, strict=True):
                     asker.join(120)
-                    require(asker.exitcode in (0, -signal.SIGKILL, STOPPED), f"exit code {asker.exitcode}")
-                    if asker.exitcode != 0:
+                    endings = (0, -signal.SIGKILL, STOPPED, TERMINATED)
+                    require(asker.exitcode in endings, f"exit code {asker.exitcode}")
+                    if asker.exitcode in (-signal.SIGKILL, STOPPED):
                         killed.add(errand.asker)
+                    total["told to stop"] += asker.exitcode == TERMINATED
                 wait_until_idle(port)
                 happened = books.compare(killed)
                 total["processes"] += len(askers)
@@ -449,10 +511,12 @@ def main() -> None:
 
         def new_store(number: int) -> str:
             if url is None:
-                return f"sqlite:///{folder}/store{number}.db"
+                return f"sqlite:///{folder}/store{number:04d}.db"
             return create_database(url, f"faults-{os.getpid()}-{number}")
 
-        total = trial(given.runs, given.runs_a_store, given.seed, folder, new_store)
+        library = compiled(folder) if url is None else None
+        os.environ["TUITION_CACHE"] = str(folder / "cache")  # where answers are kept that cannot be beside the store
+        total = trial(given.runs, given.runs_a_store, given.seed, folder, new_store, library=library)
     print(f"no difference in {given.runs} runs, {time.perf_counter() - start:.0f} s")
     tell(total, REPORT)
 

@@ -249,21 +249,27 @@ class Sending:
             try:
                 path = spill.write(self.ledger.database, self.ledger.fingerprint, landed)
             except OSError as error:
-                if time.monotonic() > end:
-                    self.trouble = UserError(
-                        f"{sum(len(one.digests) for one in landed)} paid answers could be kept nowhere ({error}) and "
-                        f"are lost; {self.trouble}"
-                    )
-                    return
+                why = error
             else:
                 if not self.spilled:
-                    note = f"Answers that arrived are in {path.name}, in {path.parent}; the next ask takes them in."
-                    self.trouble, self.spilled = UserError(f"{self.trouble} {note}"), True
+                    self.add(f"Answers that arrived are in {path.name}, in {path.parent}; the next ask takes them in.")
+                self.spilled = True
+                return
+            if time.monotonic() > end:
+                answers = sum(len(one.digests) for one in landed)
+                self.add(f"{answers} paid answers could be kept nowhere ({why}), and are lost.")
                 return
             time.sleep(10 * POLL)
             with suppress(UserError):
                 self.ledger.settle(landed)
                 return
+
+    def add(self, note: str) -> None:
+        """Say more of the trouble, which stays of its kind."""
+        assert self.trouble is not None
+        cause = self.trouble.__cause__
+        self.trouble = type(self.trouble)(f"{self.trouble} {note}")
+        self.trouble.__cause__ = cause
 
     # -- concluding --------------------------------------------------------------------------------------------------
 

@@ -173,15 +173,25 @@ def bookkeeping(
     with database.write(connection):
         if teacher is not None:
             register(connection, *teacher)
-        taken = [path for path in spill.pending(database) if take_in(connection, path)]
-        settle_dead(database, connection, mine)
+        taken = take_in(database, connection)
+        taken += settle_dead(database, connection, mine)
         yield taken
-    for path in taken:  # all of it is durable; a file that is left is looked at again, and changes nothing
+    remove(taken)
+
+
+def remove(taken: Sequence[Path]) -> None:
+    """Remove spill files whose answers are durable. One that is left is looked at again, and changes nothing."""
+    for path in taken:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
-def take_in(connection: Connection, path: Path) -> bool:
+def take_in(database: Database, connection: Connection) -> list[Path]:
+    """Settle what spill files keep; returns those that are done with once this transaction is durable."""
+    return [path for path in spill.pending(database) if _take_in(connection, path)]
+
+
+def _take_in(connection: Connection, path: Path) -> bool:
     """Settle what a spill file keeps; returns whether it is done with.
 
     Requests that the store does not know, because it was put back from an older copy or begun again, are not counted;
@@ -206,11 +216,14 @@ def take_in(connection: Connection, path: Path) -> bool:
     return True
 
 
-def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> None:
-    """End the asks of dead askers."""
+def settle_dead(database: Database, connection: Connection, mine: int | None = None) -> list[Path]:
+    """End the asks of dead askers; before that, what they kept in spill files is settled. Returns those files."""
     others = [owner for owner in connection.scalars(sa.select(asks.c.owner)) if owner != mine]
-    for owner in database.dead(connection, others) if others else []:
+    dead = database.dead(connection, others) if others else []
+    taken = take_in(database, connection) if dead else []
+    for owner in dead:
         end_ask(connection, owner)
+    return taken
 
 
 def end_ask(connection: Connection, owner: int) -> int:

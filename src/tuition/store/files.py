@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def write_into(folder: int, name: str, data: bytes) -> None:
     """As `write_durably`, into a folder that is open, whatever it is called by now."""
-    part = f"{name}.part"
+    part = f"{name}.{secrets.token_hex(4)}.part"
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder)
     try:
         try:

@@ -23,6 +23,7 @@ from tuition.store.books import (
     in_flight,
     planned,
     planned_at_most,
+    remove,
     settle,
     settle_dead,
 )
@@ -119,7 +120,7 @@ class Ledger:
         found: list[Reserved] = []
         rows: list[dict[str, object]] = []
         with self.database.write(self.connection):
-            settle_dead(self.database, self.connection, self.owner)
+            taken = settle_dead(self.database, self.connection, self.owner)
             needed = {self.owner, self.whole or self.owner}
             known = sa.select(sa.func.count()).where(asks.c.owner.in_(needed))
             if self.connection.scalar(known) != len(needed):
@@ -144,6 +145,7 @@ class Ledger:
             if rows:
                 self.connection.execute(flights.insert(), rows)
                 self._check_room()
+        remove(taken)
         return found
 
     def landed(

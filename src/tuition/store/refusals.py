@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tuition.data.transfer import Refusal
 from tuition.store import files
+
+_log = logging.getLogger(__name__)
 
 NAME = "refused.jsonl"
 
@@ -22,17 +25,22 @@ def beside(store: Path | None) -> Path:
 def write(path: Path, teacher: str, refused: Sequence[Refusal]) -> None:
     """Name refused inputs in a file, a line each; what it says of other inputs stays.
 
-    Raises:
-        OSError: it cannot be written.
+    A file that cannot be written costs a warning only: the transfer set names these inputs too.
     """
+    try:
+        files.write_durably(path, _joined(path, teacher, refused).encode())
+    except OSError as error:
+        _log.warning("the refused inputs could not be written to %s: %s", path, error)
+
+
+def _joined(path: Path, teacher: str, refused: Sequence[Refusal]) -> str:
     lines: dict[tuple[str, str], dict[str, object]] = {}
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that somebody else wrote is dropped
             line = json.loads(text)
             lines[str(line["teacher"]), str(line["digest"])] = line
     lines |= {(teacher, one.digest): {"teacher": teacher} | asdict(one) for one in refused}
-    text = "".join(json.dumps(line) + "\n" for line in lines.values())
-    files.write_durably(path, text.encode())
+    return "".join(json.dumps(line) + "\n" for line in lines.values())
 
 
 def sentence(refused: Sequence[Refusal], asked: int, path: Path | None) -> str:
