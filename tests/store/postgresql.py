@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
         # Only clients are killed here, so the disk need not be waited for. Its output goes to a file: a pipe would stay
         # open as long as the server runs.
         settings = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", settings, "start")
+        run("pg_ctl", "-w", "-t", "600", "-l", str(folder / "log"), "-o", settings, "start")
         try:
             yield f"postgresql://tuition@/{{}}?host={folder}"
         finally:

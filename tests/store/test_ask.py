@@ -319,13 +319,13 @@ def test_an_interrupt_stores_what_arrived(url: str, pool: Pool, concurrency: int
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_an_ask_that_is_told_to_stop(url: str, pool: Pool, concurrency: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives within the grace is stored, the rest is paid and unknown, and nothing more is sent."""
-    monkeypatch.setattr("tuition.store.asking.GRACE", 0.5)
+    monkeypatch.setattr("tuition.store.asking.GRACE", 3.0)
     stop, release = threading.Event(), threading.Event()
 
     def answer(inputs: torch.Tensor) -> Any:
         if 50 in inputs:
             stop.set()
-            release.wait(30)
+            release.wait(120)
         return right(inputs)
 
     store, teacher = ResponseStore(url), Paid(answer)
@@ -375,7 +375,7 @@ def test_a_failed_call_of_another_asker_is_taken_over(url: str, pool: Pool) -> N
 
     other = threading.Thread(target=fail)
     other.start()
-    sent.wait(10)
+    sent.wait(120)
     transfer = store.ask(Paid(), pool[:20], budget=20, batch_size=10)
     other.join()
     assert transfer.accounts == Accounts(paid=20)
@@ -398,7 +398,7 @@ def test_calls_lost_by_another_asker_do_not_break_the_budget(url: str, pool: Poo
 
     other = threading.Thread(target=fail)
     other.start()
-    sent.wait(10)
+    sent.wait(120)
     with pytest.raises(BudgetError, match=r"10 more calls do not fit in the budget of 10, of which 10 are used up"):
         store.ask(second, pool[:10], budget=10)
     other.join()

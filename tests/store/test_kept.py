@@ -69,7 +69,7 @@ def test_a_bad_answer_loses_no_other(url: str, pool: Pool, what: str) -> None:
     def hook(inputs: torch.Tensor) -> Any:
         if 0 in inputs:
             return BAD[what](inputs)
-        seen.wait(10)
+        seen.wait(120)
         return None
 
     store = ResponseStore(url)
@@ -93,7 +93,7 @@ def test_something_that_nobody_foresaw_is_one_bad_answer_too(
     monkeypatch.setattr("tuition.store.payload.encode", fail)
     four, store = threading.Barrier(4), ResponseStore(str(path))
     with pytest.raises(TeacherError, match=r"something that cannot be stored \(RuntimeError\); that answer is paid"):
-        store.ask(teacher(lambda _: (four.wait(10), None)[1]), pool[:40], budget=40, batch_size=10, concurrency=4)
+        store.ask(teacher(lambda _: (four.wait(120), None)[1]), pool[:40], budget=40, batch_size=10, concurrency=4)
     # 15 is in the answers to 10...19 alone, and 5 * 3 = 15 in those to 0...9.
     assert (verify(store).whole, store.accounts()) == (20, Accounts(paid=40))
 
@@ -111,7 +111,7 @@ def test_what_ends_a_teachers_thread_ends_the_ask(
         if 20 in inputs:
             raise error
         if concurrency > 1:
-            seen.wait(10)
+            seen.wait(120)
         return None
 
     store = ResponseStore(str(path))
@@ -145,9 +145,9 @@ def test_a_lock_that_is_held_for_longer_than_the_wait(path: Path, pool: Pool, co
     all_sent = threading.Barrier(concurrency)
 
     def hook(inputs: torch.Tensor) -> None:
-        if all_sent.wait(10) == 0:
+        if all_sent.wait(120) == 0:
             other.execute("BEGIN IMMEDIATE")
-        all_sent.wait(10)  # none is answered before the lock is held
+        all_sent.wait(120)  # none is answered before the lock is held
 
     with pytest.raises(UserError, match=r"database is locked.* the next ask takes them in"):
         store.ask(teacher(hook), pool, budget=100, batch_size=10, concurrency=concurrency)
@@ -408,11 +408,11 @@ def test_answers_that_arrive_together_are_one_transaction(path: Path, pool: Pool
     released = threading.Event()
 
     def hook(inputs: torch.Tensor) -> None:
-        if fifty.wait(10) == 0:
+        if fifty.wait(120) == 0:
             released.set()
 
     def wait_for_all(self: Any) -> float | None:
-        released.wait(10)
+        released.wait(120)
         while self.callers._arrived.qsize() < 50:
             released.wait(0.001)
         return None
