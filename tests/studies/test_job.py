@@ -14,6 +14,7 @@ from tuition import ResponseStore, data, models, teachers
 from tuition.cli import app
 from tuition.errors import UserError
 from tuition.studies import job
+from tuition.teachers import Refused
 from tuition.training import Student
 
 
@@ -110,3 +111,61 @@ def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.
         job.ask(settings(), teacher(float("nan")))
     with pytest.raises(UserError, match=r"cannot answer inputs of tensors \(a PyTorch teacher takes images"):
         job.ask(settings(), teachers.from_torch(torch.nn.Linear(2, 4)))
+
+
+def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
+    """Without labels the answers to validate on follow those to train on; one is refused among each of them."""
+    wanted = job.AskSettings(data="digits", calls=40, labels=False, store=str(tmp_path / "r.db"), ask_batch=16)
+    asked = job.question(wanted).inputs
+    assert len(asked) == 50
+    bad = [asked.inputs[7], asked.inputs[44]]
+
+    def answer(inputs):
+        if any(torch.equal(one, other) for one in inputs for other in bad):
+            raise Refused("stopped by a filter")
+        return inputs.flatten(1)[:, :10].float()
+
+    teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
+    transfer, validation = job.ask(wanted, teacher)
+    assert [one.row for one in transfer.refused] == [7, 44]
+    rows = [row for row in range(50) if row not in (7, 44)]
+    assert (len(transfer), len(validation)) == (39, 9)
+    expected = asked.inputs[rows].flatten(1)[:, :10].float()
+    assert torch.equal(torch.cat([transfer.responses["logits"], validation.responses["logits"]]), expected)
+    assert torch.equal(transfer.inputs, asked.inputs[rows[:39]])
+
+
+def test_too_many_refused_inputs_to_validate(tmp_path):
+    wanted = job.AskSettings(data="digits", calls=8, labels=False, store=str(tmp_path / "r.db"), ask_batch=2)
+    asked = job.question(wanted).inputs
+
+    def answer(inputs):
+        if any(torch.equal(one, other) for one in inputs for other in asked.inputs[8:]):
+            raise Refused("stopped by a filter")
+        return inputs.flatten(1)[:, :10].float()
+
+    teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
+    with pytest.raises(UserError, match=r"refused too many inputs .*: 8 are left to train on and 0 to validate on"):
+        job.ask(wanted, teacher)
+
+
+def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monkeypatch):
+    store = tmp_path / "what?.db"
+    wanted = job.AskSettings(data="digits", calls=40, store=str(store))
+    bad = job.question(wanted).inputs.inputs[5]
+
+    def answer(inputs):
+        if any(torch.equal(one, bad) for one in inputs):
+            raise Refused("stopped by a filter.")
+        return inputs.flatten(1)[:, :10].float()
+
+    teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
+    monkeypatch.setattr(job, "the_teacher", lambda settings: teacher)
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["ask", "--data", "digits", "--calls", "40", "--store", str(store)])
+        assert done.exit_code == 0, done.output
+        said = " ".join(done.output.split())
+        assert "39 answers of filter are in" in said
+        assert "1 of 40 inputs was refused by the teacher (row 5, digest " in said
+        assert "): stopped by a filter; it is left out; see" in said
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["what?.db", "what?.db.refused.jsonl"]
