@@ -377,8 +377,9 @@ def evaluate(
     pool = job.load_data(data, split, size, _columns(text_column, label_column, image_column))
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
+    labels = student.labels_of(pool)
     logits = student.logits(pool)
-    found = evaluation.evaluate(logits, pool.labels)
+    found = evaluation.evaluate(logits, labels)
     table = new_table(f"{run} on {data}, {split}", "", "")
     table.add_row("accuracy", f"{found.accuracy:.2f} %")
     table.add_row("top-5", f"{found.top5:.2f} %")
@@ -386,7 +387,7 @@ def evaluate(
     table.add_row("inputs", f"{found.count:,}")
     show_table(table)
     names = list(student.class_names or map(str, range(logits.shape[1])))
-    counts = evaluation.confusion(logits.argmax(dim=1), pool.labels, logits.shape[1])
+    counts = evaluation.confusion(logits.argmax(dim=1), labels, logits.shape[1])
     if per_class:
         table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
         for row in evaluation.per_class(counts):

@@ -21,6 +21,10 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
+class Notice(UserWarning):
+    """What a user should know of a command that goes on. The command line prints it as a line."""
+
+
 _SECRETS = (
     # Of a database every character up to the last @ of the line, since people type passwords without encoding them.
     (re.compile(r"(postgres\w*(?:\+\w+)?://[^\s:/@]*):[^\n]*@"), r"\1:***@"),

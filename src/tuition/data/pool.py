@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition.data import classes
 from tuition.data.augment import Crop
 from tuition.data.ondisk import OnDisk
 from tuition.data.sequences import as_inputs, as_labels
@@ -78,6 +79,20 @@ class Pool:
     @property
     def without_labels(self) -> Pool:
         return replace(self, labels=None)
+
+    def in_classes(self, names: Sequence[str]) -> Pool:
+        """The same inputs with labels that count in other class names, matched by name (see `tuition.data.classes`).
+
+        Raises:
+            UserError: labels in use that have no such name; without names to compare, another number of classes.
+        """
+        named = tuple(names)
+        if self.labels is None:
+            return replace(self, class_names=named)
+        own = self.class_names if self.class_names is not None else classes.numbers(self.num_classes or 0)
+        places = classes.relabel(own, named, self.labels.unique().tolist(), pool=self.name)
+        labels = self.labels if places is None else torch.tensor(places)[self.labels]
+        return replace(self, labels=labels, class_names=named)
 
     # -- what a teacher is asked about ---------------------------------------------------------------------------------
 

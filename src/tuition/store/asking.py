@@ -78,6 +78,7 @@ def send_all(
     again: bool = False,
     progress: Callable[[int, int], None] | None = None,
     stopping: Callable[[], bool] | None = None,
+    gate: Callable[[int, int], float] | None = None,
 ) -> list[Refusal]:
     """Send all new inputs of the pool to the teacher, at most `concurrency` requests at a time.
 
@@ -85,13 +86,15 @@ def send_all(
 
     `look` says what of an answer is to be stored, and what is wrong with it. The first trouble stops the sending;
     what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing, and
-    `stopping` ends the ask as this module's first lines say.
+    `stopping` ends the ask as this module's first lines say. `gate` is called at the start, and whenever all that it
+    allowed is settled, with the number of inputs settled and of a first step (a request; without labels, as many at a
+    time as may be); it returns how many may be sent in all, or raises to end the ask.
 
     Returns:
         The inputs that the teacher refused, in the pool's order.
     """
     size = min(batch_size, getattr(teacher, "max_batch", batch_size))
-    sending = Sending(ledger, teacher, pool, new, look, size, concurrency, retries, again, progress, stopping)
+    sending = Sending(ledger, teacher, pool, new, look, size, concurrency, retries, again, progress, stopping, gate)
     sending.run()
     return sorted(sending.refused, key=lambda refusal: refusal.row)
 
@@ -112,6 +115,7 @@ class Sending:
         again: bool,
         progress: Callable[[int, int], None] | None,
         stopping: Callable[[], bool] | None,
+        gate: Callable[[int, int], float] | None,
     ) -> None:
         self.ledger, self.pool, self.look, self.again = ledger, pool, look, again
         self.concurrency, self.retries, self.progress, self.stopping = concurrency, retries, progress, stopping
@@ -124,6 +128,7 @@ class Sending:
         self.flying: dict[int, Piece] = {}
         self.unrecorded: list[tuple[Flight, Any]] = []
         self.settled, self.answered = 0, 0
+        self.gate, self.allowed = gate, 0 if gate is not None else math.inf
         self.resume, self.give_up = 0.0, math.inf
         self.trouble: UserError | None = None
         self.spills = self.spilled = False  # whether recording failed, and whether answers are in a file therefore
@@ -159,9 +164,12 @@ class Sending:
         free = min(self.concurrency - len(self.flying), TOGETHER)
         if free <= 0 or not self.todo or time.monotonic() < self.resume or self.stop():
             return
-        pieces: list[Piece] = []
-        while self.todo and len(pieces) < free:
-            pieces.append(self.todo.next())
+        pieces, room = list[Piece](), self.room()
+        while self.todo and len(pieces) < free and room > 0:
+            pieces.append(self.todo.next(room))
+            room -= len(pieces[-1].digests)
+        if not pieces:
+            return
         try:
             reserved = self.ledger.reserve([piece.digests for piece in pieces], again=self.again)
         except UserError as error:
@@ -177,10 +185,22 @@ class Sending:
                 self.flying[flight.id] = piece.only(flight.digests)
                 self.callers.send(flight, self.pool.asked([self.rows[digest] for digest in flight.digests]))
 
+    def room(self) -> float:
+        """How many inputs may be sent now, as the gate allows."""
+        flying = sum(len(piece.digests) for piece in self.flying.values())
+        if self.gate is not None and flying == 0 and self.settled >= self.allowed:
+            first = self.todo.size * (self.concurrency if self.pool.labels is None else 1)
+            try:
+                self.allowed = self.gate(self.settled, first)
+            except UserError as error:
+                self.trouble = error
+                return 0
+        return self.allowed - self.settled - flying
+
     def patience(self) -> float | None:
         """Seconds to wait for answers before something else is to be done."""
         waits = [] if self.stopping is None else [POLL]
-        if not self.stop() and self.todo and len(self.flying) < self.concurrency:
+        if not self.stop() and self.todo and len(self.flying) < self.concurrency and self.room() > 0:
             waits.append(max(0.0, self.resume - time.monotonic()))
         return min(waits) if waits else None
 

@@ -10,6 +10,7 @@ import torch
 from tuition.data.cache import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
+from tuition.store.arranging import arranged
 from tuition.teachers.local import TorchTeacher
 
 TOLERANCE = 2e-3  # of the largest logit: float16 storage and other devices' rounding, not other weights
@@ -38,10 +39,10 @@ def recompute(
     if teacher.fingerprint != transfer.fingerprint:
         raise UserError("these answers are another teacher's; give the model that was asked.")
     teacher = replace(teacher, layers=tuple(layers))
-    maps: dict[str, torch.Tensor] = {}
+    order, maps = arranged(teacher, transfer.pool), dict[str, torch.Tensor]()
     for start in range(0, len(transfer), batch_size):
         part = slice(start, start + batch_size)
-        answer = teacher(transfer.pool.asked(part))
+        answer = order.responses(dict(teacher(transfer.pool.asked(part))))
         for name, stored in transfer.responses.items():
             if name in answer and stored.ndim <= 2:
                 difference = float((answer[name] - stored[part]).abs().max())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 import torch
+from torch import Tensor
 
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill, TransferSet, rows_answered
@@ -27,6 +29,8 @@ class Plan:
         cost: of the new calls; None where no price is given, or none of this teacher's answers tells its tokens.
         tokens: of one new call (in, out), estimated by the mean of what this teacher's answers used; None where no
             answer tells. With a price per token, the cost is an estimate too.
+        accuracy, labelled: percent of the stored answers that agree with their labels, and of how many; None and 0
+            where none has a label.
     """
 
     new: int
@@ -34,6 +38,8 @@ class Plan:
     paid: int
     cost: Decimal | None = None
     tokens: tuple[Decimal, Decimal] | None = None
+    accuracy: float | None = None
+    labelled: int = 0
 
 
 class ResponseStore:
@@ -76,6 +82,8 @@ class ResponseStore:
         cost_per_million_tokens: AmountPerTokens | None = None,
         progress: Callable[[int, int], None] | None = None,
         stopping: Callable[[], bool] | None = None,
+        check_answers: bool = True,
+        trial: Callable[[Mapping[str, Tensor]], None] | None = None,
     ) -> TransferSet:
         """Answers for every input of a pool, paying only for those that are not stored.
 
@@ -92,19 +100,25 @@ class ResponseStore:
                 and servers that do not count, add no tokens.
             progress: called with (new calls settled, new calls in all) after each request.
             stopping: called often; once it is true nothing more is sent, and `Stopped` is raised (see `asking`).
+            check_answers: look at the answers to the first request before more is paid, and again at twice the number
+                until they are clearly better than chance (see `tuition.store.agreement`). Answers stored before count.
+            trial: called with one answer, {name: (1, ...)}, before a second input is sent; raises to end the ask.
 
         Returns:
             The transfer set, rows in the pool's order, with the accounts of this ask. Inputs that the teacher refused
             are left out: they are in `refused`, and in a file (see `refusals`). paid + served = rows, where nothing
-            timed out.
+            timed out. Columns of logits are in the order of `pool.class_names`, where the teacher's `class_names` have
+            another; without labels the pool takes the teacher's class names where its own differ.
 
         Raises:
             BudgetError: what is new does not fit in the budget; nothing was asked.
             TeacherError: the teacher refused for good, or refused every input, answered badly (that is paid, not
                 stored) or failed in flight (that counts as paid). What was answered well is stored.
-            UserError: the teacher's name is bound to another fingerprint, or the store cannot be used.
+                The first answers are constant, not better than chance, or far better in another order of classes.
+            UserError: the teacher's classes are not the pool's; its name is bound to another fingerprint; or the store
+                cannot be used.
         """
-        from tuition.store import answers, asking, price, reading, refusals
+        from tuition.store import answers, arranging, asking, price, reading, refusals, watching
 
         for value, least, what in (
             (budget, 0, "budget"),
@@ -116,10 +130,14 @@ class ResponseStore:
 
         if len(pool) == 0:
             raise UserError("there is nothing to ask about; give at least one input.")
+        known = arranging.arranged(teacher, pool)
+        if check_answers:
+            self._try(teacher, pool)
         charged = price.price(cost_per_call, cost_per_million_tokens)
         prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
+            watch = watching.Watch(self.database, ledger, known, new, check_answers, trial)
             refused = asking.send_all(
                 ledger,
                 teacher,
@@ -131,21 +149,32 @@ class ResponseStore:
                 retries=retries,
                 progress=progress,
                 stopping=stopping,
+                gate=watch if new and (check_answers or trial is not None) else None,
             )
+            watch.end()
             rows = rows_answered(pool, refused) if refused else None
             if rows == []:
                 raise TeacherError(
                     f"teacher {ledger.name!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was "
                     "charged, ask it about others."
                 )
-            asked = pool if rows is None else pool[rows]
+            asked = known.pool if rows is None else known.pool[rows]
             ledger.accounts += Accounts(served=len(asked) - ledger.stored)
         with self.database.read() as connection:
-            responses = reading.read(connection, ledger.teacher_id, asked.digests)
+            responses = known.responses(reading.read(connection, ledger.teacher_id, asked.digests))
         if refused:
             refusals.write(refusals.beside(self.database.path), ledger.name, refused)
         about = (ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill, tuple(refused))
         return TransferSet(asked, responses, *about)
+
+    def _try(self, teacher: Teacher, pool: Pool) -> None:
+        """Refuse a local teacher of another number of classes, before the store knows of it."""
+        from tuition.store import arranging, entries
+
+        with self.database.read() as connection:
+            known = entries.identify(connection, teacher.name, teacher.fingerprint) is not None
+        if not known:
+            arranging.arranged(teacher, pool, width=arranging.local_width(teacher, pool))
 
     def plan(
         self,
@@ -162,14 +191,15 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import books, database, entries
+        from tuition.store import arranging, books, database, entries, watching
         from tuition.store.price import estimate, price
 
         charged = price(cost_per_call, cost_per_million_tokens)
         given = cost_per_call is not None or cost_per_million_tokens is not None
         bill = Bill()
+        known = arranging.arranged(teacher, pool)
         name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
-        new, paid = len(digests), 0
+        new, paid, seen = len(digests), 0, watching.Look(0)
         with self.database.read() as connection:
             teacher_id = entries.identify(connection, name, fingerprint)
             if teacher_id is not None:
@@ -177,7 +207,11 @@ class ResponseStore:
                 by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
                 row = connection.execute(by_id).one()
                 bill, paid = books.billed(row), row.paid + len(books.in_flight(connection, teacher_id))
-        return Plan(new, len(pool) - new, paid, *estimate(charged if given else None, new, bill))
+        if teacher_id is not None and new < len(digests):
+            seen = watching.judge(*watching.stored(self.database, teacher_id, known, digests))
+        accuracy = None if math.isnan(seen.accuracy) else seen.accuracy
+        costs = estimate(charged if given else None, new, bill)
+        return Plan(new, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else seen.inputs)
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
         """All calls ever made in this store: for one teacher (or the name of one), or for all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,16 +57,17 @@ class Todo:
         """Inputs that are still to be sent."""
         return len(self._fresh) - self._next + sum(len(piece.digests) for piece in self._first)
 
-    def next(self) -> Piece:
-        """The next request; what was put back comes first."""
+    def next(self, most: float = math.inf) -> Piece:
+        """The next request, of `most` inputs at most; what was put back comes first."""
+        size = int(min(self.size, most))
         if not self._first:
-            digests = self._fresh[self._next : self._next + self.size]
+            digests = self._fresh[self._next : self._next + size]
             self._next += len(digests)
             return Piece(digests)
         piece = self._first.popleft()
-        if len(piece.digests) > self.size:
-            self._first.appendleft(replace(piece, digests=piece.digests[self.size :], half_of=None))
-            piece = replace(piece, digests=piece.digests[: self.size], half_of=None)
+        if len(piece.digests) > size:
+            self._first.appendleft(replace(piece, digests=piece.digests[size:], half_of=None))
+            piece = replace(piece, digests=piece.digests[:size], half_of=None)
         return piece
 
     def put_back(self, piece: Piece) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 from tuition import data, factories, stopping, teachers
 from tuition.data import Bill, Pool, TransferSet, folders, texts
+from tuition.data.classes import numbers
 from tuition.data.images import read_images
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.models import Preprocess, reads_text
 from tuition.store import BudgetError, Plan, ResponseStore, address, maps_bytes, recompute, refusals
+from tuition.store.arranging import arranged, local_width
 from tuition.store.price import Price, amount, amounts, estimate, money, price
 from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.function import with_code
 from tuition.teachers.local import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, parallel, teach
-from tuition.training.fit import pick_device
+from tuition.training.fit import check_width, pick_device
 from tuition.training.loop import Progress
 from tuition.training.methods import checked, teacher_layers
 from tuition.training.settings import usual
@@ -97,6 +99,13 @@ class AskSettings(DataSettings):
         "clean", description="ask about the image as it is, or about one random crop of it, as the authors do"
     )
     labels: bool = Field(True, description="use the data's labels where it has them")
+    classes: Literal["data", "teacher"] = Field(
+        "data",
+        description="whose classes the student learns; the data's must be among the teacher's",
+    )
+    check_answers: bool = Field(
+        True, description="look at the first answers, and stop where they are not better than chance"
+    )
     ask_batch: int = Field(64, ge=1, description="inputs a request")
     concurrency: int = Field(1, ge=1, description="requests in flight at once")
     cost_per_call: Annotated[Decimal, BeforeValidator(amount)] | None = Field(
@@ -252,7 +261,8 @@ def _taught(folder: str, trust_code: bool) -> Teacher:
     taught = load(folder, trust_code=trust_code)
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
-    return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std)
+    names = taught.class_names
+    return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std, class_names=names)
 
 
 def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
@@ -283,8 +293,12 @@ class Question:
     validation: Pool | None
 
 
-def question(settings: AskSettings) -> Question:
-    """The inputs that these settings ask about."""
+def question(settings: AskSettings, teacher: Teacher | None = None) -> Question:
+    """The inputs that these settings ask about, as this teacher answers them.
+
+    Raises:
+        UserError: the teacher's classes, as far as they are known, are not those of the data.
+    """
     pool = load_data(settings.data, "train", settings.size, train_columns(settings))
     rows, held_out = draw(pool, settings)
     labelled = settings.labels and pool.labels is not None
@@ -294,15 +308,28 @@ def question(settings: AskSettings) -> Question:
     # Views are drawn for the whole pool, so that they are nested as the rows are.
     viewed = pool.view(pool.augment, seed=settings.seed) if settings.view == "random" else pool
     inputs = viewed[rows] if labelled else viewed[rows].without_labels
-    return Question(inputs, settings.calls, pool[held_out] if labelled else None)
+    validation = pool[held_out] if labelled else None
+    if teacher is not None:
+        names = getattr(teacher, "class_names", None)
+        if settings.classes == "teacher" and labelled:
+            width = local_width(teacher, inputs)
+            if names is None and width is None:
+                raise UserError("this teacher does not name its classes; give class_names=, or drop classes: teacher.")
+            names = names if names is not None else numbers(width or 0)
+            inputs, validation = inputs.in_classes(names), pool[held_out].in_classes(names)
+        inputs = arranged(teacher, inputs).pool
+    return Question(inputs, settings.calls, validation)
 
 
 def ask(
     settings: AskSettings, teacher: Teacher, progress: Callable[[int, int], None] | None = None
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
-    asked = question(settings)
+    asked = question(settings, teacher)
     check_answer(teacher, asked.inputs)
+    trial = None
+    if isinstance(settings, DistillSettings) and not is_local(teacher):  # what it answers with is not known before
+        trial = partial(_fits, settings, teacher, asked.inputs, None)
     check_budget(settings, asked.inputs)
     store = ResponseStore(settings.store)
     with stopping.deferred():
@@ -316,6 +343,8 @@ def ask(
             cost_per_million_tokens=settings.cost_per_million_tokens,
             progress=progress,
             stopping=stopping.requested,
+            check_answers=settings.check_answers,
+            trial=trial,
         )
     if asked.validation is not None:
         return answered, asked.validation
@@ -418,14 +447,24 @@ def usual_folder(settings: DistillSettings) -> Path:
 
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
-    teacher, pool = the_teacher(settings), question(settings).inputs
+    teacher = the_teacher(settings)
+    test_data(settings)  # a split that is missing is told before classes that differ
+    pool = question(settings, teacher).inputs
     if not is_local(teacher):
         check_answer(teacher, pool)
+    _fits(settings, teacher, pool, out, _blank_answer(teacher, settings, pool))
+    return teacher
+
+
+def _fits(
+    settings: DistillSettings, teacher: Teacher, pool: Pool, out: Path | None, answer: Mapping[str, Tensor] | None
+) -> None:
+    """Refuse what does not fit the teacher's answer to one input; None if that is not known yet."""
     check(
         settings.student,
         pool,
         settings.method,
-        answer=_blank_answer(teacher, settings, pool),
+        answer=answer,
         test=test_data(settings),
         seed=settings.seed,
         out=out,
@@ -433,13 +472,16 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
         described=_described(settings, teacher.name, teacher.fingerprint),
         **settings.model_dump(include=set(TrainSettings.model_fields)),
     )
-    return teacher
 
 
 def _described(settings: DistillSettings, teacher: str, fingerprint: str) -> dict[str, Any]:
     """What a run is to record beside the settings of its training."""
+    later = {} if settings.classes == "data" else {"classes": settings.classes}  # older runs do not record it
     return (
-        settings.model_dump(include=ASKED) | settings.columns.named | {"teacher": teacher, "fingerprint": fingerprint}
+        settings.model_dump(include=ASKED)
+        | settings.columns.named
+        | later
+        | {"teacher": teacher, "fingerprint": fingerprint}
     )
 
 
@@ -504,11 +546,9 @@ def _answer(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         )
     if not bool(vectors.isfinite().all()):
         raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
-    if "logits" in answer and vectors.shape[1] < (pool.num_classes or 0):
-        raise UserError(
-            f"the teacher answers with {vectors.shape[1]} classes, but {pool.name} has {pool.num_classes}; "
-            "use a teacher of this data."
-        )
+    if "logits" in answer:
+        check_width(vectors)
+        arranged(teacher, pool, width=vectors.shape[1])
     return answer
 
 
@@ -538,10 +578,17 @@ class Estimate:
             ("new calls", f"{self.plan.new:,}"),
             ("served from the store", f"{self.plan.served:,}"),
             ("paid so far", f"{self.plan.paid:,}"),
+            *self._accuracy(),
             ("cost of the new calls", cost),
             *([] if self.plan.tokens is None else [("tokens of a call, so far", _tokens(*self.plan.tokens))]),
             ("time", seconds),
         ]
+
+    def _accuracy(self) -> list[tuple[str, str]]:
+        if self.plan.accuracy is None:
+            return []
+        figure = f"{self.plan.accuracy:.2f} % of {self.plan.labelled:,}"
+        return [("teacher's accuracy on what is stored", figure)]
 
 
 def _tokens(read: Decimal, written: Decimal) -> str:
@@ -550,7 +597,8 @@ def _tokens(read: Decimal, written: Decimal) -> str:
 
 def plan(settings: AskSettings) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
-    asked, teacher = question(settings).inputs, the_teacher(settings)
+    teacher = the_teacher(settings)
+    asked = question(settings, teacher).inputs
     charged = settings.price
     if address.exists(settings.store):
         found = ResponseStore(settings.store).plan(

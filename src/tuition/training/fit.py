@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tuition import models
-from tuition.data import Pool, TransferSet
+from tuition.data import Pool, TransferSet, classes
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
@@ -52,14 +52,16 @@ def check(
     transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in known.items()})
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
-    classes = count_classes(transfer, pool, None if answer is None else test)
-    whole = build_student(student, few, classes, None, seed, learned(transfer))
+    count = count_classes(transfer, pool, None if answer is None else test)
+    if answer is not None or few.class_names is not None:
+        in_order(test, transfer, count)
+    whole = build_student(student, few, count, None, seed, learned(transfer))
     check_evaluation(whole, test)
     if whole.reads_text:
         whole.read(pool)  # no text of it is empty
     name = objective
     if not (isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known)):
-        _, name = build_objective(objective, whole, transfer, classes, options, seed)
+        _, name = build_objective(objective, whole, transfer, count, options, seed)
     # else a remote teacher's feature maps are seen when they arrive
     if out is not None:
         wanted = recorded_settings(str(name), options, whole, seed, chosen, described)
@@ -97,28 +99,76 @@ def learned(transfer: TransferSet) -> Output:
 
 
 def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
-    """Classes of the task: as many as the teacher's logits have, else as the labels name; of embeddings, columns."""
+    """Classes of the task: as many as the teacher's logits have, else as the data names; of embeddings, columns.
+
+    Raises:
+        UserError: the teacher answers with another number of classes than the data has, or there are none.
+    """
     if learned(transfer) == "embedding":
         return transfer.responses["embedding"].shape[1]
-    pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
-    # Names that are mere numbers were made up for the highest label seen, which may be short of the last class.
-    named = {len(p.class_names) for p in pools if p.class_names and not p.class_names[-1].isdecimal()}
-    highest = max((p.num_classes or 0 for p in pools), default=0)
-    if len(named) > 1 or (named and highest > min(named)):
-        raise UserError(
-            f"the pools name different numbers of classes ({sorted({*named, highest})}); use splits of one data set."
-        )
-    logits = transfer.responses.get("logits")
-    if logits is None:
+    logits, pool = transfer.responses.get("logits"), transfer.pool
+    counted = pool.class_names is None or classes.only_count(pool.class_names)
+    if logits is None and counted:  # such names are made up for the highest label seen, and another pool may go further
+        pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
+        highest = max((p.num_classes or 0 for p in pools), default=0)
         if highest == 0:
             raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
         return highest
-    if logits.shape[1] < highest or (named and logits.shape[1] != highest):
+    known = pool.num_classes or 0
+    if logits is None:
+        return known
+    check_width(logits)
+    width = logits.shape[1]
+    if width < known or (width != known and not counted):
         raise UserError(
-            f"the teacher answers with {logits.shape[1]} classes, but the data has {highest}; "
-            "use a teacher of this data."
+            f"the teacher answers with {width} classes, but the data has {known}; use a teacher of this data."
         )
-    return logits.shape[1]
+    return width
+
+
+def check_width(logits: Tensor) -> None:
+    """Refuse logits that are not (n, k) of at least two classes: the softmax of one column is always 1."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise UserError(
+            "the teacher answers with logits of one column, which cannot tell classes apart; answer yes or no with two "
+            'columns (0, x), and a number as an "embedding".'
+        )
+
+
+def in_order(pool: Pool | None, transfer: TransferSet, num_classes: int) -> Pool | None:
+    """A pool to measure on, with its labels in the order of the classes that the transfer set teaches.
+
+    Raises:
+        UserError: it has labels of classes that the transfer set has not.
+    """
+    if pool is None or pool.labels is None or learned(transfer) == "embedding":
+        return pool
+    return pool.in_classes(task_names(transfer.pool, num_classes) or classes.numbers(num_classes))
+
+
+def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: int) -> TransferSet:
+    """Further answers, with the columns of their logits in the order of the classes that the transfer set teaches."""
+    logits, own, names = (
+        further.responses.get("logits"),
+        further.pool.class_names,
+        task_names(transfer.pool, num_classes),
+    )
+    if logits is None or own is None or names is None or own == names or not classes.comparable(own, names):
+        return further
+    found = classes.match(names, own)
+    if not found.same:
+        raise UserError("the answers to validate on are of other classes; ask the same teacher for them.")
+    return replace(
+        further, pool=further.pool.in_classes(names), responses=further.responses | {"logits": logits[:, found.columns]}
+    )
+
+
+def task_names(pool: Pool, num_classes: int) -> tuple[str, ...] | None:
+    """The names of the classes that a student of this pool learns; None where they are not known."""
+    names = pool.class_names
+    if names is not None and len(names) != num_classes:
+        return classes.numbers(num_classes) if classes.only_count(names) else None
+    return names
 
 
 def build_student(
@@ -144,7 +194,7 @@ def build_student(
         copy.deepcopy(model),
         preprocess,
         input_shape=tuple(sample.shape[1:]),
-        class_names=pool.class_names if output == "logits" else None,
+        class_names=task_names(pool, num_classes) if output == "logits" else None,
         crop=pool.crop,
         output=output,
     )

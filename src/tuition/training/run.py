@@ -27,6 +27,8 @@ from tuition.training.fit import (
     check_evaluation,
     check_responses,
     count_classes,
+    further_in_order,
+    in_order,
     labelled,
     learned,
     own_code,
@@ -146,6 +148,11 @@ def distill(
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
+    if isinstance(validation, TransferSet):
+        validation = further_in_order(validation, transfer, num_classes)
+    else:
+        validation = in_order(validation, transfer, num_classes)
+    test = in_order(test, transfer, num_classes)
     whole = build_student(student, transfer.pool, num_classes, preprocess, seed, learned(transfer))
     check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)

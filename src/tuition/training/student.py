@@ -126,10 +126,19 @@ class Student(nn.Module):
         return self.logits(inputs).argmax(dim=1)
 
     def evaluate(self, pool: Pool) -> evaluation.Evaluation:
-        """Accuracy, top-5 and calibration error on a labelled pool."""
-        if pool.labels is None:
+        """Accuracy, top-5 and calibration error on a labelled pool, its classes matched by name."""
+        return evaluation.evaluate(self.logits(pool), self.labels_of(pool))
+
+    def labels_of(self, pool: Pool) -> Tensor:
+        """The labels of a pool as indices of this student's classes, matched by name.
+
+        Raises:
+            UserError: it has no labels, or some of classes that the student does not know.
+        """
+        found = pool if self.class_names is None else pool.in_classes(self.class_names)
+        if found.labels is None:
             raise UserError("evaluation needs labels; this pool has none.")
-        return evaluation.evaluate(self.logits(pool), pool.labels)
+        return found.labels
 
     def export(self, path: str | Path) -> Path:
         """Write an ONNX model from raw inputs (any batch size) to "logits" or "embedding" (needs `tuition[onnx]`).

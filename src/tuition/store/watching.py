@@ -1,0 +1,127 @@
+"""Buying answers in steps, each looked at before the next is paid; see `tuition.store.agreement` for how."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tuition.errors import Notice, UserError
+from tuition.store import agreement, entries, reading
+from tuition.store.agreement import Look
+from tuition.store.arranging import Arranged, arranged_by
+from tuition.store.database import Database
+from tuition.store.errors import TeacherError
+from tuition.store.ledger import Ledger
+
+LOOKED_AT = 4096  # answers of an ask that is over
+WAY_ON = "--set check_answers=false, in Python check_answers=False"
+
+Trial = Callable[[Mapping[str, Tensor]], None]
+
+
+@dataclass
+class Watch:
+    """Looks at what one ask buys: called with the number of new inputs settled, it says how many may be sent by now.
+
+    Attributes:
+        database, ledger: of the ask.
+        pool: what is asked about.
+        new: the inputs that are not stored, in the order in which they are sent.
+        judges: false for a trial alone.
+        trial: called with one answer.
+    """
+
+    database: Database
+    ledger: Ledger
+    pool: Arranged
+    new: Sequence[bytes]
+    judges: bool
+    trial: Trial | None
+
+    def __call__(self, settled: int, first: int) -> float:
+        """The inputs that may be sent in all: one for a trial, `first`, then twice the number until all is clear.
+
+        Raises:
+            TeacherError: what was answered is not worth paying for more.
+            UserError: what the trial finds wrong.
+        """
+        outputs, labels = self._answered(settled)
+        if self.trial is not None and not outputs and settled == 0:
+            return 1
+        if self.trial is not None and outputs:
+            self.trial({name: value[:1] for name, value in outputs.items()})
+            self.trial = None
+        if not self.judges or self._judge(outputs, labels, over=False).verdict == "good":
+            return math.inf
+        looked_at = max((len(value) for value in outputs.values()), default=0)
+        return settled + max(first, looked_at)
+
+    def end(self) -> None:
+        """A last look; where nothing was paid, what is wrong is only said.
+
+        Raises:
+            TeacherError: what was bought is not worth it.
+        """
+        if self.judges:
+            self._judge(*self._answered(len(self.new)), over=True)
+
+    def _answered(self, settled: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Responses and labels of inputs that are stored, those first that were before this ask."""
+        new = set(self.new)
+        before = [digest for digest in dict.fromkeys(self.pool.pool.digests) if digest not in new]
+        return stored(self.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
+
+    def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Look:
+        found, paid = judge(outputs, labels), self.ledger.accounts.paid
+        told = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
+        logits = outputs.get("logits")
+        if logits is not None and not over:
+            try:
+                arranged_by(self.pool.names, self.pool.pool, logits.shape[1])
+            except UserError as error:
+                raise TeacherError(f"{str(error).rstrip('.')}; {told}.") from None
+        if found.verdict != "bad":
+            return found
+        what = f"{found.reason}{beside(found)}. {found.advice}"
+        if over and (found.weak or not paid):  # nothing is left to be saved
+            warnings.warn(f"of the answers of teacher {self.ledger.name!r}: {what}.", Notice, stacklevel=4)
+            return found
+        raise TeacherError(
+            f"teacher {self.ledger.name!r} is not asked further: {what}, or go on all the same ({WAY_ON}); {told}."
+        )
+
+
+def stored(
+    database: Database, teacher_id: int, pool: Arranged, digests: Sequence[bytes]
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Responses and labels of those of the inputs that are stored, the first `LOOKED_AT` of them."""
+    with database.read() as connection:
+        there = entries.located(connection, teacher_id, digests[:LOOKED_AT])
+        kept = [digest for digest in digests[:LOOKED_AT] if digest in there]
+        if not kept:
+            return {}, None
+        outputs = pool.responses(reading.read(connection, teacher_id, kept))
+    if pool.pool.labels is None:
+        return outputs, None
+    rows = dict(zip(reversed(pool.pool.digests), range(len(pool.pool) - 1, -1, -1), strict=True))
+    return outputs, pool.pool.labels[[rows[digest] for digest in kept]]
+
+
+def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Look:
+    """What the answers (n, k) to n different inputs show."""
+    logits = outputs.get("logits")
+    if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
+        vectors = logits if logits is not None else outputs.get("embedding")
+        return Look(0) if vectors is None else agreement.look(vectors, None)
+    if labels is not None and int(labels.max()) >= logits.shape[1]:
+        labels = None
+    return agreement.look(logits, labels)
+
+
+def beside(found: Look) -> str:
+    """The figures of a look as a sentence ends with them."""
+    return "" if math.isnan(found.accuracy) else f" ({found})"
