@@ -448,6 +448,7 @@ def usual_folder(settings: DistillSettings) -> Path:
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
     teacher = the_teacher(settings)
+    question(settings)
     test_data(settings)  # a split that is missing is told before classes that differ
     pool = question(settings, teacher).inputs
     if not is_local(teacher):
