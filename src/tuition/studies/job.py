@@ -448,7 +448,7 @@ def usual_folder(settings: DistillSettings) -> Path:
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     """The teacher, once everything is known to fit that can be known before a call is paid."""
     teacher = the_teacher(settings)
-    question(settings)
+    load_data(settings.data, "train", settings.size, train_columns(settings))
     test_data(settings)  # a split that is missing is told before classes that differ
     pool = question(settings, teacher).inputs
     if not is_local(teacher):
