@@ -5,11 +5,15 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
+from tuition import ResponseStore
+from tuition.data import from_tensors
 from tuition.errors import UserError
 from tuition.teachers import NotCharged, from_torch
 
@@ -150,3 +154,106 @@ def test_settings_that_do_not_fit(model: Net) -> None:
     named = nn.ModuleDict({"logits": nn.Linear(1, 1)})
     with pytest.raises(UserError, match="would hide"):
         from_torch(named, layers=["logits"])
+
+
+class Returns(nn.Module):
+    """A linear model that returns what `form` makes of its logits."""
+
+    def __init__(self, form: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.net, self.form = nn.Linear(4, 3), form
+
+    def forward(self, inputs: torch.Tensor) -> object:
+        return self.form(self.net(inputs))
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+class Named(NamedTuple):
+    features: torch.Tensor
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: (x,),
+        lambda x: [x],
+        lambda x: Output(x),
+        lambda x: Named(x * 2, x),
+        lambda x: {"logits": x, "loss": x.mean(), "hidden": (x, x)},
+    ],
+)
+def test_answers_in_which_the_logits_are_clear(form: Callable[[torch.Tensor], object]) -> None:
+    model, inputs = Returns(form), torch.rand(5, 4)
+    answer = from_torch(model)(inputs)
+    assert list(answer) == ["logits"]
+    torch.testing.assert_close(answer["logits"], model.net(inputs))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: (x, x.exp()),
+        lambda x: [x, x],
+        lambda x: None,
+        lambda x: x.mean(),
+        lambda x: {"loss": x.mean()},
+        lambda x: x + 1j,
+        lambda x: x.tolist(),
+    ],
+)
+def test_answers_in_which_they_are_not_are_a_sentence_and_not_charged(form, tmp_path) -> None:
+    store, teacher = ResponseStore(str(tmp_path / "r.db")), from_torch(Returns(form), name="net")
+    with pytest.raises(UserError, match=r"the model answers . inputs with .*wrap it in a module"):
+        store.ask(teacher, from_tensors(torch.rand(8, 4)), budget=8)
+    assert store.accounts().paid == 0
+
+
+@pytest.mark.parametrize("form", [lambda x: x[:2], lambda x: Output(x[:1]), lambda x: torch.cat([x, x])])
+def test_answers_of_other_rows_are_not_charged(form: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(NotCharged, match=r"the model answers 5 inputs with .*wrap it in a module"):
+        from_torch(Returns(form))(torch.rand(5, 4))
+
+
+def test_exported_and_scripted_models_are_asked(tmp_path) -> None:
+    torch.manual_seed(0)
+    net, inputs = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).eval(), torch.rand(8, 4)
+    dynamic = ({0: torch.export.Dim("b", min=1, max=64)},)
+    program = torch.export.export(net, (torch.zeros(2, 4),), dynamic_shapes=dynamic)
+    expected = net(inputs)
+    for model in (program, program.module(), torch.jit.script(net), torch.jit.trace(net, inputs)):
+        store, teacher = ResponseStore(str(tmp_path / "r.db")), from_torch(model)
+        found = store.ask(teacher, from_tensors(inputs), budget=8).responses["logits"]
+        torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2)
+    fixed = from_torch(torch.export.export(net, (torch.zeros(2, 4),)))
+    with pytest.raises(NotCharged, match="the model failed with"):
+        fixed(inputs)
+
+
+def test_the_code_of_exported_and_scripted_models_counts() -> None:
+    class Times(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs * self.factor
+
+    inputs = torch.ones(2, 3)
+    for make in (
+        lambda model: torch.export.export(model, (inputs,)),
+        lambda model: torch.jit.trace(model, inputs),
+        lambda model: torch.fx.symbolic_trace(model),
+    ):
+        one, same, two = (from_torch(make(Times(factor))).fingerprint for factor in (1.5, 1.5, 2.5))
+        assert one == same != two
+
+
+def test_what_is_not_a_module() -> None:
+    with pytest.raises(UserError, match=r"takes a torch\.nn\.Module, not function; use from_callable"):
+        from_torch(lambda x: x)

@@ -7,6 +7,8 @@ import re
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
+from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from tuition.errors import UserError
@@ -39,6 +41,14 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def structure_digest(model: nn.Module) -> str:
-    """Digest of the module tree as printed, without the addresses that change from process to process."""
-    printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model))
+    """Digest of the module tree as printed, without the addresses that change from process to process, and of the code
+    of exported and scripted modules."""
+    graphs = []
+    for module in model.modules():
+        if isinstance(module, GraphModule):
+            graphs.append(str(module.code))
+        elif isinstance(module, ScriptModule) and hasattr(module, "forward"):
+            code, constants = module.code_with_constants
+            graphs += [code, content_digest(constants.const_mapping)]
+    printed = "\n".join([re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model)), *graphs])
     return hashlib.blake2b(printed.encode(), digest_size=8).hexdigest()

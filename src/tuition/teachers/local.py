@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -102,9 +103,9 @@ class TorchTeacher:
                 raise
             except Exception as error:  # known fate: no answer, and nothing to pay for
                 raise NotCharged(f"the model failed with {type(error).__name__}: {error}", retry=False) from error
-        outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
+        outputs = _outputs(answer, len(inputs))
         self._check_names(outputs.get("logits"))
-        found = {name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)}
+        found = {name: value.float().cpu() for name, value in outputs.items()}
         return found | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
 
     def _check_names(self, logits: Any) -> None:
@@ -154,7 +155,9 @@ def from_torch(
     """A teacher from a PyTorch model, asked in evaluation mode, without gradients, on the device where it lies.
 
     uint8 images become floats in [0, 1], floats are taken as they are; then (x - mean) / std if these are given. A
-    model that returns one tensor answers {"logits": float32 (b, k)}, one that returns a mapping with its tensors.
+    model that returns one tensor answers {"logits": float32 (b, k)}; one that returns a mapping, with its tensors of b
+    rows; one that returns an object with `logits`, with these. An exported program (torch.export) is asked as it was
+    exported, a compiled model as the model that it wraps.
 
     Its fingerprint is a digest of class, structure, weights and preprocessing; of buffers, tensors and hooks that are
     not among the weights; and of the code of classes that are your own (see `tuition.identity`). It is not of `layers`,
@@ -168,10 +171,16 @@ def from_torch(
         class_names: one name a class, in the order of the logits.
 
     Raises:
-        UserError: only one of mean and std, a layer that the model does not have, or class names that are empty or
-            repeated.
+        UserError: `model` is not a module; only one of mean and std; a layer that the model does not have; or class
+            names that are empty or repeated.
     """
+    if isinstance(model, torch.export.ExportedProgram):
+        model = model.module()
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it and renames its weights
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"from_torch takes a torch.nn.Module, not {type(model).__name__}; use from_callable for a function."
+        )
     teacher = TorchTeacher(model, name, scaled(mean, std), class_names=checked_names(class_names))
     return teacher.with_layers(layers)
 
@@ -179,12 +188,41 @@ def from_torch(
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    with contextlib.suppress(NotImplementedError):  # an exported program has one mode, in which it was exported
+        model.eval()
     try:
         yield
     finally:
         for module in training:
             module.training = True
+
+
+def _outputs(answer: Any, rows: int) -> dict[str, Tensor]:
+    """A model's answer to `rows` inputs as tensors by name.
+
+    Raises:
+        NotCharged: it is not clear which tensor holds the logits, or they are of another number of rows.
+    """
+    named = getattr(answer, "logits", None)
+    if isinstance(answer, (tuple, list)) and not isinstance(named, Tensor) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, Mapping):
+        outputs = {name: value for name, value in answer.items() if isinstance(value, Tensor) and value.ndim > 0}
+    elif isinstance(answer, Tensor):
+        outputs = {"logits": answer}
+    else:
+        outputs = {"logits": named} if isinstance(named, Tensor) else {}
+    wrong = [name for name, value in outputs.items() if value.ndim == 0 or len(value) != rows or value.is_complex()]
+    if not outputs or wrong:
+        single = not isinstance(answer, (Mapping, tuple, list))
+        parts = [answer] if single else list(answer.values() if isinstance(answer, Mapping) else answer)
+        shapes = [str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        raise NotCharged(
+            f"the model answers {rows} inputs with {type(answer).__name__} of {', '.join(shapes)}, not with logits "
+            "(n, classes); wrap it in a module that returns these",
+            retry=False,
+        )
+    return outputs
 
 
 def _keep(maps: dict[str, Tensor], path: str) -> Any:
