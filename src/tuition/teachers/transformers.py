@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,26 +58,37 @@ def from_transformers(
         ) from error
     folder = _folder(str(name_or_folder))
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (config.architectures or ["nothing"])[0]
         about = f"config {_digest({k: v for k, v in config.to_diff_dict().items() if k not in BOOKKEEPING})}"
         if "ForImageClassification" in architecture:
-            teacher = TorchTeacher(_weights(AutoModelForImageClassification, folder), None, _images(folder, about))
+            teacher = TorchTeacher(
+                _weights(AutoModelForImageClassification, folder), None, _images(folder, config, about)
+            )
         elif "ForSequenceClassification" in architecture:
-            teacher = TorchTeacher(_weights(AutoModelForTexts, folder), None, _texts(folder, config, about))
-        elif (folder / "modules.json").exists() or architecture.endswith("Model"):
+            model = _weights(AutoModelForTexts, folder)
+            texts = _texts(folder, config, about, model)
+            unpadded = getattr(config, "pad_token_id", None) is None
+            teacher = TorchTeacher(OneByOne(model) if unpadded else model, None, texts)
+        elif (folder / "modules.json").exists() or (architecture.endswith("Model") and _reads_text(folder)):
             encoder = _weights(AutoModel, folder)
-            teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, _texts(folder, config, about))
+            teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, _texts(folder, config, about, encoder))
         else:
             raise UserError(
-                f"{name_or_folder} is a {architecture}, which is no teacher of classes or embeddings; "
-                "use a classifier of images or texts, or a sentence encoder."
+                f"{name_or_folder} is a {architecture}, which answers neither with classes nor with embeddings of "
+                "texts; use a classifier of images or texts, or a sentence encoder, or wrap it and use from_torch."
             )
     except UserError:
         raise
     except Exception as error:  # of its files, in as many kinds as transformers has versions
+        code = _own_code(folder)
+        if code:
+            raise UserError(
+                f"{name_or_folder} needs code of its own ({', '.join(code[:3])}), which is never run from a model's "
+                "folder; read that code, load the model yourself, and use from_torch."
+            ) from error
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"transformers cannot load {name_or_folder} ({why}); mend or complete its files.") from error
+        raise UserError(f"transformers cannot load {name_or_folder} ({why}); fix or complete its files.") from error
     names = _names(None if isinstance(teacher.model, SentenceEncoder) else config, class_names)
     name = name or f"{Path(name_or_folder).name}-{short(teacher.fingerprint)}"
     return replace(teacher, given_name=name, class_names=names)
@@ -89,6 +101,20 @@ def _names(config: Any | None, given: Sequence[str] | None) -> tuple[str, ...] |
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     counted = all(name == f"LABEL_{i}" for i, name in enumerate(names))
     return None if counted or len(set(names)) < len(names) else checked_names(names)
+
+
+def _own_code(folder: Path) -> list[str]:
+    """The code that a model's files name under `auto_map`."""
+    named = [_json(path).get("auto_map", {}) for path in sorted(folder.glob("*config.json"))]
+    values = [value for entry in named if isinstance(entry, dict) for value in entry.values()]
+    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return sorted({str(each) for each in flat if each})
+
+
+def _reads_text(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+    return any((folder / name).exists() for name in names)
 
 
 def _folder(name: str) -> Path:
@@ -107,7 +133,9 @@ def _folder(name: str) -> Path:
 
 
 def _weights(auto_model: Any, folder: Path) -> nn.Module:
-    model, found = auto_model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    model, found = auto_model.from_pretrained(
+        folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+    )
     missing = set(found["missing_keys"])
     if any(key.startswith("pooler.") for key in missing):  # of a task that is not ours, and drawn at random
         model.pooler = None
@@ -128,11 +156,18 @@ class Images:
     """Through the model's own image processor, one by one."""
 
     processor: Any
+    channels: int
     description: str
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
         if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.ndim != 4:
             raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors or text", retry=False)
+        if inputs.shape[1] == 1 and self.channels == 3:  # grey, as three equal channels
+            inputs = inputs.expand(-1, 3, -1, -1)
+        if inputs.shape[1] != self.channels:
+            raise NotCharged(
+                f"this teacher reads images of {self.channels} channels, not of {inputs.shape[1]}", retry=False
+            )
         images = list(inputs.cpu().numpy())
         return dict(self.processor(images, input_data_format="channels_first", return_tensors="pt"))
 
@@ -140,11 +175,13 @@ class Images:
         return self.description
 
 
-def _images(folder: Path, about: str) -> Images:
+def _images(folder: Path, config: Any, about: str) -> Images:
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(folder)
-    return Images(processor, f"{about}; preprocessing {_digest(processor.to_json_string())}")
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    return Images(
+        processor, getattr(config, "num_channels", 3), f"{about}; preprocessing {_digest(processor.to_json_string())}"
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +189,7 @@ class Texts:
     """Through the model's own tokenizer, padded to the longest of the batch."""
 
     tokenizer: Any
+    accepted: frozenset[str]
     most_tokens: int
     prompt: str
     lower: bool
@@ -161,19 +199,20 @@ class Texts:
         if isinstance(inputs, Tensor):
             raise NotCharged("this teacher reads text, not images or vectors", retry=False)
         texts = [self.prompt + (text.lower() if self.lower else text) for text in inputs]
-        return dict(
-            self.tokenizer(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
-        )
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
+        return {name: value for name, value in tokens.items() if name in self.accepted}
 
     def __str__(self) -> str:
         prompt = f" prompt {self.prompt!r}" if self.prompt else ""
         return f"{self.description}; at most {self.most_tokens} tokens{' lower case' * self.lower}{prompt}"
 
 
-def _texts(folder: Path, config: Any, about: str) -> Texts:
+def _texts(folder: Path, config: Any, about: str, model: nn.Module) -> Texts:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        _pad(tokenizer, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = tokenizer.get_vocab() if backend is None else backend.to_str()
     settings = _json(folder / "sentence_bert_config.json")
@@ -184,11 +223,42 @@ def _texts(folder: Path, config: Any, about: str) -> Texts:
     prompt = prompts.get("prompts", {}).get(prompts.get("default_prompt_name"), "")
     return Texts(
         tokenizer,
+        frozenset(inspect.signature(model.forward).parameters),
         most,
         prompt,
         bool(settings.get("do_lower_case")),
         f"{about}; tokenizer {_digest([tokenizer.padding_side, vocabulary])}",
     )
+
+
+def _pad(tokenizer: Any, config: Any) -> None:
+    """Give a tokenizer without a padding token one; what is padded is masked.
+
+    Raises:
+        UserError: there is nothing to pad with.
+    """
+    known = getattr(config, "pad_token_id", None)
+    token = tokenizer.convert_ids_to_tokens(known) if isinstance(known, int) and known >= 0 else None
+    token = token or tokenizer.eos_token or tokenizer.unk_token
+    if token is None:
+        raise UserError(
+            "this model's tokenizer has no token for padding, the end or unknown words; set its pad_token and save it."
+        )
+    tokenizer.pad_token = token
+
+
+class OneByOne(nn.Module):
+    """A classifier without a padding token, which finds the last token of a text by it: texts go in one at a time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **tokens: Tensor) -> dict[str, Tensor]:
+        rows = []
+        for row, kept in enumerate(tokens["attention_mask"].bool()):
+            rows.append(self.model(**{name: value[row : row + 1, kept] for name, value in tokens.items()}).logits)
+        return {"logits": torch.cat(rows)}
 
 
 # -- sentence encoders -------------------------------------------------------------------------------------------------
