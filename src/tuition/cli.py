@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from typer import Argument, Option
 
 from tuition import escape, output, stopping, unexpected
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.output import new_table, say, show, show_table
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ def ask(
     say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
     _say_refused(transfer, validation, settings.store)
     _say_further(validation)
+    if transfer.teacher_accuracy is not None:
+        say(f"The teacher is right for {transfer.teacher_accuracy:.2f} % of {len(transfer):,} labelled inputs.")
     _print_accounts(transfer.accounts, transfer.bill, priced=settings.price is not None)
 
 
@@ -647,6 +650,8 @@ def _report(run: Run, title: str, *, priced: bool = False) -> None:
     ):
         if value is not None:
             table.add_row(name, f"{value:.2f} %")
+    if run.teacher_accuracy is not None:
+        table.add_row(f"teacher's accuracy on {run.teacher_inputs:,} labels", f"{run.teacher_accuracy:.2f} %")
     table.add_row("images seen", f"{run.images_seen:,}")
     table.add_row("seconds of training", f"{run.seconds:,.1f}")
     if any(run.accounts.as_dict().values()):
@@ -795,6 +800,7 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
     output.prepare()
+    warnings.showwarning = _warned
     words = [word for word in sys.argv[1:] if word != unexpected.OPTION]
     traced = len(words) < len(sys.argv) - 1
 
@@ -824,6 +830,15 @@ def main() -> int:
         if message:
             say(escape.shorten(message, LONGEST_MESSAGE))
         return code
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """A warning as a line: what a user should know, without a place in the code."""
+    if issubclass(category, Notice):
+        text = str(message)
+        say(f"Note: {text[0].upper()}{text[1:]}")
+    else:
+        say(warnings.formatwarning(message, category, filename, lineno).rstrip())
 
 
 def _processes() -> int:

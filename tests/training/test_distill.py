@@ -350,3 +350,40 @@ def test_folders_of_other_things_are_refused(transfer, tmp_path):
     with pytest.raises(UserError, match="exists and is not a run; choose another folder"):
         distill("cnn_4", transfer, epochs=1, out=tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_how_right_the_teacher_was_is_recorded(transfer, pool, tmp_path):
+    run = distill("cnn_4", transfer, epochs=1, out=tmp_path / "run")
+    right = sum(
+        int(row.argmax()) == int(label)
+        for row, label in zip(transfer.responses["logits"], transfer.labels, strict=True)
+    )
+    assert run.teacher_accuracy == pytest.approx(100 * right / 64)
+    results = json.loads((tmp_path / "run" / "run.json").read_text())["results"]
+    assert (results["teacher_accuracy"], results["teacher_inputs"]) == (run.teacher_accuracy, 64)
+    bare = TransferSet(transfer.pool.without_labels, transfer.responses)
+    assert distill("cnn_4", bare, epochs=1, teacher_labels=True).teacher_accuracy is None
+
+
+def test_test_and_validation_of_another_order_are_matched_by_name(transfer, pool):
+    """The same figures, to the last digit, whatever order the classes of other pools have."""
+    named = [f"kind {i}" for i in range(10)]
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def renamed(part):
+        return data.from_tensors(part.inputs, part.labels, class_names=named)
+
+    teaching = replace(transfer, pool=replace(transfer.pool, class_names=tuple(named)))
+    plain = renamed(pool[64:])
+    moved = plain.in_classes([named[i] for i in order])
+    assert moved.labels.tolist() != plain.labels.tolist()
+    figures = [
+        distill("cnn_4", teaching, "kd", epochs=2, validation=part[:50], test=part[50:]).results()
+        for part in (plain, moved)
+    ]
+    assert [f["accuracy"] for f in figures] == [figures[0]["accuracy"]] * 2
+    assert figures[0]["validation"] == figures[1]["validation"]
+    further = TransferSet(plain, {"logits": torch.randn(len(plain), 10, generator=torch.Generator().manual_seed(1))})
+    columns = TransferSet(moved, {"logits": further.responses["logits"][:, order]})
+    agreed = [distill("cnn_4", teaching, "kd", epochs=1, validation=v).validation for v in (further, columns)]
+    assert agreed[0] == agreed[1]

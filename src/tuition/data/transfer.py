@@ -135,6 +135,14 @@ class TransferSet:
     def labels(self) -> Tensor | None:
         return self.pool.labels
 
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """Share of the rows whose highest logit is their label, in percent; None without labels or logits."""
+        logits = self.responses.get("logits")
+        if logits is None or self.labels is None or logits.ndim != 2 or len(self) == 0:
+            return None
+        return 100.0 * float((logits.argmax(dim=1).cpu() == self.labels.cpu()).double().mean())
+
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> TransferSet:
         """The rows named, in that order, as a transfer set of their own."""
         index = row_index(len(self), rows)

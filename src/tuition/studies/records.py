@@ -62,6 +62,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # all of them, resolved
     curve: list[list[float]] = field(default_factory=list)  # [epoch, train loss, validation accuracy]
+    teacher_accuracy: float = math.nan  # inputs of the transfer set on which the teacher is right
 
 
 def thin(curve: Sequence[Sequence[float]], points: int = CURVE_POINTS) -> list[list[float]]:
@@ -122,7 +123,8 @@ def read_spectra(*directories: Path) -> dict[str, list[float]]:
     return dict(row for path in paths for row in _rows(path, parse))
 
 
-PERCENT = {"accuracy", "accuracy_last", "validation", "top5", "calibration_error", "agreement"}
+NEWEST = "teacher_accuracy"  # the last column, which files of older versions lack
+PERCENT = {"accuracy", "accuracy_last", "validation", "top5", "calibration_error", "agreement", "teacher_accuracy"}
 KNOWN = {
     "accounting": ("published", "matched"),
     "purpose": ("result", "selection"),
@@ -141,6 +143,7 @@ def _parse(row: dict[str, str]) -> Record:
         **{
             column.name: parsers.get(str(column.type).split("[")[0], _word)(column.name, row[column.name])
             for column in fields(Record)
+            if column.name != NEWEST or NEWEST in row
         }
     )
 
@@ -236,7 +239,10 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by closing, and by the system if the process dies
         file.seek(0)
         first = file.readline()
-        if first.endswith(b"\n") and first != header:
+        if first == header.replace(f",{NEWEST}\n".encode(), b"\n") != header:  # an older version began this file
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerow(value for name, value in row.items() if name != NEWEST)
+        elif first.endswith(b"\n") and first != header:
             raise UserError(f"{path} has other columns than this version writes; continue in a new folder.")
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         if file.read() != b"\n":  # new, or a writer was killed in the middle of its line

@@ -167,7 +167,7 @@ def train(task: Job) -> tuple[dict[str, Any], list[float] | None] | None:
         "paid": run.accounts.paid + run.accounts.served,
         "curve": [[row["epoch"], row["loss"], row["validation"]] for row in run.history],
     }
-    del figures["best_epoch"]
+    del figures["best_epoch"], figures["teacher_inputs"]
     test = job.test_data(settings) if task.spectrum else None
     return figures, None if test is None else spectrum(run.student.to(pick_device(settings.device)), test)
 

@@ -228,6 +228,7 @@ QUALITIES = {
     "accuracy_last": "last epoch",
     "top5": "top-5",
     "agreement": "agreement with the teacher, on the transfer set",
+    "teacher_accuracy": "the teacher's accuracy, on the transfer set",
     "calibration_error": "calibration error",
 }
 

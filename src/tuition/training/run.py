@@ -51,6 +51,8 @@ RESULTS = (
     "top5",
     "calibration_error",
     "agreement",
+    "teacher_accuracy",
+    "teacher_inputs",
     "best_epoch",
     "epochs",
     "steps",
@@ -75,6 +77,8 @@ class Run:
         bill: what these calls cost, and the tokens they used.
         history: one row an epoch, as in metrics.csv.
         directory: the run's folder, or None.
+        teacher_accuracy, teacher_inputs: share of the transfer set's labels that the teacher's answers agree with, and
+            of how many; None and 0 without labels or logits.
     """
 
     student: Student
@@ -93,6 +97,8 @@ class Run:
     bill: Bill
     history: list[dict[str, float]]
     directory: Path | None
+    teacher_accuracy: float | None = None
+    teacher_inputs: int = 0
 
     def results(self) -> dict[str, Any]:
         """The figures alone."""
@@ -146,6 +152,7 @@ def distill(
     chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
     options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     check_responses(transfer)
+    accuracy = transfer.teacher_accuracy
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
     if isinstance(validation, TransferSet):
@@ -230,6 +237,8 @@ def distill(
         bill=Bill.from_dict(record.get("bill", {})) if record else transfer.bill,
         history=state.history,
         directory=directory,
+        teacher_accuracy=accuracy,
+        teacher_inputs=0 if accuracy is None else len(transfer),
     )
     if directory is not None:
         parallel.first(lambda: _write(run, objective, directory, record, weights))
