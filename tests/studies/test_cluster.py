@@ -325,7 +325,7 @@ def test_a_node_without_the_teacher(nodes, url, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("from cluster_jobs import slow")
     monkeypatch.syspath_prepend(tmp_path)
     settings = _settings(url, teacher="only_here:slow")
-    with pytest.raises(UserError, match=r"^node .* cannot take part: the teacher only_here:slow cannot be imported"):
+    with pytest.raises(UserError, match=r"^node .* cannot take part: only_here:slow cannot be imported"):
         labelling.ask(settings, job.the_teacher(settings))
 
 
