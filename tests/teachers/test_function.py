@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from tuition import ResponseStore
+from tuition.data import from_tensors
 from tuition.errors import UserError
-from tuition.teachers import from_callable
+from tuition.teachers import BadAnswer, from_callable
 
 
 def test_logits_alone_are_named() -> None:
@@ -37,3 +39,44 @@ def test_names_by_default_tell_teachers_apart() -> None:
 def test_a_fingerprint_is_needed() -> None:
     with pytest.raises(UserError, match="needs a fingerprint"):
         from_callable(lambda inputs: inputs, fingerprint="")
+
+
+NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [2, 0, 1, 1],
+        (2, 0, 1, 1),
+        ["cat", "ant", "bee", "bee"],
+        np.array([2, 0, 1, 1]),
+        np.array(["cat", "ant", "bee", "bee"]),
+        torch.tensor([2, 0, 1, 1], dtype=torch.uint8),
+        {"label": [2, 0, 1, 1]},
+        {"label": ["cat", "ant", "bee", "bee"]},
+        {"label": torch.tensor([2, 0, 1, 1])},
+    ],
+)
+def test_hard_labels_are_answers(answer: object, tmp_path) -> None:
+    teacher = from_callable(lambda inputs: answer, fingerprint="v1", name="hard", class_names=NAMES)
+    pool = from_tensors(torch.rand(4, 2))
+    found = ResponseStore(str(tmp_path / "r.db")).ask(teacher, pool, budget=4).responses["logits"]
+    torch.testing.assert_close(found.softmax(1).max(1).values, torch.full((4,), 0.9), atol=1e-2, rtol=0)
+    assert found.argmax(1).tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "sentence"),
+    [
+        ([3, 0], NAMES, "label '3', which is not one of the 3 classes"),
+        ([-1, 0], NAMES, "label '-1'"),
+        (["dog", "ant"], NAMES, "label 'dog'"),
+        ({"label": [0.5, 1]}, NAMES, "label '0.5'"),
+        ([1, 0], None, "give class_names"),
+    ],
+)
+def test_hard_labels_that_are_not_classes(answer: object, names: list[str] | None, sentence: str) -> None:
+    teacher = from_callable(lambda inputs: answer, fingerprint="v1", class_names=names)
+    with pytest.raises(BadAnswer, match=sentence):
+        teacher(["a", "b"])

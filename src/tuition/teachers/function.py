@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import Answer, Teacher
+from tuition.teachers.protocol import Answer, BadAnswer, Teacher
+
+SURE = 0.9  # probability of a class that a teacher names, where it gives no probabilities
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class CallableTeacher:
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         answer = self.function(inputs)
-        outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
+        outputs = _named(answer, self.class_names)
         found = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
         found.tokens = getattr(answer, "tokens", None)
         return found
@@ -66,6 +69,47 @@ def from_callable(
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
     return CallableTeacher(function, fingerprint, name, class_names=checked_names(class_names), code=code)
+
+
+def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """An answer as named outputs; the classes of hard labels become logits.
+
+    These are the logarithms of smoothed probabilities: `SURE` of the class that was named, the rest shared alike.
+
+    Raises:
+        BadAnswer: a label that is not a class, or hard labels where the classes are not known.
+    """
+    outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
+    name = "logits" if "label" not in outputs else "label"
+    labels: Any = outputs.get(name)
+    if name == "logits" and not _hard(labels):
+        return outputs
+    if class_names is None:
+        raise BadAnswer("it answers with hard labels, which need the list of classes; give class_names=[...]")
+    rows = [_index(label, class_names) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+    others = (1 - SURE) / max(len(class_names) - 1, 1)
+    logits = torch.full((len(rows), len(class_names)), others).log()
+    logits[torch.arange(len(rows)), torch.tensor(rows, dtype=torch.int64)] = torch.tensor(SURE).log()
+    return {key: value for key, value in outputs.items() if key != name} | {"logits": logits}
+
+
+def _hard(value: Any) -> bool:
+    """Whether an answer holds one whole number or one word a row."""
+    if isinstance(value, Tensor):
+        return value.ndim == 1 and not (value.is_floating_point() or value.is_complex())
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "iubOU"
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(it, (int, str)) for it in value)
+
+
+def _index(label: Any, class_names: tuple[str, ...]) -> int:
+    if isinstance(label, int) and 0 <= label < len(class_names):
+        return int(label)
+    if str(label) not in class_names or isinstance(label, int):
+        raise BadAnswer(
+            f"it answers with the label {str(label)[:60]!r}, which is not one of the {len(class_names)} classes"
+        )
+    return class_names.index(str(label))
 
 
 def with_code(teacher: Teacher) -> Teacher:
