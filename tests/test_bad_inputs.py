@@ -6,6 +6,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -222,7 +223,7 @@ CASES = [
     Case("an option misspelt", DISTILL + "--studnet cnn_4", r"No such option: --studnet .*--student"),
     Case("a command misspelt", "distil", "No such command 'distil'.*distill"),
     Case("an argument left out", "predict", "Missing argument"),
-    Case("stratified without labels", DISTILL + "--set select=stratified --data unsorted", "a stratified draw needs labels",
+    Case("stratified without labels", DISTILL + "--set select=stratified --data unsorted --set test=null", "a stratified draw needs labels",
          lambda: shutil.copytree("pets/train/cats", "unsorted")),
     Case("a seed out of range", DISTILL + "--seed -3", "the setting seed cannot be -3"),
     Case("a device that is not there", DISTILL + "--set device=cuda:7", "no device 'cuda:7' here; use device: auto or cpu"),
@@ -263,6 +264,90 @@ CASES = [
 ]  # fmt: skip
 
 
+def record(**changes: object) -> Callable[[], None]:
+    """run.json of the run that is done, with other values; ... takes a field out. student__crop is a field below."""
+
+    def write() -> None:
+        path = Path("done/run.json")
+        found = json.loads(path.read_text())
+        for names, value in changes.items():
+            *above, name = names.split("__")
+            place = found
+            for each in above:
+                place = place[each]
+            if value is ...:
+                del place[name]
+            else:
+                place[name] = value
+        path.write_text(json.dumps(found))
+
+    return write
+
+
+def study(text: str) -> Callable[[], None]:
+    return put("s.yaml", f"pairs: [{{teacher: cnn_4, student: cnn_4}}]\nmethods: [kd]\n{text}\n")
+
+
+STUDY = "study s.yaml --out s --dry-run"
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+INVALID, DAMAGED = r"c\.yaml is not valid YAML", r"done/run\.json (is damaged|cannot be read)"
+# Made up by hand, a kind or two a line: each of them gave a traceback, a wrong sentence or a wait at some time.
+CRAFTED = [
+    # numbers on the command line
+    *(Case(f"calls of {value}", DISTILL + f"--calls {value}", says) for value, says in (
+        ("-1", "calls cannot be -1"), ("1e9", "Invalid value for '--calls'"), ("1000000000", "do not fit in the 1297"),
+        ("9" * 60, "calls|do not fit"), ("nan", "Invalid value"))),
+    *(Case(f"a price of {value}", f"ask --calls 4 --teacher teacher --cost-per-call={value}", "cost|Invalid value") for value in ("-1", "nan", "inf", "x")),
+    *(Case(f"{name} of {value}", f"models cnn_4 --{name} {value}", f"Invalid value for '--{name}'")
+      for name in ("classes", "channels", "size") for value in ("0", "9" * 12)),
+    *(Case(f"a net {name}", f"models {name}", "cnn_|no model|wrn|resnet") for name in ("cnn_0", "cnn_x", "wrn_10_0", "resnet")),
+    # settings of every kind
+    *(Case(f"--set {name}={value}", DISTILL + f"--set {name}={value}", says) for name, value, says in (
+        ("learning_rate", "nan", "learning_rate cannot be"), ("learning_rate", "1e999", "learning_rate"), ("learning_rate", "[]", r"cannot be \[\]"),
+        ("batch_size", "true", "batch_size cannot be true"), ("batch_size", "2001-01-01", "batch_size cannot be"), 
+        ("options", "3", "options cannot be 3"), ("options", "[1]", "options cannot be"), ("test", "3", "test cannot be 3"),
+        ("store", "[1]", "store cannot be"), ("size", "7", "size cannot be 7"),  ("seed", "0.5", "seed cannot be"),
+        ("device", "disk", "no device 'disk'"), ("augment", "maybe", "augment cannot be"), ("data", "!!binary\\ aGk=", "data"),
+        ("", "1", "no setting|NAME=VALUE"), ("__class__", "1", "no setting '__class__'"),
+        ("data", "&a\\ [*a]", "not valid YAML|cannot be|nested"), ("concurrency", "0", "concurrency cannot be 0"), ("view", "x", "view cannot be 'x'"))),
+    # YAML
+    *(Case(f"YAML: {what}", DISTILL + "--config c.yaml", says, put("c.yaml", text)) for what, text, says in (
+        ("aliases that grow", LAUGHS, INVALID), ("an alias of itself", "options: &a {x: *a}", INVALID), ("a key twice", "epochs: 1\nepochs: 2", r"line 2 \(a key appears twice\)"),
+        ("deep lists", "a: " + "[" * 3000, INVALID), ("deep mappings", "options: " + "{a: " * 60 + "}" * 60, INVALID), ("a tab", "data:\n\tdigits: 1", INVALID),
+        ("two documents", "epochs: 1\n---\nepochs: 2", INVALID), ("code", "data: !!python/object/apply:os.system [ls]", INVALID), ("a date", "data: 2001-01-01", "data cannot be"),
+        ("no such date", "data: 2001-45-45", INVALID), ("a word", "hello", "must hold 'setting: value' lines"), ("a number for a key", "1: 2", "no setting 1"),
+        ("a zero byte", 'data: "a\\0b"', "data holds a zero byte"), ("half a character", 'data: "\\ud800"', "half a character"), ("a list for a key", "? [a]\n: 1", INVALID),
+        ("a merge of a number", "<<: 1", INVALID), ("a long value", f"data: {'x' * 100_000}", "no data set|too long|x"))),
+    Case("YAML: bytes", DISTILL + "--config c.yaml", INVALID, lambda: Path("c.yaml").write_bytes(bytes(range(256)))),
+    Case("YAML: a folder", DISTILL + "--config thesis", "cannot read thesis: is a directory"),
+    Case("YAML: without end", DISTILL + "--config /dev/zero", "more than 10,000,000 bytes"),
+    # studies
+    *(Case(f"a study with {text}", STUDY, says, study(text)) for text, says in (
+        ("axes: {seed: 3}", "axes.seed cannot be 3"), ("axes: {sead: [3]}", "no setting 'sead'; did you mean seed"), ("axes: {seed: []}", "seed of the study has no value"),
+        ("variants: 3", "variants of a study"), ("extends: 3", "extends of .* names a study, not a int"), ("settings: {epochs: x}", "epochs cannot be 'x'"),
+        ("settings: {data: 3}", "data cannot be 3"), ("settings: {options: 3}", "options of a study"), ("choose: {candidates: {learning_rate: 3}}", "cannot be 3"),
+        ("choose: {candidates: {learning_rate: []}}", "learning_rate of the study has no value"),
+        (f"axes: {{seed: {list(range(400))}, calls: {list(range(10, 400))}}}", "156,000 runs, and at most 100,000"))),
+    Case("a study in a file", "study figure2-wrn --out letter.txt --data digits --smoke", "letter.txt"),
+    # places
+    *(Case(f"a folder to write {what} to", command, says) for what, command, says in (
+        ("predictions", "predict done digits --out thesis", "thesis is a folder; name a file"),         ("predictions, the root,", "predict done digits --out /", "/ is a folder"))),
+    Case("a store without a file's name", "ask --calls 4 --teacher teacher --store sqlite://", "give its plain path"),
+    Case("a password in a query", "ask --calls 4 --teacher teacher --store postgresql://u@h/db?password=x", r"~/\.pgpass"),
+    Case("a port that is no number", "store usage postgresql://u@h:port/db", "port that is not a number"),
+    Case("a report on bytes", "report r --out o", "r/runs.csv", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_bytes(b"\xff\xfe\n"))),
+    Case("a report on zero bytes", "report r --out o", "holds zero bytes", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_bytes(bytes(9)))),
+    Case("a report on another table", "report r --out o", "lacks the column 'key'", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_text("a,b\n1,2\n"))),
+    # run.json
+    *(Case(f"run.json: {field} is {value}", "predict done digits", DAMAGED if says is None else says, record(**{field: value})) for field, value, says in (
+        ("student", ..., None), ("student", 3, None), ("student", [], None), ("student__input_shape", "x", None), ("student__input_shape", [], None), ("student__input_shape", [-1], None),
+        ("student__class_names", 3, None), ("student__crop", {"a": 1}, None), ("student__weights", "../x", None), ("student__model", 3, None), ("student__output", "x", None),
+        ("settings", ..., None), ("status", 3, "not finished"))),
+]  # fmt: skip
+
+
 def damaged_checkpoint() -> Case:
     """The same command as that of a run that is not finished, whose checkpoint was damaged since."""
 
@@ -281,7 +366,7 @@ def damaged_checkpoint() -> Case:
     )
 
 
-ALL = [*CASES, damaged_checkpoint()]
+ALL = [*CASES, *CRAFTED, damaged_checkpoint()]
 
 
 def call(command: str) -> tuple[int, str, str]:
@@ -343,6 +428,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def listed(folder: Path) -> set[str]:
+    """All folders and files, stores among them; but for what Python and SQLite leave beside a file that they read."""
+    passing = (".pyc", "-wal", "-shm", "__pycache__", "full/r.db")  # the last is empty
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not str(path).endswith(passing)}
+
+
 def books() -> tuple[int, int]:
     """Calls paid and answers kept in the store; (-1, -1) if it is damaged."""
     try:
@@ -364,9 +455,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attempt(case: Case) -> tuple[int, str, str]:
     """Spoil what the case spoils, give its command, and see that nothing was paid and nothing lost."""
     case.spoil()
-    before, paid = contents(Path()), books()
+    before, paid, places = contents(Path()), books(), listed(Path())
     code, out, err = call(case.command)
     after = contents(Path())
+    if case.pays == 0:
+        assert listed(Path()) - places == set(), "something was left behind"
     assert {name: after.get(name) for name in before} == before, "files were changed"
     assert not any("run" in name for name in after.keys() - before.keys()), "a run was begun"
     assert books() == (paid[0] + case.pays, paid[1]), "something was paid"

@@ -56,11 +56,11 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
     folder = Path(folder)
     if (folder / INDEX).exists():
         raise UserError(f"{folder} holds an export already; choose another folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     fields = [("fingerprint", pa.string()), ("digest", pa.binary(16)), ("file", pa.string()), ("row", pa.int32())]
     total = 0
     with store.database.read() as connection:
         about = _about(connection, teacher)
+        folder.mkdir(parents=True, exist_ok=True)
         schema = pa.schema([*fields, ("checksum", pa.string())], metadata={"tuition": json.dumps(about)})
         unfinished = folder / f"{INDEX}.part"
         with unfinished.open("wb") as file_of_index, pq.ParquetWriter(file_of_index, schema) as writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -82,11 +83,12 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
 
 
 def check_writable(directory: Path) -> None:
-    """Find out whether files can be written to a folder, which is made.
+    """Find out whether files can be written to a folder; one that is not there is made, and removed again.
 
     Raises:
         UserError: they cannot.
     """
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -95,6 +97,10 @@ def check_writable(directory: Path) -> None:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UserError(f"cannot write to {directory}: {why}; free space or choose another folder.") from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it was not made, or somebody has put something there
+                folder.rmdir()
 
 
 def read_run(directory: Path) -> dict[str, Any]:

@@ -154,6 +154,7 @@ class Student(nn.Module):
             raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
         path = Path(path)
         files.check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
         training, log = self.training, logging.getLogger("torch.onnx")
         level = log.level
         log.setLevel(logging.ERROR)  # it warns of libraries that are not needed
@@ -246,7 +247,7 @@ class Card(BaseModel):
     """What run.json says of a student: see `Student.card`. Nothing else in it is used to make one."""
 
     model: Recipe | None
-    input_shape: tuple[PositiveInt, ...]
+    input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     class_names: tuple[str, ...] | None
     crop: dict[str, StrictInt | StrictBool | None] | None
     hashing: dict[str, StrictInt | list[StrictInt]] | None = None
