@@ -200,6 +200,39 @@ def ask(
 
 
 @app.command()
+def check(
+    teacher: Annotated[str, Argument(help="As for --teacher of `tuition ask`.")],
+    data: Data = None,
+    calls: Annotated[int, Option(min=1, help="Random inputs to try it on, each one teacher call.")] = 16,
+    seed: Seed = None,
+    store: Store = None,
+    budget: Budget = None,
+    cost_per_call: Cost = None,
+    cost_per_million_tokens: TokenCost = None,
+    text_column: Texts = None,
+    label_column: Labels = None,
+    image_column: Pictures = None,
+    trust_code: TrustCode = False,
+    sets: Sets = None,
+) -> None:
+    """Try a teacher on a few inputs: what it takes and gives, how fast it is, and how often it is right."""
+    from tuition.studies import job, trial
+
+    given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
+    given |= {"budget": budget, "cost_per_call": cost_per_call, "cost_per_million_tokens": cost_per_million_tokens}
+    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
+    given["trust_code"] = trust_code or None
+    settings = _settings(job.AskSettings, None, given, sets)
+    found = trial.check(settings)
+    table = new_table(f"{found.transfer.teacher} on {len(found.transfer):,} inputs of {settings.data}", "", "")
+    for what, figure in found.rows():
+        table.add_row(what, figure)
+    show_table(table)
+    say(found.verdict)
+    _print_accounts(found.transfer.accounts, found.transfer.bill, priced=settings.price is not None)
+
+
+@app.command()
 def distill(
     out: Annotated[Path | None, Option(help="Folder for the run; by default named after it, in runs/.")] = None,
     config: Config = None,
