@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+WITHOUT_DOUBLE = {"mps"}
+
 
 def widen(x: Tensor) -> Tensor:
     """`x` in float32 at least: float16, bfloat16 and integers (one-hot labels) become float32, float64 stays."""
@@ -30,3 +32,8 @@ def logits_pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim != 2:
         raise ValueError(f"logits must be a matrix (n, k), but the student's have shape {tuple(student.shape)}")
     return pair(student, teacher)
+
+
+def double(x: Tensor) -> Tensor:
+    """`x` in float64; on the CPU, where its device lacks float64, as Apple's MPS does."""
+    return x.cpu().double() if x.device.type in WITHOUT_DOUBLE else x.double()

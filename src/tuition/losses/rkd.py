@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tuition.losses._check import widen
+from tuition.losses._check import double, widen
 
 
 def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
@@ -62,7 +62,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     Source: arXiv 1904.05068, section 3.2.2.
     """
     student, teacher = _rows(student, teacher)
-    return _AngleLoss.apply(*_distances(student), *_distances(teacher)).to(student.dtype)
+    return _AngleLoss.apply(*_distances(student), *_distances(teacher)).to(student)
 
 
 def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def _relative_distances(x: Tensor) -> Tensor:
 
 def _distances(x: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (n, n) in float64, and their inverses, 0 where rows are equal up to the rounding of x."""
-    wide = x.double()
+    wide = double(x)
     distances = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")
     size = torch.linalg.vector_norm(wide.detach(), dim=1)
     rounding = torch.finfo(x.dtype).eps * (size[:, None] + size)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tuition.errors import UserError
+from tuition.losses._check import double
 
 CALIBRATION_BINS = 15
 BLOCK = 65536  # rows a pass, so that float64 takes little memory
@@ -67,10 +68,10 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error in percent: mean |confidence - accuracy| over bins of confidence, by their share."""
-    sums = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    sums = double(torch.zeros(bins, device=logits.device))
     for part, wanted in zip(logits.split(BLOCK), labels.split(BLOCK), strict=True):
-        confidence, predicted = part.double().softmax(dim=1).max(dim=1)
-        gap = confidence - (predicted == wanted).double()
+        confidence, predicted = double(part).softmax(dim=1).max(dim=1)
+        gap = confidence - (predicted == wanted.to(predicted.device)).double()
         which = (confidence * bins).ceil().long().clamp(1, bins) - 1
         sums.index_add_(0, which, gap)
     return 100.0 * float(sums.abs().sum()) / len(labels)
@@ -78,7 +79,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BI
 
 def percent(hits: Tensor) -> float:
     """Share of true entries, in percent."""
-    return 100.0 * float(hits.double().mean())
+    return 100.0 * int(hits.sum()) / hits.numel() if hits.numel() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def similarity_agreement(student: Tensor, teacher: Tensor) -> float:
 
 def cosine(student: Tensor, teacher: Tensor) -> float:
     """Mean similarity of each row (n, d) with its counterpart; what matters where one takes the place of the other."""
-    return 100.0 * float(F.cosine_similarity(student.double(), teacher.double()).mean())
+    return 100.0 * float(F.cosine_similarity(double(student), double(teacher)).mean())
 
 
 def neighbours(embeddings: Tensor, k: int) -> Tensor:
@@ -181,8 +182,8 @@ def knn_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels
 def centroid_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor) -> float:
     """Share of rows to which the mean of their class's `known` rows, these scaled to length 1, is the nearest."""
     classes, own = known_labels.unique(return_inverse=True)
-    centroids = F.one_hot(own).double().T @ F.normalize(known.double())
-    return percent(classes[_nearest(embeddings, centroids, 1)[:, 0]] == labels)
+    centroids = double(F.one_hot(own)).T @ F.normalize(double(known))
+    return percent(classes.cpu()[_nearest(embeddings, centroids, 1)[:, 0].cpu()] == labels.cpu())
 
 
 def _nearest(queries: Tensor, rows: Tensor, k: int, alone: bool = False) -> Tensor:
@@ -193,7 +194,7 @@ def _nearest(queries: Tensor, rows: Tensor, k: int, alone: bool = False) -> Tens
     """
     if not 0 < k <= len(rows) - alone:
         raise ValueError(f"{k} neighbours are not to be had of {len(rows)} rows.")
-    queries, rows = (F.normalize(x.double()) for x in (queries, rows))
+    queries, rows = (F.normalize(double(x)) for x in (queries, rows))
     found = []
     for start in range(0, len(queries), 1024):
         similar = queries[start : start + 1024] @ rows.T
@@ -205,5 +206,5 @@ def _nearest(queries: Tensor, rows: Tensor, k: int, alone: bool = False) -> Tens
 
 def _reciprocal_rank(hits: Tensor) -> float:
     """Of rows (n, m) of hits in the order of their ranks."""
-    first = hits.double().argmax(dim=1)
+    first = double(hits).argmax(dim=1)
     return 100.0 * float((hits.any(dim=1) / (first + 1.0)).double().mean())
