@@ -143,3 +143,17 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'tuition\[onnx\]'"):
         from_onnx(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", "inner/../../weights.bin"])
+def test_weights_outside_of_the_folder_are_not_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
+    (tmp_path / "model").mkdir()
+    path = graph(tmp_path / "model" / "m.onnx", logits=0)
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, place)
+    tensor.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="names weights outside of its folder"):
+        from_onnx(path)

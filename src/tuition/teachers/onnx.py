@@ -68,8 +68,9 @@ def from_onnx(
     try:
         proto = onnx.load(path, load_external_data=False)
         graph = proto.graph
+        weights = [_inside(path.parent, file) for file in sorted(set(_files(graph)))]
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        digest = _digest([path, *(path.parent / file for file in sorted(set(_files(graph))))])
+        digest = _digest([path, *weights])
     except Exception as error:  # of protobuf, of the runtime's own kinds, or of the disk
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{path} cannot be read as an ONNX graph ({why}); export it anew.") from error
@@ -136,11 +137,27 @@ def _batches(given: np.ndarray, shape: Sequence[int | str | None]) -> Iterator[n
 
 def _files(graph: Any) -> Iterator[str]:
     """Files beside the graph's own that hold its weights."""
-    for tensor in graph.initializer:
-        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+    tensors = [*graph.initializer]
+    for sparse in graph.sparse_initializer:
+        tensors += [sparse.values, sparse.indices]
     for node in graph.node:
         for attribute in node.attribute:
-            yield from _files(attribute.g)
+            tensors += [attribute.t, *attribute.tensors]
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _files(inner)
+    for tensor in tensors:
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+
+
+def _inside(folder: Path, file: str) -> Path:
+    """A file of weights that a graph names, which lies in the graph's own folder.
+
+    Raises:
+        ValueError: it lies elsewhere.
+    """
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise ValueError(f"it names weights outside of its folder, {file[:100]}")
+    return folder / file
 
 
 def _digest(paths: Sequence[Path]) -> str:
