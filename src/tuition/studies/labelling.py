@@ -40,7 +40,7 @@ def ask(
     kind, colon, place = (settings.teacher or "").rpartition(":")
     if Path(place).exists():  # nodes stand elsewhere
         settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
-    asked = job.question(settings)
+    asked = job.question(settings, teacher)
     job.check_answer(teacher, asked.inputs)
     job.check_budget(settings, asked.inputs)
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
