@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
-from tuition import escape, output, stopping, unexpected
+from tuition import disk, escape, output, stopping, unexpected
 from tuition.errors import Notice, UserError
 from tuition.output import new_table, say, show, show_table
 
@@ -273,23 +274,28 @@ def distill(
             settings = job.with_stand_in(settings, progress)
     out = job.usual_folder(settings) if out is None else out
 
-    def asked() -> tuple[TransferSet, Pool | TransferSet]:
-        known = job.preflight(settings, out)
-        with output.progress("calls") as advance:
-            transfer, validation = job.ask(settings, known, advance)
-        _say_refused(transfer, validation, settings.store)
-        _say_further(validation)
-        megabytes = job.maps_megabytes(settings, known, transfer)
-        if megabytes:
-            say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
-        return job.complete(settings, known, transfer), validation
+    with contextlib.ExitStack() as held:  # the folder, from before a call is paid
 
-    transfer, validation = parallel.first(asked)
-    with output.training() as progress:
-        run = job.train_student(settings, transfer, validation, out, progress)
-    _report(
-        run, f"Student {settings.student} of {settings.data} by {settings.method}", priced=settings.price is not None
-    )
+        def asked() -> tuple[TransferSet, Pool | TransferSet]:
+            known = job.preflight(settings, out)
+            held.enter_context(disk.hold(out))
+            with output.progress("calls") as advance:
+                transfer, validation = job.ask(settings, known, advance)
+            _say_refused(transfer, validation, settings.store)
+            _say_further(validation)
+            megabytes = job.maps_megabytes(settings, known, transfer)
+            if megabytes:
+                say(f"The teacher's feature maps, recomputed without calls, take {megabytes:,.1f} MB.")
+            return job.complete(settings, known, transfer), validation
+
+        transfer, validation = parallel.first(asked)
+        with output.training() as progress:
+            run = job.train_student(settings, transfer, validation, out, progress)
+        _report(
+            run,
+            f"Student {settings.student} of {settings.data} by {settings.method}",
+            priced=settings.price is not None,
+        )
 
 
 @app.command()
@@ -388,7 +394,7 @@ def predict(
     if out is None:
         output.data(files.csv_text(rows))
     else:
-        files.write_rows(out, rows)
+        files.write_new_rows(out, rows)
 
 
 @app.command()
@@ -423,18 +429,19 @@ def evaluate(
     table.add_row("inputs", f"{found.count:,}")
     show_table(table)
     names = list(student.class_names or map(str, range(logits.shape[1])))
-    counts = evaluation.confusion(logits.argmax(dim=1), labels, logits.shape[1])
+    predicted, classes = logits.argmax(dim=1), logits.shape[1]
     if per_class:
         table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
-        for row in evaluation.per_class(counts):
+        for row in evaluation.per_class(predicted, labels, classes):
             table.add_row(names[row.index], f"{row.count:,}", _number(row.recall), _number(row.precision))
         show_table(table)
     if confusion is not None:
+        counts = evaluation.confusion(predicted, labels, classes)
         rows = [
             {"label": name, **dict(zip(names, row, strict=True))}
             for name, row in zip(names, counts.tolist(), strict=True)
         ]
-        files.write_rows(confusion, rows)
+        files.write_new_rows(confusion, rows)
         say(f"Rows are labels, columns predictions: {confusion}.")
 
 
@@ -678,8 +685,8 @@ def _report(run: Run, title: str, *, priced: bool = False) -> None:
         ("test accuracy, last epoch", run.accuracy_last),
         ("test top-5", run.top5),
         ("calibration error", run.calibration_error),
-        (f"validation, best (epoch {run.best_epoch})", run.validation),
-        ("agreement with the teacher", run.agreement),
+        (f"validation {_measure(run)}, best (epoch {run.best_epoch})", run.validation),
+        ("agreement with the teacher on the transfer set", run.agreement),
     ):
         if value is not None:
             table.add_row(name, f"{value:.2f} %")
@@ -694,6 +701,11 @@ def _report(run: Run, title: str, *, priced: bool = False) -> None:
             table.add_row(what, amount)
     show_table(table)
     say(f"Files are in {run.directory}.")
+
+
+def _measure(run: Run) -> str:
+    """What validation measured: accuracy, or agreement."""
+    return run.measured.get("validation", "accuracy").split()[0]
 
 
 def _print_accounts(accounts: Accounts | Mapping[str, int], bill: Bill | None = None, *, priced: bool = False) -> None:
@@ -856,7 +868,8 @@ def main() -> int:
         except Exception as error:
             code, message = last_resort(error)
         if stopping.received() is not None and code != 0:  # whatever a library made of the signal
-            code, message = 128 + (stopping.received() or 0), _stopped(words)
+            # Of several processes one alone has its say.
+            code, message = 128 + (stopping.received() or 0), message and _stopped(words)
         if code == 0 and output.OUT.lost:
             code = 0 if words[0] in FILED else 2
             message = f"Error: standard output cannot be written to: {output.OUT.lost}; free space or name a file."

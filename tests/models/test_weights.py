@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tuition import models
+from tuition.disk import write as write_atomically
 from tuition.errors import UserError
-from tuition.models.weights import write_atomically
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_confusion_and_classes_against_one_row_at_a_time():
     labels[labels == 2] = 1  # a class without inputs
     predicted[predicted == 3] = 0  # and one never predicted
     counts = confusion(predicted, labels, 4)
-    rows = per_class(counts)
+    rows = per_class(predicted, labels, 4)
     pairs = list(zip(labels.tolist(), predicted.tolist(), strict=True))
     for a in range(4):
         for b in range(4):

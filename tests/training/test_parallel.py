@@ -223,7 +223,7 @@ class Student(nn.Module):
         self.layer = nn.Linear(64, 10)
 
     def forward(self, inputs):
-        if self.training and os.environ.get("RANK") == "1":
+        if self.training and len(inputs) > 2 and os.environ.get("RANK") == "1":  # not in the trial before
             self.fail()
         return self.layer(inputs.flatten(1))
 
@@ -418,7 +418,7 @@ def test_resumed_by_two_then_one_then_four_it_ends_as_one_process_does(folder, t
     [
         ("unknown", [2, 2], "Error: there is no method 'unknown'"),
         ("unseen", [2, 2], "nowhere"),
-        ("Mistaken", [1, 1], "RuntimeError: the student's own mistake"),
+        ("Mistaken", [1, 70], "Error: unexpected RuntimeError: the student's own mistake"),
         ("Killed", [1, -signal.SIGKILL], "Error: another process has ended; give the same command again"),
         ("Interrupted", [130, 130], "Stopped. Give the same command again"),
         ("Diverging", [2, 2], "Error: the loss term"),
@@ -429,8 +429,7 @@ def test_only_one_process_says_what_is_wrong(name, codes, sentence, folder):
     said = "".join((folder / name / file).read_text() for file in ("stdout0", "stderr0", "stdout1", "stderr1"))
     assert found == codes, said
     assert said.count(sentence) == 1, said
-    assert said.count("Traceback") == (name == "Mistaken"), said
-    assert name == "Mistaken" or said.count("\n") == 1, said
+    assert said.count("\n") == 1, said
     if name not in ("unknown", "unseen"):
         assert (folder / name / "log").read_text() == 16 * "x", "one process asked, once"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import textwrap
 from pathlib import Path
 
 from torch import Tensor
 
+from tuition import disk
+from tuition.data.drawing import matplotlib
 from tuition.data.pool import Pool
 from tuition.errors import UserError
 
@@ -23,10 +26,11 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
         the path written.
 
     Raises:
-        UserError: the pool holds no images, or the picture cannot be written.
+        UserError: the pool holds no images, or the picture cannot be written; another file is not replaced.
     """
     if isinstance(pool.inputs, list) or pool.inputs.ndim != 4:
         raise UserError(f"a contact sheet shows images, but {pool.name} holds none; choose another pool.")
+    matplotlib()
     from matplotlib.figure import Figure
 
     part = pool.sample(min(count, len(pool)), seed=seed)
@@ -51,11 +55,13 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
         axes.imshow(image if channels == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
         axes.axis("off")
         axes.set_title(name, y=-0.03, va="top", fontsize=6.5, color="0.25", linespacing=1.1, pad=0)
+    path, picture = Path(path), io.BytesIO()
     try:
-        figure.savefig(path)
+        figure.savefig(picture, format=path.suffix.lstrip(".") or None)
     except (OSError, ValueError) as error:  # no such place, or no such format
         raise UserError(f"cannot write the contact sheet {path} ({error}); choose another place or suffix.") from error
-    return Path(path)
+    disk.write_new(path, picture.getvalue())
+    return path
 
 
 def _title(pool: Pool) -> str:

@@ -1,5 +1,6 @@
 """Students and teachers: models by name, what they are made of, their features, weights and preprocessing."""
 
+from tuition.models.copies import copied, first_line, initialise
 from tuition.models.features import (
     Capture,
     Layer,
@@ -11,7 +12,7 @@ from tuition.models.features import (
 )
 from tuition.models.preprocess import Preprocess
 from tuition.models.text import Hashing
-from tuition.models.weights import load_weights, save_weights
+from tuition.models.weights import load_tensors, load_weights, packed, save_weights, unpacked
 from tuition.models.zoo import available, create, reads_text
 
 __all__ = [
@@ -21,12 +22,18 @@ __all__ = [
     "Preprocess",
     "available",
     "classifier",
+    "copied",
     "create",
     "describe",
+    "first_line",
     "forward_with_features",
+    "initialise",
+    "load_tensors",
     "load_weights",
     "num_parameters",
+    "packed",
     "reads_text",
     "save_weights",
     "stages",
+    "unpacked",
 ]

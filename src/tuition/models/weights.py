@@ -1,15 +1,15 @@
 """Weights on disk: written atomically as safetensors, read from safetensors or plain torch files, never unpickled."""
 
-import os
 import re
-import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
+from tuition import disk
 from tuition.errors import UserError
 
 _UNREADABLE = (
@@ -22,35 +22,27 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write the parameters and buffers as safetensors. A kill or a full disk leaves the old file or the new, whole.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the model's state holds something other than tensors, or the file cannot be written.
     """
-    # Cloned, since safetensors refuses tensors that share memory (tied weights).
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    write_atomically(path, save(tensors, metadata={"format": "pt"}))
+    disk.write(path, packed(model))
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, then rename: whoever reads `path` sees a whole file.
+def packed(model: nn.Module) -> bytes:
+    """The parameters and buffers as the content of a safetensors file.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the model's state holds something other than tensors.
     """
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise UserError(f"{path} is a folder; name a file to write.")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(unfinished, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; free space or choose another place.") from error
+    state = model.state_dict()
+    other = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if other:
+        raise UserError(
+            f"{other[0]} of the model's state is not a tensor and cannot be saved; return a tensor from "
+            "get_extra_state, or leave it out."
+        )
+    # Cloned, since safetensors refuses tensors that share memory (tied weights).
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    return save(tensors, metadata={"format": "pt"})
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -62,8 +54,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: no such file, a corrupt one, or one for another model.
     """
+    load_tensors(model, _read(Path(path)), path)
+
+
+def unpacked(content: bytes) -> dict[str, Tensor]:
+    """The tensors that `packed` packed."""
+    return load(content)
+
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path = "the file") -> None:
+    """As `load_weights`, of the tensors that were read from `path`."""
     expected = model.state_dict()
-    found = {_own_key(key, expected): value for key, value in _read(Path(path)).items()}
+    found = {_own_key(key, expected): value for key, value in tensors.items()}
     for what, keys in (("lacks", expected.keys() - found.keys()), ("also has", found.keys() - expected.keys())):
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

@@ -15,6 +15,7 @@ import torch
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
+from tuition import disk
 from tuition.data.pool import DIGEST_BYTES
 from tuition.errors import UserError
 from tuition.store import payload
@@ -50,12 +51,18 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
     Raises:
         UserError: the folder holds an export already, there is no teacher of this name, or an answer is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
     if (folder / INDEX).exists():
         raise UserError(f"{folder} holds an export already; choose another folder.")
+    disk.check_ours(folder, (f"{INDEX}.part",), "an export")  # that is what an interrupted one leaves
+    with disk.hold(folder):
+        return _export(store, folder, teacher)
+
+
+def _export(store: ResponseStore, folder: Path, teacher: str | None) -> Moved:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     fields = [("fingerprint", pa.string()), ("digest", pa.binary(16)), ("file", pa.string()), ("row", pa.int32())]
     total = 0
     with store.database.read() as connection:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tuition.data.drawing import matplotlib
 from tuition.studies.published import label, plus
 
 if TYPE_CHECKING:
@@ -177,10 +178,10 @@ def accuracy_points(
 @contextmanager
 def _figure(title: str | None, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
     """A figure and its axes without pyplot; the settings hold until it is saved and no longer."""
-    import matplotlib
+    library = matplotlib()
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(SETTINGS):
+    with library.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(axis="y")

@@ -451,6 +451,10 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     load_data(settings.data, "train", settings.size, train_columns(settings))
     test_data(settings)  # a split that is missing is told before classes that differ
     pool = question(settings, teacher).inputs
+    if settings.log_dir is not None:
+        from tuition.studies import tensorboard
+
+        tensorboard.check(settings.log_dir)
     if not is_local(teacher):
         check_answer(teacher, pool)
     _fits(settings, teacher, pool, out, _blank_answer(teacher, settings, pool))
@@ -634,6 +638,16 @@ def stand_in_folder(settings: AskSettings) -> Path:
 def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -> DistillSettings:
     """The same settings, with a small teacher that is trained now, unless it was trained before."""
     folder = stand_in_folder(settings)
+    check(
+        settings.student,
+        question(settings).inputs,
+        settings.method,
+        answer=None,
+        test=test_data(settings),
+        seed=settings.seed,
+        options=settings.options,
+        **settings.model_dump(include=set(TrainSettings.model_fields)),
+    )
     quick = TeachSettings(
         data=settings.data,
         size=settings.size,

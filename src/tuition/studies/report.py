@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tuition import escape
+from tuition import disk, escape
 from tuition.errors import UserError
 from tuition.studies import figures, records, statistics, tables
 from tuition.studies.records import Record, Section
 from tuition.studies.tables import Cell, Table
 
+GENERATOR = '<meta name="generator" content="tuition">'  # by which a page of ours is known
 PAGE, COMMAND = "report.html", "command.txt"  # command.txt: the command that made a folder's runs, one a line
 THEMED = {figures.INK: "ink", figures.MUTED: "muted", figures.PAPER: "paper", figures.BLUE: "blue"}
 
@@ -36,6 +37,13 @@ def build(directories: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: a folder without records, or no run in any of them.
     """
+    if not (out / PAGE).is_file() or GENERATOR not in (out / PAGE).read_text(encoding="utf-8", errors="replace"):
+        disk.check_ours(out, ("runs.csv",), "a report")
+    with disk.hold(out):
+        return _build(directories, out)
+
+
+def _build(directories: Sequence[Path], out: Path) -> Path:
     runs = records.read(*directories)
     if not runs:
         raise UserError(f"there are no runs in {', '.join(map(str, directories))}; let the study finish one first.")

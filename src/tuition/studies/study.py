@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tuition import factories, models
+from tuition import disk, factories, models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
 from tuition.identity import code_digest
@@ -34,6 +34,7 @@ from tuition.training import Student, files
 from tuition.training.fit import pick_device
 from tuition.training.run import versions
 
+SIGNS = ("runs.csv", "responses.db", "teachers", "unfinished")  # of a study's folder
 LITTLE = 20_000  # images of a run that is sooner made again than kept in checkpoints
 Progress = Callable[[str, int, int], None]  # called with what is counted, how much of it is done, and the total
 
@@ -80,6 +81,22 @@ def run(
     Raises:
         UserError: settings, data or teachers that do not fit, or a budget that does not suffice; nothing is asked then.
     """
+    disk.check_ours(out, SIGNS, "a study")
+    with disk.hold(out):
+        return _run(study, out, teachers, continue_from, workers, retry, minutes, executor, progress)
+
+
+def _run(
+    study: Study,
+    out: Path,
+    teachers: Sequence[Path],
+    continue_from: Sequence[Path],
+    workers: int | None,
+    retry: bool,
+    minutes: float,
+    executor: str,
+    progress: Progress | None,
+) -> Summary:
     deadline = time.time() + 60 * minutes
     show = progress or (lambda what, done, total: None)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+from tuition.data.drawing import matplotlib
+from tuition.errors import Notice
+from tuition.models import first_line
 from tuition.training import files
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
@@ -16,6 +20,7 @@ NOT_TERMS = {"epoch", "learning_rate", "loss", "validation", "images", "seconds"
 
 def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw `history`, one row an epoch, to a PNG file."""
+    matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -45,3 +50,13 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     files.write(path, picture.getvalue())
+
+
+def try_to_draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """As `draw`; a figure that cannot be drawn is a warning, because the run that it shows is done."""
+    try:
+        draw(history, path)
+    except Exception as error:  # whatever a drawing library, its fonts or the disk come up with
+        warnings.warn(
+            f"{path} was not drawn ({first_line(error)}); the run is complete without it.", Notice, stacklevel=2
+        )

@@ -92,12 +92,13 @@ class ClassRow:
     precision: float | None
 
 
-def per_class(counts: Tensor) -> list[ClassRow]:
-    """Recall and precision of each class, from a confusion matrix (k, k)."""
-    hits, labelled, predicted = (v.tolist() for v in (counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)))
+def per_class(predicted: Tensor, labels: Tensor, num_classes: int) -> list[ClassRow]:
+    """Recall and precision of each class, of class indices (n,)."""
+    right = labels[predicted == labels]
+    counts = (torch.bincount(x.cpu(), minlength=num_classes).tolist() for x in (right, labels, predicted))
     return [
         ClassRow(i, n, 100.0 * hit / n if n else None, 100.0 * hit / p if p else None)
-        for i, (hit, n, p) in enumerate(zip(hits, labelled, predicted, strict=True))
+        for i, (hit, n, p) in enumerate(zip(*counts, strict=True))
     ]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,18 @@ from typing import Any
 import torch
 
 from tuition import escape
+from tuition.disk import check_ours, check_writable, write, write_new
 from tuition.errors import UserError
-from tuition.models.weights import write_atomically as write
 from tuition.training.settings import TrainSettings
 
+__all__ = ["check_writable", "write", "write_new"]
+
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
+
+# What `write` leaves of a file of a run when it is killed.
+UNFINISHED = re.compile(
+    r"\.(run\.json|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|\w+\.safetensors)\.[0-9a-f]{8}\.tmp"
+)
 
 # What may differ between a run and its continuation: these change how it is come by, not what comes out.
 FREE = {"device", "graphs", "checkpoint_seconds"}
@@ -41,6 +47,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A CSV file with the columns of the first row."""
     write(path, csv_text(rows).encode())
+
+
+def write_new_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As `write_rows`, but not over another file."""
+    write_new(path, csv_text(rows).encode())
 
 
 def open_run(
@@ -77,30 +88,8 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
                     "choose another folder."
                 )
         return there
-    if directory.exists() and (not directory.is_dir() or any(not f.name.startswith(".") for f in directory.iterdir())):
-        raise UserError(f"{directory} exists and is not a run; choose another folder.")
+    check_ours(directory, [], "a run")
     return None
-
-
-def check_writable(directory: Path) -> None:
-    """Find out whether files can be written to a folder; one that is not there is made, and removed again.
-
-    Raises:
-        UserError: they cannot.
-    """
-    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(bytes(4096))
-            file.flush()
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot write to {directory}: {why}; free space or choose another folder.") from error
-    finally:
-        for folder in missing:
-            with contextlib.suppress(OSError):  # it was not made, or somebody has put something there
-                folder.rmdir()
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -149,5 +138,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def finish(directory: Path) -> None:
     """Remove what only an unfinished run needs, and what kills left of files half written."""
-    for path in (directory / CHECKPOINT, *directory.glob(".*.tmp")):
-        path.unlink(missing_ok=True)
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    for path in directory.glob(".*.tmp"):
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
 from tuition.identity import code_digest
-from tuition.training import files, methods
+from tuition.training import files, methods, trial
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Output, Student
@@ -46,29 +45,49 @@ def check(
         UserError: what `distill` would say.
     """
     chosen = TrainSettings.of(usual(settings, isinstance(pool.inputs, list)))
-    pick_device(chosen.device)
-    few = pool[:4]
+    device = pick_device(chosen.device)
+    options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
-    transfer = TransferSet(few, {name: value.expand(len(few), *value.shape[1:]) for name, value in known.items()})
+    transfer = TransferSet(pool, {name: value.expand(len(pool), *value.shape[1:]) for name, value in known.items()})
     check_responses(transfer)
     transfer = labelled(transfer, chosen.teacher_labels)
     count = count_classes(transfer, pool, None if answer is None else test)
-    if answer is not None or few.class_names is not None:
+    if answer is not None or pool.class_names is not None:
         in_order(test, transfer, count)
-    whole = build_student(student, few, count, None, seed, learned(transfer))
+    whole = build_student(student, pool, count, None, seed, learned(transfer))
     check_evaluation(whole, test)
     if whole.reads_text:
         whole.read(pool)  # no text of it is empty
-    name = objective
-    if not (isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known)):
-        _, name = build_objective(objective, whole, transfer, count, options, seed)
-    # else a remote teacher's feature maps are seen when they arrive
+    tried, name = (objective, options), objective
+    if isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known):
+        tried = "mse", None  # a remote teacher's feature maps are seen when they arrive
+    else:
+        _, name = build_objective(objective, whole, transfer[:4], count, options, seed)
+    try_out(whole, tried[0], transfer, chosen, count, tried[1], seed, device)
     if out is not None:
         wanted = recorded_settings(str(name), options, whole, seed, chosen, described)
         if answer is None:
             del wanted["student"]  # its number of classes may be known better
         if files.find_run(Path(out), wanted) is None:
             files.check_writable(Path(out))
+
+
+def try_out(
+    whole: Student,
+    objective: str | Objective,
+    transfer: TransferSet,
+    chosen: TrainSettings,
+    num_classes: int,
+    options: dict[str, Any] | None,
+    seed: int,
+    device: torch.device,
+) -> None:
+    """One step of the training, on copies; see `trial.attempt`."""
+
+    def build(student: Student, few: TransferSet) -> Objective:
+        return build_objective(objective, student, few, num_classes, options, seed)[0]
+
+    trial.attempt(whole, build, transfer, chosen, num_classes, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -190,27 +209,34 @@ def build_student(
         preprocess = usual_preprocess(model, pool.inputs)
     asked = pool[:2].asked()
     sample = preprocess(asked) if isinstance(preprocess, models.Hashing) else as_tensor(asked)
-    student = Student(
-        copy.deepcopy(model),
-        preprocess,
-        input_shape=tuple(sample.shape[1:]),
-        class_names=task_names(pool, num_classes) if output == "logits" else None,
-        crop=pool.crop,
-        output=output,
-    )
-    student.eval()
+    model = models.copied(model)
     try:
+        models.initialise(model, preprocess, sample, seed)
+        student = Student(
+            model,
+            preprocess,
+            input_shape=tuple(sample.shape[1:]),
+            class_names=task_names(pool, num_classes) if output == "logits" else None,
+            crop=pool.crop,
+            output=output,
+        ).eval()
+        device = next((value.device for value in student.parameters()), torch.device("cpu"))
         with torch.no_grad():
-            logits = student(sample.to(next(student.parameters()).device))
+            logits = student(sample.to(device))
+            alone = student(sample[:1].to(device))
     except UserError:
         raise
     except Exception as error:  # whatever the model's own code raises
-        first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"the student cannot read inputs of shape {student.input_shape} ({first}); build it for them."
+            f"the student cannot read inputs of shape {tuple(sample.shape[1:])} ({models.first_line(error)}); build it "
+            "for them."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError(f"the student must return {output} of shape (n, {'classes' if output == 'logits' else 'd'}).")
+    if not isinstance(alone, Tensor) or alone.shape != (1, logits.shape[1]):
+        raise UserError(
+            "the student drops the first dimension of a single input; let it return (1, k) then, without squeeze."
+        )
     if output == "logits" and logits.shape[1] != num_classes:
         raise UserError(
             f"the student answers with {logits.shape[1]} classes, but the task has {num_classes}; build it for them."

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuition import models
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
 from tuition.training.graphs import Graphs
@@ -265,13 +265,14 @@ def _compare(before: dict[str, Any], device: torch.device) -> None:
     threads = before.get("threads")
     if threads is not None and device.type == "cpu" and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-        warnings.warn(f"this run resumes with the {threads} threads that it began with.", stacklevel=2)
+        warnings.warn(f"this run resumes with the {threads} threads that it began with.", Notice, stacklevel=2)
     now = _made_by(device)
     for name in ("torch", "device"):
         if name in before and before[name] != now[name]:
             warnings.warn(
                 f"this run began with {name} {before[name]} and resumes with {now[name]}; its weights will differ in "
                 "their last bits from those of a run without a break.",
+                Notice,
                 stacklevel=2,
             )
 

@@ -74,10 +74,10 @@ def ckd(
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
     term, modules = compared(task, "ckd", loss, teacher, reads, answer, "sums")
-    if recentre and modules:
-        raise UserError("only what is compared directly can be recentred, not through a projector; use ckd.")
+    if recentre and (modules or (reads, answer) != ("logits", "logits")):
+        raise UserError("only logits that are compared directly can be recentred; leave reads and answer as they are.")
     terms = [term, *label_terms(task, "ckd_label", loss, label, "sums")]
-    return Objective(terms, modules=modules, recentre=recentre)
+    return Objective(terms, modules=modules, recentre=(teacher, label) if recentre else None)
 
 
 def ckd_groups(
@@ -92,7 +92,8 @@ def ckd_groups(
 ) -> Objective:
     """Comparisons of groups drawn once, sides forwarded apart, no anchor (Xu et al., 2025)."""
     terms = _group_terms(task, teacher, label)
-    return Objective(terms, groups=(left, right), groups_drawn=drawn, recentre=recentre)
+    centre = (teacher, label) if recentre else None
+    return Objective(terms, groups=(left, right), groups_drawn=drawn, recentre=centre)
 
 
 def rkd(

@@ -122,7 +122,8 @@ class Objective(nn.Module):
         mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
         groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
         groups_drawn: number of groups drawn once and reused; 0 draws anew for every epoch.
-        recentre: evaluate the student only after `recentre`, for losses that are blind to a constant.
+        recentre: evaluate the student only after `recentre`, for losses that are blind to a constant; the weights of
+            the teacher's answers and of the labels in its target.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Objective(nn.Module):
         mix: Callable[[Batch, torch.Generator], Batch] | None = None,
         groups: tuple[int, int] | None = None,
         groups_drawn: int = 0,
-        recentre: bool = False,
+        recentre: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if not terms or len({term.name for term in terms}) != len(terms):

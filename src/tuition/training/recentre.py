@@ -6,12 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import TransferSet
 from tuition.errors import UserError
+from tuition.training import evaluation
 from tuition.training.student import Student
+
+
+def centre_of(transfer: TransferSet, num_classes: int, weights: tuple[float, float]) -> Tensor:
+    """What an objective compares with on average: the answers (n, k) and the labels, by the `weights` of their terms.
+
+    Since w ckd(s, z) + v ckd(s, y) = (w + v) ckd(s, (w z + v y) / (w + v)) + constant, this is the target whose mean
+    the outputs are to have. Without labels, or where they weigh nothing, it is the answers.
+    """
+    answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
+    shares = transfer.responses.get("targets")  # of mixed inputs
+    teacher, label = weights
+    if label == 0 or (transfer.labels is None and shares is None):
+        return answers
+    centre = answers * (teacher / (teacher + label))
+    for rows in torch.arange(len(centre)).split(evaluation.BLOCK):
+        if shares is not None:
+            labels = shares[rows]
+        else:
+            assert transfer.labels is not None
+            labels = F.one_hot(transfer.labels[rows], num_classes)
+        centre[rows] += labels * (label / (teacher + label))
+    return centre
 
 
 def recentre(student: Student, transfer: TransferSet, targets: Tensor) -> None:
@@ -23,7 +47,7 @@ def recentre(student: Student, transfer: TransferSet, targets: Tensor) -> None:
     Args:
         student: its classifier is a linear layer with a bias.
         transfer: n inputs.
-        targets: (n, k) what the logits were compared with; of CKD on logits and labels, the mean of both.
+        targets: (n, k) what the logits were compared with; of CKD on logits and labels, `centre_of` both.
 
     Raises:
         UserError: the last linear layer has no bias.

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import platform
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tuition
-from tuition import models
+from tuition import disk, models
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.data.ondisk import OnDisk
-from tuition.training import evaluation, files, methods, parallel
+from tuition.training import evaluation, files, leaks, methods, parallel
 from tuition.training.batches import Batches
 from tuition.training.fit import (
     build_objective,
@@ -34,10 +35,11 @@ from tuition.training.fit import (
     own_code,
     pick_device,
     recorded_settings,
+    try_out,
 )
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
-from tuition.training.recentre import recentre, recentred
+from tuition.training.recentre import centre_of, recentre, recentred
 from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Student, load
 from tuition.training.threads import fitting_threads
@@ -79,6 +81,7 @@ class Run:
         directory: the run's folder, or None.
         teacher_accuracy, teacher_inputs: share of the transfer set's labels that the teacher's answers agree with, and
             of how many; None and 0 without labels or logits.
+        measured: on what agreement, validation and accuracy were measured.
     """
 
     student: Student
@@ -99,6 +102,7 @@ class Run:
     directory: Path | None
     teacher_accuracy: float | None = None
     teacher_inputs: int = 0
+    measured: dict[str, str] = field(default_factory=dict)
 
     def results(self) -> dict[str, Any]:
         """The figures alone."""
@@ -152,7 +156,6 @@ def distill(
     chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
     options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     check_responses(transfer)
-    accuracy = transfer.teacher_accuracy
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
     if isinstance(validation, TransferSet):
@@ -163,14 +166,15 @@ def distill(
     whole = build_student(student, transfer.pool, num_classes, preprocess, seed, learned(transfer))
     check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)
-    given = not isinstance(objective, str)
-    objective, name = build_objective(objective, whole, transfer, num_classes, options, seed)
+    method, given = objective, not isinstance(objective, str)
+    objective, name = build_objective(method, whole, transfer, num_classes, options, seed)
+    try_out(whole, method, transfer, chosen, num_classes, options, seed, device)
 
     directory = None if out is None else Path(out)
     record: dict[str, Any] = {}
     if directory is not None or parallel.count() > 1:
         digests = {
-            "initial_digest": None if isinstance(student, str) else _tensors_digest(whole.model.state_dict()),
+            "initial_digest": None if isinstance(student, str) else _module_digest(whole.model, preprocess),
             "own_code": own_code(whole, objective, given),
             "transfer_digest": _digest(transfer),
             "validation_digest": None if validation is None else _digest(validation),
@@ -181,13 +185,47 @@ def distill(
             "initial_weights": _tensors_digest({**whole.state_dict(), **objective.state_dict(prefix="objective.")})
         }
         parallel.check_same(**{k: v for k, v in (wanted | begun).items() if k not in files.FREE})
-    if directory is not None:
-        accounts, bill = transfer.accounts.as_dict(), transfer.bill.as_dict()
-        record = parallel.first(lambda: files.open_run(directory, wanted, accounts, bill))
-        if record["status"] == "done":
-            parallel.first(lambda: files.finish(directory))
-            return _reopen(directory, record, whole)
+    with contextlib.ExitStack() as held:
+        if directory is not None:
+            accounts, bill = transfer.accounts.as_dict(), transfer.bill.as_dict()
 
+            def opened() -> dict[str, Any]:
+                files.find_run(directory, wanted)  # refuses another folder before it is touched
+                held.enter_context(disk.hold(directory))
+                return files.open_run(directory, wanted, accounts, bill)
+
+            record = parallel.first(opened)
+            if record["status"] == "done":
+                parallel.first(lambda: files.finish(directory))
+                return _reopen(directory, record, whole)
+        leaks.warn_of_shared(transfer, validation=validation, test=test)
+        task = _Task(transfer, validation, test, chosen, num_classes, device, seed, directory, record)
+        run = _train(whole, objective, task, progress)
+        if directory is not None:
+            parallel.first(lambda: _write(run, objective, directory, record, weights))
+    return run
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is trained on and measured on, and how."""
+
+    transfer: TransferSet
+    validation: Pool | TransferSet | None
+    test: Pool | None
+    chosen: TrainSettings
+    num_classes: int
+    device: torch.device
+    seed: int
+    directory: Path | None
+    record: dict[str, Any]
+
+
+def _train(whole: Student, objective: Objective, task: _Task, progress: Progress | None) -> Run:
+    """Train, and measure what was learned."""
+    accuracy = task.transfer.teacher_accuracy
+    transfer, validation, test, chosen = task.transfer, task.validation, task.test, task.chosen
+    num_classes, device, directory, record = task.num_classes, task.device, task.directory, task.record
     if whole.reads_text:  # once for all epochs
         transfer = replace(transfer, pool=replace(transfer.pool, inputs=whole.read(transfer.pool)))
     whole, objective = whole.to(device), objective.to(device)
@@ -198,11 +236,11 @@ def distill(
         augment=transfer.pool.augment if chosen.augment else None,
         num_classes=num_classes,
         device=device,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(task.seed),
         matched=chosen.accounting == "matched",
         aligned=chosen.aligned,
     )
-    centre = _centre(transfer, num_classes) if objective.recentre else None
+    centre = centre_of(transfer, num_classes, objective.recentre) if objective.recentre else None
     with fitting_threads(whole, math.ceil(chosen.batch_size / parallel.count())):
         state, best = train(
             whole,
@@ -220,7 +258,7 @@ def distill(
         recentre(whole, transfer, centre)
     final = None if test is None else whole.evaluate(test)
     whole.cpu().eval()
-    run = Run(
+    return Run(
         student=whole,
         accuracy=None if final is None else final.accuracy,
         accuracy_last=None if last is None else last.accuracy,
@@ -236,13 +274,11 @@ def distill(
         accounts=Accounts(**record["accounts"]) if record else transfer.accounts,
         bill=Bill.from_dict(record.get("bill", {})) if record else transfer.bill,
         history=state.history,
+        measured=_measured(whole, task),
         directory=directory,
         teacher_accuracy=accuracy,
         teacher_inputs=0 if accuracy is None else len(transfer),
     )
-    if directory is not None:
-        parallel.first(lambda: _write(run, objective, directory, record, weights))
-    return run
 
 
 def teach(
@@ -272,7 +308,7 @@ def teach(
     )
     if run.directory is not None:
         path, card = run.directory / CARD, _card(files.read_run(run.directory), len(pool)).encode()
-        parallel.first(lambda: files.write(path, card))
+        parallel.first(lambda: None if path.exists() else files.write(path, card))  # people add to it
     return run
 
 
@@ -288,25 +324,26 @@ def _card(record: dict[str, Any], examples: int) -> str:
 
 
 def _write(run: Run, objective: Objective, directory: Path, record: dict[str, Any], weights: str) -> None:
-    """The run's files; run.json last, for it says that the others are whole."""
-    from tuition.training.curves import draw
+    """The run's files. run.json says that the others are complete; what is drawn comes after it and changes nothing."""
+    from tuition.training.curves import try_to_draw
 
     models.save_weights(run.student, directory / weights)
     if objective.state_dict():  # projectors, memories, variances
         models.save_weights(objective, directory / OBJECTIVE)
     files.write_rows(directory / files.METRICS, run.history)
-    draw(run.history, directory / files.CURVES)
     files.write_json(
         directory / files.RUN,
         record
         | {
             "status": "done",
             "results": run.results(),
+            "measured": run.measured,
             "student": run.student.card() | {"weights": weights},
             "versions": versions(),
         },
     )
     files.finish(directory)
+    try_to_draw(run.history, directory / files.CURVES)
 
 
 def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
@@ -321,6 +358,7 @@ def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
         bill=Bill.from_dict(record.get("bill", {})),
         history=history,
         directory=directory,
+        measured=record.get("measured", {}),
         **record["results"],
     )
 
@@ -335,15 +373,18 @@ def versions() -> dict[str, str]:
     }
 
 
-def _centre(transfer: TransferSet, num_classes: int) -> Tensor:
-    """What a comparison with the teacher's answers and with labels, of equal weights, has for its mean target."""
-    answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
-    if transfer.labels is None:
-        return answers
-    centre = answers.clone()
-    for rows in torch.arange(len(centre)).split(evaluation.BLOCK):
-        centre[rows] += F.one_hot(transfer.labels[rows], num_classes)
-    return centre.div_(2)
+def _measured(student: Student, task: _Task) -> dict[str, str]:
+    """On what each figure was measured."""
+    found = {}
+    if student.output in task.transfer.responses:
+        found["agreement"] = f"the {len(task.transfer):,} inputs of the transfer set"
+    if isinstance(task.validation, TransferSet):
+        found["validation"] = f"agreement with the teacher on {len(task.validation):,} further inputs"
+    elif task.validation is not None:
+        found["validation"] = f"accuracy on {len(task.validation):,} labelled inputs"
+    if task.test is not None:
+        found["accuracy"] = f"the {len(task.test):,} inputs of {task.test.name}"
+    return found
 
 
 def _validator(
@@ -383,6 +424,23 @@ def _digest(data: Pool | TransferSet) -> str:
     if isinstance(data, TransferSet):
         tensors |= data.responses
     return _tensors_digest(tensors, b"".join(pool.digests))
+
+
+def _module_digest(model: nn.Module, preprocess: nn.Module | None) -> str:
+    """Identity of a student that was given as a module: its state, what stands beside it, and its structure."""
+    tensors, lines = dict(model.state_dict()), []
+    for part, root in (("", model), ("preprocess ", preprocess)):
+        if root is None:
+            continue
+        if part:
+            tensors |= {f"{part}{name}": value for name, value in root.state_dict().items()}
+        tensors |= {f"{part}{name} buffer": value for name, value in root.named_buffers()}
+        lines.append(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(root)))
+        for path, module in root.named_modules():
+            tensors |= {f"{part}{path}.{k} plain": v for k, v in vars(module).items() if isinstance(v, Tensor)}
+            hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+            lines += [f"{path} {getattr(hook, '__qualname__', type(hook).__name__)}" for hook in hooks]
+    return _tensors_digest(tensors, "\n".join(lines).encode())
 
 
 def _tensors_digest(tensors: Mapping[str, Tensor], also: bytes = b"") -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -145,47 +142,18 @@ class Student(nn.Module):
 
         Preprocessing is inside; class names and input shape stand in the metadata. Of a student of text the graph
         begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of the texts, with the
-        settings under "hashing" in the metadata.
+        settings under "hashing" in the metadata. The file is compared with the student before it is written.
+
+        Raises:
+            UserError: the forward pass cannot be exported, the file answers otherwise, or `path` is another's file.
         """
-        try:
-            import onnx
-            import onnxscript  # noqa: F401  (torch.onnx needs it)
-        except ImportError:
-            raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
-        path = Path(path)
-        files.check_writable(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        training, log = self.training, logging.getLogger("torch.onnx")
-        level = log.level
-        log.setLevel(logging.ERROR)  # it warns of libraries that are not needed
-        self.eval()
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                program = torch.onnx.export(
-                    self.cpu(),
-                    (self.example(),),
-                    input_names=["token_ids" if self.reads_text else "inputs"],
-                    output_names=[self.output],
-                    dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                    dynamo=True,
-                    verbose=False,
-                )
-        finally:
-            self.train(training)
-            log.setLevel(level)
-        assert program is not None
-        proto = program.model_proto
-        about: dict[str, Any] = {"class_names": self.class_names, "input_shape": self.input_shape}
-        if isinstance(self.preprocess, models.Hashing):
-            about["hashing"] = self.preprocess.settings()
-        onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
-        files.write(path, proto.SerializeToString())
-        return path
+        from tuition.training.exporting import export
+
+        return export(self, Path(path))
 
     def example(self) -> Tensor:
         """Two blank raw inputs (2, *input_shape); of texts, token ids."""
-        dtype = torch.uint8 if len(self.input_shape) == 3 else torch.int32 if self.reads_text else torch.float32
-        return torch.zeros(2, *self.input_shape, dtype=dtype)
+        return _blank(self.input_shape, self.preprocess)
 
     @property
     def reads_text(self) -> bool:
@@ -231,6 +199,11 @@ class Student(nn.Module):
             "hashing": self.preprocess.settings() if isinstance(self.preprocess, models.Hashing) else None,
             "output": self.output,
         }
+
+
+def _blank(shape: tuple[int, ...], preprocess: nn.Module) -> Tensor:
+    text = isinstance(preprocess, models.Hashing)
+    return torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.int32 if text else torch.float32)
 
 
 class Recipe(BaseModel):
@@ -294,6 +267,7 @@ def load(
         if shape[0] > 10**6:
             raise UserError(f"{directory / files.RUN} is damaged (inputs of shape {shape}); restore it.")
         preprocess = models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
+    models.initialise(model, preprocess, _blank(shape, preprocess))
     student = Student(model, preprocess, input_shape=shape, class_names=card.class_names, crop=crop, output=card.output)
     models.load_weights(student, directory / card.weights)
     return student.eval()

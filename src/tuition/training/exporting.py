@@ -1,0 +1,128 @@
+"""A student as an ONNX file, compared with the student before it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tuition
+from tuition import disk, models
+from tuition.errors import UserError
+
+if TYPE_CHECKING:
+    from tuition.training.student import Student
+
+PRODUCER = "tuition"
+
+
+def export(student: Student, path: Path) -> Path:
+    """See `Student.export`."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError:
+        raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
+    disk.check_new(path, _ours)
+    disk.check_writable(path.parent)
+    training = student.training
+    try:
+        proto = _translated(student.cpu().eval())
+        about: dict[str, Any] = {"class_names": student.class_names, "input_shape": student.input_shape}
+        if isinstance(student.preprocess, models.Hashing):
+            about["hashing"] = student.preprocess.settings()
+        onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
+        proto.producer_name, proto.producer_version = PRODUCER, tuition.__version__
+        content = proto.SerializeToString()
+        try:
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            _compare(student, session)
+        except UserError:
+            raise
+        except Exception as error:  # of the runtime: operators or sizes that it does not take
+            raise UserError(
+                f"the exported student does not run ({models.first_line(error)}); change its forward pass."
+            ) from error
+    finally:
+        student.train(training)
+    disk.write(path, content)
+    return path
+
+
+def _translated(student: Student) -> Any:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # it warns of libraries that are not needed, and describes what it cannot follow
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            program = torch.onnx.export(
+                student,
+                (student.example(),),
+                input_names=["token_ids" if student.reads_text else "inputs"],
+                output_names=[student.output],
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            return program.model_proto
+    except Exception as error:  # whatever torch.export cannot follow in the model's own code
+        raise UserError(
+            f"the student cannot be exported ({_why(error)}); its forward pass must be of tensors alone, without "
+            "branches on their values."
+        ) from error
+    finally:
+        logging.disable(before)
+
+
+def _why(error: BaseException) -> str:
+    """What was wrong first: the exporter wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return models.first_line(error)
+
+
+def _compare(student: Student, session: Any) -> None:
+    """Refuse a file that answers otherwise than the student, because a branch or a value was fixed in it."""
+    for rows in (1, 3):
+        inputs = _random(student, rows)
+        (found,) = session.run([student.output], {session.get_inputs()[0].name: inputs.numpy()})
+        with torch.no_grad():
+            expected = student(inputs).numpy()
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise UserError(
+                "the exported student answers otherwise than the student; its forward pass must be of tensors alone, "
+                "without branches and numbers taken from them."
+            )
+
+
+def _random(student: Student, rows: int) -> Tensor:
+    """Raw inputs (rows, *input_shape)."""
+    generator = torch.Generator().manual_seed(rows)
+    shape = (rows, *student.input_shape)
+    if student.example().dtype == torch.float32:
+        return torch.randn(shape, generator=generator)
+    high = 10 if student.reads_text else 256
+    return torch.randint(high, shape, generator=generator).to(student.example().dtype)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a student that was exported before."""
+    import onnx
+
+    try:
+        return str(onnx.load(str(path), load_external_data=False).producer_name) == PRODUCER
+    except Exception:  # of protobuf: not a model
+        return False

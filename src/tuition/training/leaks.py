@@ -1,0 +1,31 @@
+"""Inputs that a student is trained on and measured on: these make a figure too good."""
+
+from __future__ import annotations
+
+import warnings
+
+from tuition.data import Pool, TransferSet
+from tuition.errors import Notice
+
+
+def warn_of_shared(transfer: TransferSet, **others: Pool | TransferSet | None) -> None:
+    """Warn of inputs of the pools named "validation" and "test" that the transfer set holds too."""
+    known: set[bytes] | None = None
+    for name, other in others.items():
+        pool = other.pool if isinstance(other, TransferSet) else other
+        if pool is None:
+            continue
+        known = set(_digests(transfer.pool)) if known is None else known
+        shared = sum(digest in known for digest in _digests(pool))
+        if shared:
+            warnings.warn(
+                f"{shared:,} of the {len(pool):,} {name} inputs are in the transfer set too, so the {name} figures are "
+                "too good; draw them apart, as with pool.split.",
+                Notice,
+                stacklevel=3,
+            )
+
+
+def _digests(pool: Pool) -> list[bytes]:
+    """Of the inputs themselves, whatever view of them is asked about."""
+    return (pool if pool.crop is None else pool.view(None)).digests

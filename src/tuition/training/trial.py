@@ -1,0 +1,122 @@
+"""One step of training on copies, so that what cannot be trained, copied or saved is known before a call is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tuition import models
+from tuition.data import TransferSet
+from tuition.errors import UserError
+from tuition.training import parallel
+from tuition.training.batches import Batches
+from tuition.training.loop import make_optimizer, step
+from tuition.training.objective import Objective
+from tuition.training.settings import TrainSettings
+from tuition.training.student import Student
+
+FEW = 4  # inputs; groups may need more
+
+Build = Callable[[Student, TransferSet], Objective]
+
+
+def attempt(
+    student: Student, build: Build, transfer: TransferSet, chosen: TrainSettings, num_classes: int, device: torch.device
+) -> None:
+    """Train a copy of `student` for one step on a few inputs, save it and load it again. `student` stays as it is.
+
+    Args:
+        build: the objective of a student and a few rows of the transfer set.
+
+    Raises:
+        UserError: what is wrong with the student or the method.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with parallel.alone(), torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(0)
+        copy = models.copied(student).to(device)
+        objective, few = _few(build, copy, transfer)
+        before = {name: value.detach().clone() for name, value in objective.state_dict().items()}
+        try:
+            _train(copy, objective.to(device), few, chosen, num_classes, device)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the student's or the loss's own code raises
+            raise UserError(
+                f"the student cannot be trained ({models.first_line(error)}); change it or the method."
+            ) from error
+        finally:  # an objective of the user's own is the one that will be trained
+            objective.load_state_dict(before)
+            objective.zero_grad()
+        _save(copy, models.copied(student).to(device))
+
+
+def _few(build: Build, student: Student, transfer: TransferSet) -> tuple[Objective, TransferSet]:
+    """An objective and the rows that it needs, which are few unless it compares large groups."""
+    few = transfer[:FEW]
+    objective = build(student, few)
+    if objective.groups is not None and sum(objective.groups) > len(few):
+        few = transfer[: sum(objective.groups)]
+        objective = build(student, few)
+    return objective, few
+
+
+def _train(
+    student: Student,
+    objective: Objective,
+    few: TransferSet,
+    chosen: TrainSettings,
+    num_classes: int,
+    device: torch.device,
+) -> None:
+    if student.reads_text:
+        few = replace(few, pool=replace(few.pool, inputs=student.read(few.pool)))
+    batches = Batches(
+        few,
+        objective,
+        batch_size=2,
+        augment=few.pool.augment if chosen.augment else None,
+        num_classes=num_classes,
+        device=device,
+        generator=torch.Generator().manual_seed(0),
+        matched=chosen.accounting == "matched",
+        aligned=chosen.aligned,
+    )
+    parameters = [p for p in (*student.parameters(), *objective.parameters()) if p.requires_grad]
+    if not parameters:
+        raise UserError("the student has no parameters to train; set requires_grad on those that it is to learn.")
+    batch = next(batches.epoch())
+    student.train()
+    answer = student(batch.inputs)
+    if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(batch.inputs):
+        what = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise UserError(
+            f"the student returns {what} in training mode, not {student.output} of shape (n, k); let it return them "
+            "alone (of torchvision's models: aux_logits=False)."
+        )
+    optimizer = make_optimizer(parameters, chosen, fused=device.type in ("cpu", "cuda"))
+    for name, value in step(student, objective, optimizer, batch).items():
+        if not bool(value.isfinite()):
+            raise UserError(
+                f"the loss term {name} is {float(value)} before the student has learned anything; change the method's "
+                "options."
+            )
+
+
+def _save(trained: Student, fresh: Student) -> None:
+    """Find out whether what a student has learned is in what is saved of it."""
+    models.load_tensors(fresh, models.unpacked(models.packed(trained)))
+    example = trained.example().to(next(trained.parameters()).device)
+    answers = []
+    for student in (trained.eval(), fresh.eval()):
+        torch.default_generator.manual_seed(0)
+        with torch.no_grad():
+            answers.append(student(example))
+    if not torch.allclose(answers[0], answers[1], rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise UserError(
+            "the student answers otherwise once it is saved and loaded; keep all that it learns in parameters or "
+            "persistent buffers."
+        )
