@@ -12,6 +12,7 @@ from torch import nn
 from tuition import UserError, losses
 from tuition.data import TransferSet, from_tensors
 from tuition.training import Objective, Term, distill
+from tuition.training.task import on_label
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ LOSSES = {
     "anchor 0.2": lambda: own(partial(losses.ckd, anchor=0.2)),
     "a lambda": lambda: own(lambda s, t: (s - t).abs().mean()),
     "another lambda": lambda: own(lambda s, t: (s - t).square().mean()),
-    "a library's": lambda: Objective([Term("own", partial(losses.ckd, anchor=0.3))]),
+    "a library's": lambda: Objective([Term("own", on_label(partial(losses.ckd, anchor=0.3)))]),
 }
 
 
