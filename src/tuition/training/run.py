@@ -156,6 +156,7 @@ def distill(
     chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
     options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     check_responses(transfer)
+    accuracy = transfer.teacher_accuracy
     transfer = labelled(transfer, chosen.teacher_labels)
     num_classes = count_classes(transfer, validation, test)
     if isinstance(validation, TransferSet):
@@ -199,7 +200,7 @@ def distill(
                 parallel.first(lambda: files.finish(directory))
                 return _reopen(directory, record, whole)
         leaks.warn_of_shared(transfer, validation=validation, test=test)
-        task = _Task(transfer, validation, test, chosen, num_classes, device, seed, directory, record)
+        task = _Task(transfer, validation, test, chosen, num_classes, device, seed, directory, record, accuracy)
         run = _train(whole, objective, task, progress)
         if directory is not None:
             parallel.first(lambda: _write(run, objective, directory, record, weights))
@@ -219,11 +220,12 @@ class _Task:
     seed: int
     directory: Path | None
     record: dict[str, Any]
+    teacher_accuracy: float | None  # of its answers, before they stand in for labels
 
 
 def _train(whole: Student, objective: Objective, task: _Task, progress: Progress | None) -> Run:
     """Train, and measure what was learned."""
-    accuracy = task.transfer.teacher_accuracy
+    accuracy = task.teacher_accuracy
     transfer, validation, test, chosen = task.transfer, task.validation, task.test, task.chosen
     num_classes, device, directory, record = task.num_classes, task.device, task.directory, task.record
     if whole.reads_text:  # once for all epochs
