@@ -344,7 +344,7 @@ CRAFTED = [
     *(Case(f"run.json: {field} is {value}", "predict done digits", DAMAGED if says is None else says, record(**{field: value})) for field, value, says in (
         ("student", ..., None), ("student", 3, None), ("student", [], None), ("student__input_shape", "x", None), ("student__input_shape", [], None), ("student__input_shape", [-1], None),
         ("student__class_names", 3, None), ("student__crop", {"a": 1}, None), ("student__weights", "../x", None), ("student__model", 3, None), ("student__output", "x", None),
-        ("settings", ..., None), ("status", 3, "not finished"))),
+        ("settings", ..., None), ("settings", 3, None), ("accounts", [], None), ("status", 3, "not finished"))),
 ]  # fmt: skip
 
 

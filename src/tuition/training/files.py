@@ -103,6 +103,8 @@ def read_run(directory: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
         if not isinstance(record, dict) or not {"settings", "status", "accounts"} <= record.keys():
             raise ValueError("it is not the record of a run")
+        if not isinstance(record["settings"], dict) or not isinstance(record["accounts"], dict):
+            raise ValueError("its settings or accounts are not mappings")
         return record
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
