@@ -349,7 +349,7 @@ def test_an_ask_that_is_stopped(nodes, url, calls):
     _wait(lambda: len(calls()) > 20)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(120) == 130
-    assert process.stderr.read() == "Stopped. Give the same command again to go on from here.\n"
+    assert process.stderr.read() == "Stopped. Give the same command again to resume.\n"
     _wait(lambda: not _busy(nodes))
     time.sleep(0.3)
     number = len(calls())

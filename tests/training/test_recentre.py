@@ -92,5 +92,8 @@ def test_a_recentred_run_has_the_mean_of_its_weighted_targets(transfer):
 
 
 def test_only_logits_are_recentred(transfer):
-    with pytest.raises(UserError, match="only logits that are compared directly can be recentred"):
+    both = replace(transfer, responses=transfer.responses | {"embedding": torch.ones(64, 10)})
+    with pytest.raises(UserError, match="only logits can be recentred"):
+        distill("cnn_4", both, "ckd", options={"recentre": True, "answer": "embedding"}, epochs=1)
+    with pytest.raises(UserError, match="not through a projector"):
         distill("cnn_4", transfer, "ckd", options={"recentre": True, "reads": "classifier:input"}, epochs=1)

@@ -109,7 +109,7 @@ def everything(split, **settings):
     pool = data.load(sys.argv[1], split=split)
     teacher = teachers.from_torch(student(), name="teacher")
     store = ResponseStore(sys.argv[1] + "/" + split + ".db")
-    transfer = store.ask(teacher, pool, budget=len(pool), batch_size=1000)
+    transfer = store.ask(teacher, pool, budget=len(pool), batch_size=1000, check_answers=False)  # labels are random
     run = distill(student(), transfer, "mse", epochs=1, batch_size=128, out=sys.argv[1] + "/run-" + split)
     return pool, run.student.evaluate(pool).count
 

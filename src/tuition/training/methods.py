@@ -74,8 +74,10 @@ def ckd(
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
     term, modules = compared(task, "ckd", loss, teacher, reads, answer, "sums")
-    if recentre and (modules or (reads, answer) != ("logits", "logits")):
-        raise UserError("only logits that are compared directly can be recentred; leave reads and answer as they are.")
+    if recentre and modules:
+        raise UserError("only what is compared directly can be recentred, not through a projector; use ckd.")
+    if recentre and (reads, answer) != ("logits", "logits"):
+        raise UserError("only logits can be recentred; leave reads and answer as they are.")
     terms = [term, *label_terms(task, "ckd_label", loss, label, "sums")]
     return Objective(terms, modules=modules, recentre=(teacher, label) if recentre else None)
 
