@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -12,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuition import ResponseStore, UserError, cli, data, disk, distill, teachers
-from tuition.data import TransferSet
-from tuition.store import export
+from tuition import ResponseStore, UserError, cli, data, disk, distill, models, teachers
+from tuition.data import TransferSet, cache
+from tuition.store import export, files
 from tuition.studies import demo, grid, report, study, tensorboard
 from tuition.training import teach
 
@@ -239,3 +241,95 @@ def test_a_card_that_people_have_added_to_stays(transfer, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     again()
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+# -- devices, pipes and links: none of this machine ------------------------------------------------------------------
+
+
+@pytest.fixture(params=["pipe", "socket", "device"])
+def special(request, tmp_path):
+    """A path that is not a regular file, and how to tell that it still is not."""
+    path = tmp_path / request.param
+    if request.param == "pipe":
+        os.mkfifo(path)
+    elif request.param == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    return path, stat.S_IFMT(path.lstat().st_mode)
+
+
+def test_what_is_not_a_regular_file_is_never_replaced(special, tmp_path):
+    path, kind = special
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for name in (path, link):
+        for act in (disk.write, disk.write_new, files.write_durably):
+            with pytest.raises(UserError, match=r"is a device or a pipe, not a regular file; name a file to write"):
+                act(name, b"")
+        with pytest.raises(UserError, match="is a device or a pipe"):
+            ResponseStore(str(name))
+        with pytest.raises(UserError, match="is a device or a pipe"):
+            models.save_weights(models.create("mlp_4", num_classes=2, in_channels=2), name)
+    assert stat.S_IFMT(path.lstat().st_mode) == kind
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "link"])
+
+
+def test_commands_refuse_what_is_not_a_regular_file(special, transfer, tmp_path, monkeypatch, capsys):
+    path, kind = special
+    monkeypatch.chdir(tmp_path)
+    distill("cnn_4", transfer, "kd", epochs=1, out="run")
+    for words in (
+        ["export", "run", path.name],
+        ["data", "digits", "--sheet", path.name],
+        ["predict", "run", "digits", "--out", path.name],
+        ["evaluate", "run", "--data", "digits", "--confusion", path.name],
+        ["ask", "--teacher", "run", "--calls", "8", "--store", path.name],
+        ["distill", "--teacher", "run", "--calls", "8", "--epochs", "1", "--store", path.name],
+        ["store", "usage", path.name],
+        ["store", "import", path.name, "nothing"],
+    ):
+        monkeypatch.setattr("sys.argv", ["tuition", *words])
+        assert cli.main() == 2, words
+        said = capsys.readouterr().err
+        assert ("is a device or a pipe" in said) or ("there is no store" in said), said
+        assert "Traceback" not in said
+    assert stat.S_IFMT(path.lstat().st_mode) == kind
+    assert not list(tmp_path.glob(f"{path.name}?*")), "nothing beside it"
+
+
+def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link, new = tmp_path / "real" / "file", tmp_path / "link", tmp_path / "new"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    new.symlink_to("real/later")
+    disk.write(link, b"1")
+    disk.write(new, b"2")
+    assert (target.read_bytes(), (tmp_path / "real" / "later").read_bytes()) == (b"1", b"2")
+    files.write_durably(link, b"3")
+    assert target.read_bytes() == b"3"
+    assert link.is_symlink()
+    assert new.is_symlink()
+    assert sorted(p.name for p in (tmp_path / "real").iterdir()) == ["file", "later"]
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UserError, match="loop cannot be written"):
+        disk.write(loop, b"")
+
+
+def test_a_pipe_in_the_place_of_a_cached_pool_is_left_alone(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TUITION_CACHE", str(tmp_path))
+    pool = data.from_tensors(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
+    cache.cached("some", {}, 1, lambda: pool)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    assert cache.cached("some", {}, 1, lambda: pool) is pool
+    assert stat.S_ISFIFO(path.lstat().st_mode)
+    assert "is a device or a pipe" in caplog.text

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -22,24 +23,46 @@ def write(path: str | Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, then rename: whoever reads `path` sees a complete file.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or `path` is not a regular file.
     """
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise UserError(f"{path} is a folder; name a file to write.")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target = behind(path)
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(unfinished, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(unfinished, path)
+            os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; free space or choose another place.") from error
+        raise _unwritten(path, error) from error
+
+
+def behind(path: str | Path) -> Path:
+    """The file that a path stands for, behind links, so that these stay links. It need not exist.
+
+    Raises:
+        UserError: it is a folder, a device, a pipe or a socket, which a file never replaces.
+    """
+    try:
+        # Not of the resolved path: /dev/stdout may lead to a pipe, which has no path.
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path} is a folder; name a file to write.")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path} is a device or a pipe, not a regular file; name a file to write.")
+    return Path(os.path.realpath(path))
+
+
+def _unwritten(path: str | Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written: {error.strerror}; free space or choose another place.")
 
 
 def write_new(path: str | Path, content: bytes, ours: Callable[[Path], bool] = lambda path: False) -> None:
@@ -56,10 +79,8 @@ def check_new(
     path: str | Path, ours: Callable[[Path], bool] = lambda path: False, content: bytes | None = None
 ) -> None:
     """Find out whether `write_new` would refuse; without `content`, every file that is not `ours` is refused."""
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file to write.")
-    if path.exists() and not ours(path) and (content is None or path.read_bytes() != content):
+    path, target = Path(path), behind(path)
+    if target.exists() and not ours(path) and (content is None or path.read_bytes() != content):
         raise UserError(f"{path} exists and holds something else; name a new file, or move this one away.")
 
 

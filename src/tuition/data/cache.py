@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition import disk
 from tuition.data import ondisk
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Pool
@@ -80,7 +81,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     stem = re.sub(r"[^\w.-]+", "_", f"{Path(name).name}-{options.get('split', '')}")
     path = folder() / f"{stem}-{key}.safetensors"
     found = json.dumps(identity)
-    if path.exists():
+    if path.is_file():
         try:
             pool = _read(path, found)
         except Exception as error:  # whatever a damaged file leads to, the source is still there
@@ -146,6 +147,7 @@ def _write(path: Path, pool: Pool, identity: str) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = disk.behind(path)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:

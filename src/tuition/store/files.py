@@ -8,6 +8,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from tuition import disk
+
 
 def create(path: Path) -> None:
     """Create a store's empty file, unless it exists. In a folder that a group writes to, the group may write to it."""
@@ -48,16 +50,18 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def free_bytes(path: Path) -> int:
     """What may still be written to the disk of a store."""
-    disk = os.statvfs(path.parent)
-    return disk.f_bavail * disk.f_frsize
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """A file that is complete and on the disk, or not there.
+    """A file that is complete and on the disk, or not there. A link stays a link: the file behind it is replaced.
 
     Raises:
         OSError: it cannot be written.
+        UserError: it is a device or a pipe.
     """
+    path = disk.behind(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         write_into(folder, path.name, data)

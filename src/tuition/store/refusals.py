@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tuition.data.transfer import Refusal
+from tuition.errors import UserError
 from tuition.store import files
 
 _log = logging.getLogger(__name__)
@@ -29,13 +30,13 @@ def write(path: Path, teacher: str, refused: Sequence[Refusal]) -> None:
     """
     try:
         files.write_durably(path, _joined(path, teacher, refused).encode())
-    except OSError as error:
+    except (OSError, UserError) as error:
         _log.warning("the refused inputs could not be written to %s: %s", path, error)
 
 
 def _joined(path: Path, teacher: str, refused: Sequence[Refusal]) -> str:
     lines: dict[tuple[str, str], dict[str, object]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that somebody else wrote is dropped
             line = json.loads(text)
             lines[str(line["teacher"]), str(line["digest"])] = line

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tuition import disk
 from tuition.data.drawing import matplotlib
 from tuition.studies.published import label, plus
 
@@ -248,5 +249,5 @@ def _save(figure: Figure, path: Path) -> list[Path]:
     files = [path] if path.suffix in SUFFIXES else [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     for file in files:
         undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
-        figure.savefig(file, dpi=300, metadata=undated)
+        figure.savefig(disk.behind(file), dpi=300, metadata=undated)
     return files

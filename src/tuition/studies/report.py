@@ -72,7 +72,7 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     page["policy"] = _policy(template, template + page["sections"])
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: page[match[1]], template)
-    (out / PAGE).write_text(text, encoding="utf-8")
+    disk.write(out / PAGE, text.encode())
     return out / PAGE
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tuition import escape
+from tuition import disk, escape
 from tuition.studies import published, statistics
 from tuition.studies.published import label
 from tuition.studies.records import Record, Section
@@ -421,4 +421,4 @@ def write(made: Iterable[Table], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for table in made:
         for suffix, text in WRITERS.items():
-            (directory / f"{table.name}{suffix}").write_text(text(table), encoding="utf-8")
+            disk.write(directory / f"{table.name}{suffix}", text(table).encode())
