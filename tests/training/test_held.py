@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from tuition import distill
+from tuition.held import Held
 from tuition.training import files
-from tuition.training.held import Held
 
 
 class Interrupted(nn.Module):
@@ -116,7 +116,7 @@ def twice(seen):
 
 @pytest.mark.parametrize(("together", "after"), [(-1.0, []), (1000.0, ["after the second"])])
 def test_a_second_signal_takes_effect_at_once_unless_it_comes_with_the_first(monkeypatch, together, after):
-    monkeypatch.setattr("tuition.training.held.TOGETHER", together)
+    monkeypatch.setattr("tuition.held.TOGETHER", together)
     seen = []
     with pytest.raises(KeyboardInterrupt):
         twice(seen)

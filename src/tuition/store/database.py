@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from tuition import disk
 from tuition.errors import UserError
+from tuition.held import Held
 from tuition.store import address, files
 
 VERSION = 4
@@ -196,8 +197,14 @@ class Database:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         self.check_place()
-        with self._sentences(), self.engine.connect() as connection:
-            yield connection
+        with self._sentences():
+            with Held():
+                connection = self.engine.connect()
+            try:
+                yield connection
+            finally:
+                with Held():  # SQLAlchemy would log a traceback of an interrupt inside of close
+                    connection.close()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -209,9 +216,12 @@ class Database:
 
     @contextmanager
     def write(self, connection: Connection) -> Iterator[None]:
-        """A transaction that alone may write: all of it is durable at the end, or nothing."""
+        """A transaction that alone may write: all of it is durable at the end, or nothing.
+
+        A signal waits for its end: an interrupt inside of SQLAlchemy's begin or commit would leave the store locked.
+        """
         self.check_place()
-        with self._sentences(), connection.begin():
+        with Held(), self._sentences(), connection.begin():
             connection.execute(sa.select(version_table.c.version).with_for_update()).all()
             yield
 

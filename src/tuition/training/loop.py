@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.errors import Notice, UserError
+from tuition.held import Held
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
 from tuition.training.graphs import Graphs
-from tuition.training.held import Held
 from tuition.training.objective import Batch, Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: they wait until the step is complete and a checkpoint is written."""
+"""Signals that wait until a step of training, or a transaction of the store, is complete."""
 
 from __future__ import annotations
 
