@@ -117,3 +117,11 @@ def test_labels_move_to_other_names():
     assert counted.in_classes(["cat", "dog", "owl"]).labels.tolist() == [0, 1]
     with warnings.catch_warnings(action="error"):
         assert pool.in_classes(pool.class_names).labels.tolist() == [0, 2, 1, 0]
+
+
+def test_who_does_not_know_a_class_is_named():
+    pool = from_tensors(torch.zeros(2, 2), [0, 1], class_names=["wasp", "bee"], name="field")
+    with pytest.raises(UserError, match="field has the class wasp, which the teacher does not know"):
+        pool.in_classes(["bee", "cat"], "the teacher")
+    with pytest.raises(UserError, match=r"field has 2 classes, but the teacher knows 5 .* give data of the teacher's"):
+        pool.in_classes(classes.numbers(5), "the teacher")

@@ -1,5 +1,6 @@
 """Teachers by name, and what is found out about local ones before a call is paid."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from typer.testing import CliRunner
 
 from tuition import ResponseStore, data, models, teachers
 from tuition.cli import app
 from tuition.errors import UserError
+from tuition.store import BudgetError, TeacherError
 from tuition.studies import job
 from tuition.teachers import Refused
 from tuition.training import Student
@@ -169,3 +171,112 @@ def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monke
         assert "1 of 40 inputs was refused by the teacher (row 5, digest " in said
         assert "): stopped by a filter; it is left out; see" in said
         assert sorted(file.name for file in tmp_path.iterdir()) == ["what?.db", "what?.db.refused.jsonl"]
+
+
+# -- what is known before a call is paid -------------------------------------------------------------------------------
+
+
+def counting(answer):
+    """A teacher of the digits, and what it was asked about."""
+    asked: list[int] = []
+
+    def call(inputs: torch.Tensor) -> object:
+        asked.append(len(inputs))
+        return answer(inputs)
+
+    return teachers.from_callable(call, fingerprint="1", name="counting"), asked
+
+
+def ten(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"logits": inputs.float().flatten(1)[:, 10:20]}
+
+
+def test_a_budget_that_is_too_small_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher, asked = counting(ten)
+    with pytest.raises(BudgetError, match=r"24 new calls do not fit in the budget of 23; nothing was asked"):
+        job.ask(settings(budget=23, check_answers=False), teacher)
+    assert (asked, list(tmp_path.iterdir())) == ([], [])
+    assert len(job.ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
+    with pytest.raises(BudgetError, match="26"):  # of a store that is there, which knows what was paid
+        job.ask(settings(budget=25, calls=26, check_answers=False), teacher)
+    assert len(job.ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
+    assert sum(asked) == 24
+
+
+class OneColumn(torch.nn.Module):
+    """A regression head, or a sigmoid's."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.head, self.form = torch.nn.Linear(64, 1), form
+
+    def forward(self, inputs: torch.Tensor) -> object:
+        column = self.head(inputs.flatten(1))
+        return {
+            "(n, 1)": column,
+            "(n,)": column[:, 0],
+            "sigmoid": column.sigmoid(),
+            "mapping (n, 1)": {"logits": column},
+            "mapping (n,)": {"logits": column[:, 0]},
+            "number": column.sum(),
+            "embedding (n,)": {"embedding": column[:, 0]},
+        }[self.form]
+
+
+FORMS = ["(n, 1)", "(n,)", "sigmoid", "mapping (n, 1)", "mapping (n,)", "number", "embedding (n,)"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_teacher_of_one_column_is_refused(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local one before a call is paid; of another one, whose answers are not known before, nothing is stored."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"one column, which cannot tell|logits of shape|with logits \(n, classes\)"):
+        job.ask(settings(), teachers.from_torch(OneColumn(form)))
+    assert list(tmp_path.iterdir()) == []
+
+    model = OneColumn(form)
+
+    def remote(inputs: torch.Tensor) -> object:
+        with torch.no_grad():
+            return model(inputs.float())
+
+    teacher, asked = counting(remote)
+    with pytest.raises(TeacherError, match="that answer is paid, not stored"):
+        job.ask(settings(), teacher)
+    accounts = ResponseStore("responses.db").accounts()
+    assert accounts.paid == sum(asked) == 24
+
+
+def test_a_regression_of_scikit_learn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs, labels = load_digits(return_X_y=True)
+    with pytest.raises(UserError):
+        job.ask(settings(), teachers.from_sklearn(Ridge().fit(inputs, labels)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_column_without_labels_is_refused_at_the_first_input(tmp_path, monkeypatch):
+    """Where nothing says how many classes there are."""
+    monkeypatch.chdir(tmp_path)
+    pool = data.from_tensors([f"text {i}" for i in range(40)])
+    monkeypatch.setattr(job, "load_data", lambda *arguments: pool)
+    teacher, asked = counting(lambda texts: {"logits": torch.tensor([[float(len(text))] for text in texts])})
+    wanted = job.DistillSettings.of({"calls": 24, "store": "r.db", "student": "bag_8", "method": "kd", "test": None})
+    with pytest.raises((UserError, TeacherError), match="one column"):
+        job.ask(wanted, teacher)
+    assert sum(asked) == ResponseStore("r.db").accounts().paid == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\0b/c", "owner/a\0", "a\0:b", "\0"])
+def test_a_zero_byte_in_a_name_is_a_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="zero byte"):
+        data.load(name)
+    with pytest.raises(UserError, match="zero byte"):
+        job.find_teacher(name)
+    monkeypatch.chdir(tmp_path)
+    for setting in ("data", "teacher", "store", "features"):
+        (tmp_path / "s.yaml").write_text(f"{setting}: {json.dumps(name)}\n")
+        done = CliRunner().invoke(app, ["ask", "--config", "s.yaml", "--calls", "20"])
+        assert isinstance(done.exception, UserError)
+        assert "zero byte" in str(done.exception)

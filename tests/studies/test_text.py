@@ -100,3 +100,35 @@ def test_what_texts_cannot_be_used_for_is_said_before_a_call(folder):
         with pytest.raises(UserError, match=says):
             job.preflight(job.DistillSettings.of(asked | change), None)
     assert not (folder / "responses.db").exists()
+
+
+def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
+    tuition("teach", "--data", "texts", "--model", "bag_16", *TRAINED, "--out", "taught")
+    taught, found = load("taught"), job.find_teacher("taught")
+    texts = ["cat dog ape", "moss fern", "oak"]
+    assert found.class_names == taught.class_names == ("animal", "plant")
+    torch.testing.assert_close(found(texts)["logits"], taught.logits(texts), rtol=0, atol=0)
+    shown = tuition("ask", "--data", "texts", "--teacher", "taught", "--calls", 80)
+    assert "80 answers of taught" in shown
+    shown = tuition("distill", "--data", "texts", "--teacher", "taught", "--calls", 80, "--student", "bag_8", *TRAINED)
+    assert "teacher calls served" in shown
+    job._taught.cache_clear()
+    assert job.find_teacher("taught").fingerprint == found.fingerprint
+
+
+def test_a_taught_model_of_text_refuses_images_before_a_call(folder):
+    tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "other")
+    settings = {"data": "digits", "teacher": "other", "calls": 20, "labels": False}
+    with pytest.raises(UserError, match="it reads text, and the inputs are images or vectors"):
+        job.ask(job.AskSettings.of(settings), job.find_teacher("other"))
+    assert not (folder / "responses.db").exists()
+
+
+def test_the_hashing_is_part_of_a_taught_model_s_fingerprint(folder):
+    tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "one")
+    before = job.find_teacher("one").fingerprint
+    record = json.loads((folder / "one" / "run.json").read_text())
+    record["student"]["hashing"]["ngrams"] = [4]
+    (folder / "one" / "run.json").write_text(json.dumps(record))
+    job._taught.cache_clear()
+    assert job.find_teacher("one").fingerprint != before

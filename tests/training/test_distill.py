@@ -387,3 +387,13 @@ def test_test_and_validation_of_another_order_are_matched_by_name(transfer, pool
     columns = TransferSet(moved, {"logits": further.responses["logits"][:, order]})
     agreed = [distill("cnn_4", teaching, "kd", epochs=1, validation=v).validation for v in (further, columns)]
     assert agreed[0] == agreed[1]
+
+
+def test_a_test_split_of_other_classes_may_be_left_out():
+    pool = data.from_tensors(torch.randn(8, 4), [0, 1] * 4, class_names=["ant", "bee"], name="pets").without_labels
+    transfer = data.TransferSet(replace(pool, class_names=("x", "y")), {"logits": torch.randn(8, 2)})
+    test = data.from_tensors(torch.randn(4, 4), [0, 1] * 2, class_names=["ant", "bee"], name="pets test")
+    says = r"pets test has the class ant, bee, which the model does not know; .*evaluate nothing: --set test=null"
+    with pytest.raises(UserError, match=says):
+        distill("mlp_4", transfer, "kd", test=test, epochs=1)
+    assert distill("mlp_4", transfer, "kd", epochs=1).accuracy is None

@@ -168,7 +168,7 @@ def say_loose(found: Match, pool: str) -> None:
         )
 
 
-def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str) -> list[int] | None:
+def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str, who: str = "the model") -> list[int] | None:
     """Where each class of a pool stands among the classes known, -1 for none; None where nothing moves.
 
     Args:
@@ -176,6 +176,7 @@ def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str) -> li
         known: those of who is measured on it, or learns from it.
         used: the pool's classes that rows have.
         pool: what the pool is called.
+        who: who knows these classes.
 
     Raises:
         UserError: rows have a class that is not known.
@@ -183,19 +184,19 @@ def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str) -> li
     if not comparable(names, known):
         if len(names) > len(known) or (len(names) != len(known) and not only_count(names)):
             raise UserError(
-                f"{pool} has {len(names)} classes, but the model knows {len(known)} of other names; "
-                "give data of the model's classes."
+                f"{pool} has {len(names)} classes, but {who} knows {len(known)} of other names; "
+                f"give data of {who}'s classes."
             )
         return None
     found = match(names, known)
     unknown = [names[i] for i in used if found.places[i] is None]
     if unknown and only_count(names) and only_count(known):
         raise UserError(
-            f"the labels run to {max(used)}, but the model knows {len(known)} classes, 0 to {len(known) - 1}; "
+            f"the labels run to {max(used)}, but {who} knows {len(known)} classes, 0 to {len(known) - 1}; "
             "give data of the kind it was trained for."
         )
     if unknown:
-        raise UserError(f"{pool} has the class {shown(unknown)}, which the model does not know; leave such rows out.")
+        raise UserError(f"{pool} has the class {shown(unknown)}, which {who} does not know; leave such rows out.")
     say_loose(found, pool)
     places = [-1 if place is None else place for place in found.places]
     return None if places == list(range(len(places))) else places

@@ -80,8 +80,10 @@ class Pool:
     def without_labels(self) -> Pool:
         return replace(self, labels=None)
 
-    def in_classes(self, names: Sequence[str]) -> Pool:
+    def in_classes(self, names: Sequence[str], who: str = "the model") -> Pool:
         """The same inputs with labels that count in other class names, matched by name (see `tuition.data.classes`).
+
+        `who` knows these classes, for the message.
 
         Raises:
             UserError: labels in use that have no such name; without names to compare, another number of classes.
@@ -90,7 +92,7 @@ class Pool:
         if self.labels is None:
             return replace(self, class_names=named)
         own = self.class_names if self.class_names is not None else classes.numbers(self.num_classes or 0)
-        places = classes.relabel(own, named, self.labels.unique().tolist(), pool=self.name)
+        places = classes.relabel(own, named, self.labels.unique().tolist(), pool=self.name, who=who)
         labels = self.labels if places is None else torch.tensor(places)[self.labels]
         return replace(self, labels=labels, class_names=named)
 

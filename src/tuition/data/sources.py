@@ -85,6 +85,8 @@ def load(
     if size is not None and size < 8:
         raise UserError(f"images are at least 8 pixels high and wide; a size of {size} is too small.")
     name = os.fspath(name)
+    if "\0" in name:
+        raise UserError(f"the data's name {name!r} holds a zero byte; correct it.")
     if name == "digits":
         return _digits(split)
     columns: dict[str, Any] = {"image_column": image_column, "text_column": text_column, "label_column": label_column}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from tuition.data.classes import numbers
 from tuition.data.images import read_images
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
-from tuition.models import Preprocess, reads_text
+from tuition.models import Hashing, Preprocess, reads_text
 from tuition.store import BudgetError, Plan, ResponseStore, address, maps_bytes, recompute, refusals
 from tuition.store.arranging import arranged, local_width
 from tuition.store.price import Price, amount, amounts, estimate, money, price
@@ -227,6 +228,8 @@ def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
         UserError: nothing of that name, a missing extra, a factory that fails or returns something else, or code that
             is not trusted.
     """
+    if "\0" in name:
+        raise UserError(f"the teacher's name {name!r} holds a zero byte; correct it.")
     module_name, _, attribute = name.partition(":")
     if ":" in name and not Path(name).exists():
         if module_name in KINDS:
@@ -259,10 +262,27 @@ def _of_kind(kind: str, name: str, here: Path) -> Teacher:
 @lru_cache(maxsize=4)
 def _taught(folder: str, trust_code: bool) -> Teacher:
     taught = load(folder, trust_code=trust_code)
+    name, names = Path(folder).name, taught.class_names
+    if isinstance(taught.preprocess, Hashing):
+        return TorchTeacher(taught.model, name, _Hashed(taught.preprocess), class_names=names)
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
-    names = taught.class_names
-    return teachers.from_torch(taught.model, name=Path(folder).name, mean=mean, std=std, class_names=names)
+    return teachers.from_torch(taught.model, name=name, mean=mean, std=std, class_names=names)
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """Texts to the token ids that a model of text was trained on."""
+
+    hashing: Hashing
+
+    def __call__(self, inputs: Any, /) -> Tensor:
+        if isinstance(inputs, Tensor):
+            raise NotCharged("it reads text, and the inputs are images or vectors", retry=False)
+        return self.hashing(inputs)
+
+    def __str__(self) -> str:
+        return f"hashing {json.dumps(self.hashing.settings())}"
 
 
 def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
@@ -316,7 +336,7 @@ def question(settings: AskSettings, teacher: Teacher | None = None) -> Question:
             if names is None and width is None:
                 raise UserError("this teacher does not name its classes; give class_names=, or drop classes: teacher.")
             names = names if names is not None else numbers(width or 0)
-            inputs, validation = inputs.in_classes(names), pool[held_out].in_classes(names)
+            inputs, validation = (part.in_classes(names, "the teacher") for part in (inputs, pool[held_out]))
         inputs = arranged(teacher, inputs).pool
     return Question(inputs, settings.calls, validation)
 

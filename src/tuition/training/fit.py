@@ -53,7 +53,7 @@ def check(
     transfer = labelled(transfer, chosen.teacher_labels)
     count = count_classes(transfer, pool, None if answer is None else test)
     if answer is not None or pool.class_names is not None:
-        in_order(test, transfer, count)
+        test_in_order(test, transfer, count)
     whole = build_student(student, pool, count, None, seed, learned(transfer))
     check_evaluation(whole, test)
     if whole.reads_text:
@@ -163,6 +163,14 @@ def in_order(pool: Pool | None, transfer: TransferSet, num_classes: int) -> Pool
     if pool is None or pool.labels is None or learned(transfer) == "embedding":
         return pool
     return pool.in_classes(task_names(transfer.pool, num_classes) or classes.numbers(num_classes))
+
+
+def test_in_order(test: Pool | None, transfer: TransferSet, num_classes: int) -> Pool | None:
+    """As `in_order`, of the inputs to evaluate on, which may be left out."""
+    try:
+        return in_order(test, transfer, num_classes)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')} (or evaluate nothing: --set test=null).") from error
 
 
 def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: int) -> TransferSet:

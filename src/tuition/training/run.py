@@ -35,6 +35,7 @@ from tuition.training.fit import (
     own_code,
     pick_device,
     recorded_settings,
+    test_in_order,
     try_out,
 )
 from tuition.training.loop import Progress, train
@@ -163,7 +164,7 @@ def distill(
         validation = further_in_order(validation, transfer, num_classes)
     else:
         validation = in_order(validation, transfer, num_classes)
-    test = in_order(test, transfer, num_classes)
+    test = test_in_order(test, transfer, num_classes)
     whole = build_student(student, transfer.pool, num_classes, preprocess, seed, learned(transfer))
     check_evaluation(whole, validation, test)
     device = pick_device(chosen.device)
