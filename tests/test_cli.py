@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -360,3 +361,58 @@ def test_a_store_s_password_is_written_nowhere(tmp_path, capsys):
     assert "store=postgresql://tuition:***@localhost:1/nothing" in (tmp_path / "command.txt").read_text()
     cli.say(f"8 answers are in {url}.")
     assert capsys.readouterr().err == "8 answers are in postgresql://tuition:***@localhost:1/nothing.\n"
+
+
+# -- evaluating on data that lacks classes of the student --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    """Images whose colour is their class, a student of ant, bee and cat, and folders of some of these classes."""
+    folder = tmp_path_factory.mktemp("pets")
+    random = np.random.default_rng(0)
+
+    def pictures(place, colour, count):
+        place.mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(0, 80, (16, 16, 3)).astype(np.uint8)
+            pixels[..., colour] += 150
+            Image.fromarray(pixels).save(place / f"{i}.png")
+
+    for colour, name in enumerate(("ant", "bee", "cat")):
+        pictures(folder / "pets" / "train" / name, colour, 30)
+        pictures(folder / "pets" / "test" / name, colour, 6)
+    for place, names in (("field", "bee cat"), ("barn", "Cat bee"), ("wild", "bee wasp")):
+        for name in names.split():
+            pictures(folder / place / name, {"bee": 1, "wasp": 0}.get(name, 2), 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        job.train_teacher(
+            job.TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run")
+        )
+    return folder
+
+
+@pytest.mark.parametrize("place", ["field", "barn"])
+def test_evaluate_matches_classes_by_name(pets, place, monkeypatch, capsys):
+    monkeypatch.chdir(pets)
+    words = ["evaluate", "run", "--data", place, "--split", "train", "--per-class", "--confusion", f"{place}.csv"]
+    monkeypatch.setattr("sys.argv", ["tuition", *words])
+    assert cli.main() == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accuracy", "100.00", "%"] in shown
+    assert ["inputs", "24"] in shown
+    assert ["ant", "0", "-", "-"] in shown
+    assert ["bee", "12", "100.00", "100.00"] in shown
+    assert ["cat", "12", "100.00", "100.00"] in shown
+    table = list(csv.reader((pets / f"{place}.csv").open()))
+    assert table == [["label", "ant", "bee", "cat"], ["ant", *"000"], ["bee", "0", "12", "0"], ["cat", "0", "0", "12"]]
+
+
+def test_evaluate_refuses_a_class_that_the_student_does_not_know(pets, monkeypatch, capsys):
+    monkeypatch.chdir(pets)
+    monkeypatch.setattr("sys.argv", ["tuition", "evaluate", "run", "--data", "wild", "--split", "train"])
+    assert cli.main() == 2
+    printed = capsys.readouterr()
+    assert "has the class wasp, which the model does not know" in printed.err
+    assert printed.out == ""

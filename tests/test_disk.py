@@ -292,7 +292,6 @@ def test_commands_refuse_what_is_not_a_regular_file(special, transfer, tmp_path,
         ["ask", "--teacher", "run", "--calls", "8", "--store", path.name],
         ["distill", "--teacher", "run", "--calls", "8", "--epochs", "1", "--store", path.name],
         ["store", "usage", path.name],
-        ["store", "import", path.name, "nothing"],
     ):
         monkeypatch.setattr("sys.argv", ["tuition", *words])
         assert cli.main() == 2, words
@@ -333,3 +332,17 @@ def test_a_pipe_in_the_place_of_a_cached_pool_is_left_alone(tmp_path, monkeypatc
     assert cache.cached("some", {}, 1, lambda: pool) is pool
     assert stat.S_ISFIFO(path.lstat().st_mode)
     assert "is a device or a pipe" in caplog.text
+
+
+@pytest.mark.parametrize("words", ["evaluate run --data digits --confusion", "predict run digits --out"])
+def test_where_results_go_is_looked_at_before_they_are_printed(words, transfer, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    distill("cnn_4", transfer, "kd", epochs=1, out="run")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "thesis").write_text("years of work")
+    for place, why in (("folder", "is a folder"), ("thesis", "exists and holds something else")):
+        monkeypatch.setattr("sys.argv", ["tuition", *words.split(), place])
+        assert cli.main() == 2
+        printed = capsys.readouterr()
+        assert why in printed.err
+        assert printed.out == ""

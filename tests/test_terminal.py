@@ -177,3 +177,13 @@ def test_a_traceback_that_cannot_be_kept_is_still_a_sentence(monkeypatch, tmp_pa
     assert code == unexpected.EXIT_CODE
     assert "unexpected ZeroDivisionError" in err
     assert "its traceback could not be written" in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ask", "--help"]])
+def test_a_reader_that_has_gone_before_the_help_is_printed(words):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "tuition", *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

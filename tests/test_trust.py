@@ -293,6 +293,12 @@ class Broken:
         ("own:asserts", "own:asserts failed with AssertionError; fix it"),
         ("own:Broken", "own:Broken failed with OSError: no such weights"),
         ("own:absent", "no function or class 'absent'"),
+        ("sys:exit", "sys:exit is part of Python, and is not called; name a function of your own"),
+        ("os:_exit", "os:_exit is part of Python"),
+        ("builtins:exit", "builtins:exit is part of Python"),
+        ("os.path:join", "os.path:join is part of Python"),
+        ("threading:Thread", "threading:Thread is part of Python"),
+        ("http.server:test", "http.server:test is part of Python"),
         ("absent:make", "absent:make cannot be imported"),
         ("wrong:make", "wrong:make cannot be imported: SyntaxError"),
         ("exiting:make", "exiting:make cannot be imported: SystemExit"),
@@ -330,3 +336,12 @@ def test_what_is_a_factory() -> None:
     assert all(map(factories.is_factory, named))
     assert set(KINDS) == factories.LIBRARIES
     assert not any(map(factories.is_factory, others))
+
+
+@pytest.mark.parametrize("option", ["--student", "--method"])
+def test_python_s_own_functions_are_no_students_or_methods(tmp_path: Path, option: str) -> None:
+    words = ["--calls", "20", "--out", "run", option, "os:_exit"]
+    done = run_command(tmp_path, "distill", "--teacher", "own:make", *words)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -384,6 +384,8 @@ def predict(
     from tuition.studies import job
     from tuition.training import files
 
+    if out is not None:
+        disk.behind(out)
     student = load(run, trust_code=trust_code)
     names, pool = job.inputs_of(inputs, split, size, student, _columns(text_column, None, image_column))
     confidence, classes = student.probabilities(pool).max(dim=1)
@@ -415,6 +417,8 @@ def evaluate(
     from tuition.studies import job
     from tuition.training import evaluation, files
 
+    if confusion is not None:
+        disk.behind(confusion)  # which is refused before anything is computed or printed
     student = load(run, trust_code=trust_code)
     pool = job.load_data(data, split, size, _columns(text_column, label_column, image_column))
     if pool.labels is None:
@@ -422,19 +426,8 @@ def evaluate(
     labels = student.labels_of(pool)
     logits = student.logits(pool)
     found = evaluation.evaluate(logits, labels)
-    table = new_table(f"{run} on {data}, {split}", "", "")
-    table.add_row("accuracy", f"{found.accuracy:.2f} %")
-    table.add_row("top-5", f"{found.top5:.2f} %")
-    table.add_row("calibration error", f"{found.calibration_error:.2f} %")
-    table.add_row("inputs", f"{found.count:,}")
-    show_table(table)
     names = list(student.class_names or map(str, range(logits.shape[1])))
     predicted, classes = logits.argmax(dim=1), logits.shape[1]
-    if per_class:
-        table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
-        for row in evaluation.per_class(predicted, labels, classes):
-            table.add_row(names[row.index], f"{row.count:,}", _number(row.recall), _number(row.precision))
-        show_table(table)
     if confusion is not None:
         counts = evaluation.confusion(predicted, labels, classes)
         rows = [
@@ -442,6 +435,18 @@ def evaluate(
             for name, row in zip(names, counts.tolist(), strict=True)
         ]
         files.write_new_rows(confusion, rows)
+    table = new_table(f"{run} on {data}, {split}", "", "")
+    table.add_row("accuracy", f"{found.accuracy:.2f} %")
+    table.add_row("top-5", f"{found.top5:.2f} %")
+    table.add_row("calibration error", f"{found.calibration_error:.2f} %")
+    table.add_row("inputs", f"{found.count:,}")
+    show_table(table)
+    if per_class:
+        table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
+        for row in evaluation.per_class(predicted, labels, classes):
+            table.add_row(names[row.index], f"{row.count:,}", _number(row.recall), _number(row.precision))
+        show_table(table)
+    if confusion is not None:
         say(f"Rows are labels, columns predictions: {confusion}.")
 
 
@@ -643,7 +648,9 @@ def import_store(store: Where, folder: Annotated[Path, Argument(help="What `tuit
     """Take over exported answers; they count as imported, not as paid."""
     from tuition import ResponseStore
     from tuition.store import import_
+    from tuition.store.moving import check_export
 
+    check_export(folder)
     moved = import_(ResponseStore(store), folder)
     say(f"{moved.responses:,} answers are new in {store}, {moved.known:,} were there.")
 
@@ -905,8 +912,10 @@ def _outcome(words: list[str]) -> tuple[int, str]:
         return 2, f"Error: {error}"
     except (KeyboardInterrupt, typer.Abort):
         return 128 + (stopping.received() or signal.SIGINT), _stopped(words)
-    except BrokenPipeError:  # nobody reads what typer itself prints, such as the help
-        return 0, ""
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # nobody reads what typer itself prints, such as the help
+            return 0, ""
+        raise
     except MemoryError:
         return 2, "Error: there is not enough memory for this; take fewer or smaller inputs, or a smaller model."
     except OSError as error:

@@ -49,10 +49,16 @@ def find(name: str) -> Callable[..., Any]:
     stands at the end of the import path: a file there never hides a module of Python or of an installed package.
 
     Raises:
-        UserError: the module is missing, fails, or is hidden by an installed one, or it has nothing callable so named.
+        UserError: the module is missing, fails, is part of Python or hidden by an installed one, or it has nothing
+            callable so named.
     """
     module_name, _, attribute = name.partition(":")
-    _reach(module_name.partition(".")[0])
+    top = module_name.partition(".")[0]
+    _reach(top)
+    if top in sys.stdlib_module_names:
+        raise UserError(
+            f"{name} is part of Python, and is not called; name a function of your own, package.module:factory."
+        )
     try:
         module = importlib.import_module(module_name)
     except UserError:

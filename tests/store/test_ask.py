@@ -463,3 +463,12 @@ def test_texts(url: str) -> None:
     transfer = ResponseStore(url).ask(teacher, pool, budget=4, batch_size=2)
     assert transfer.responses["logits"][:, 0].tolist() == [1, 2, 1, 7, 1]
     assert transfer.accounts == Accounts(paid=4, served=1)
+
+
+def test_an_ask_about_nothing_is_a_sentence(url: str, pool: Pool) -> None:
+    teacher, store = Paid(), ResponseStore(url)
+    for nothing in (lambda: pool[:0], lambda: from_tensors(torch.zeros(0, 2)), lambda: from_tensors([])):
+        with pytest.raises(UserError, match=r"there is nothing to ask about|holds no inputs"):
+            store.ask(teacher, nothing(), budget=10)
+    assert teacher.calls == []
+    assert store.accounts() == Accounts()

@@ -1,6 +1,7 @@
 """Usage, asking again, pruning, moving, and maps."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tuition import teachers
+from tuition import cli, teachers
 from tuition.data import Accounts, Crop, Pool, from_tensors
 from tuition.errors import UserError
 from tuition.store import (
@@ -251,3 +252,23 @@ def test_maps_of_another_teacher_are_refused(path: Path) -> None:
     added.value = 0.1  # a change that no digest can see
     with pytest.raises(UserError, match=r"answers logits up to 0\.1 away"):
         recompute(teachers.from_torch(model), transfer, ["body"])
+
+
+def test_a_folder_whose_name_is_not_text(path: Path, pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"ex\xffport")
+    store = ResponseStore(str(path))
+    store.ask(TEACHER, pool, budget=100)
+    export(store, folder)
+    assert import_(ResponseStore(f"{tmp_path}/other.db"), folder).responses == 100
+
+
+@pytest.mark.parametrize("name", [b"plain", b"no\xfftext", b"absent\xff"])
+def test_an_import_of_no_export_makes_no_store(name, tmp_path, monkeypatch, capsys) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    if not name.startswith(b"absent"):
+        folder.mkdir()
+    monkeypatch.setattr("sys.argv", ["tuition", "store", "import", f"{tmp_path}/new.db", str(folder)])
+    assert cli.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds no whole export" in line
+    assert not (tmp_path / "new.db").exists()

@@ -58,3 +58,20 @@ def test_paid_mixes_cost_a_call_each_and_keep_the_uncertain(tmp_path):
     again = add_paid_mixes(store, teacher, transfer, 20, seed=0)
     assert again.accounts.paid == 30
     assert torch.equal(again.pool.inputs, mixed.pool.inputs)
+
+
+def test_the_answers_to_mixes_are_not_looked_at_again(tmp_path):
+    """A mix has no one class, so that a teacher that passed may look bad on mixes."""
+    asked = []
+
+    def answer(inputs):  # right on the inputs themselves, and constant on mixes
+        asked.append(len(inputs))
+        classes = [known.get(bytes(image.numpy().tobytes()), 0) for image in inputs]
+        return {"logits": 9.0 * torch.nn.functional.one_hot(torch.tensor(classes), 10)}
+
+    pool = data.load("digits").sample(200, seed=0)
+    known = {image.numpy().tobytes(): int(label) for image, label in zip(pool.inputs, pool.labels, strict=True)}
+    store, teacher = ResponseStore(str(tmp_path / "r.db")), teachers.from_callable(answer, fingerprint="1", name="t")
+    transfer = store.ask(teacher, pool, budget=1000)
+    assert len(add_paid_mixes(store, teacher, transfer, 400, seed=0)) == 400
+    assert sum(asked) == store.accounts("t").paid > 500

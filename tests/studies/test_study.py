@@ -17,6 +17,7 @@ import yaml
 from tuition import ResponseStore, cli, data
 from tuition.errors import UserError
 from tuition.models import Preprocess
+from tuition.store import usage
 from tuition.studies import job, records, study, tables
 from tuition.studies.executor import Outcome
 from tuition.studies.forecast import forecast
@@ -480,3 +481,42 @@ def test_logs_for_tensorboard(teacher, tmp_path, here):
     assert [(e.step, round(e.value, 3)) for e in events.Scalars("validation")] == [
         (point[0], round(point[2], 3)) for point in record.curve
     ]
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_parent_ends_its_workers_and_the_books_are_exact(teacher, tmp_path):
+    """To the parent alone, as a scheduler sends it; and no child's command line repeats what the parent's holds."""
+    file, out = tmp_path / "study.yaml", tmp_path / "out-hunter2"
+    file.write_text(yaml.safe_dump(SMALL | {"axes": {"calls": [20, 40], "seed": [0, 1, 2, 3]}}))
+    words = ["study", str(file), "--out", str(out), "--teacher", str(teacher), "--workers", "2"]
+    secret = {"DATABASE_URL": "postgresql://me:hunter2@host/db", "PGPASSWORD": "hunter2"}
+    command = [sys.executable, "-m", "tuition", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | secret)
+    while not (out / "runs.csv").exists() or (out / "runs.csv").read_bytes().count(b"\n") < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    children = descendants(process.pid)
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    assert sum(b"spawn_main" in line for line in lines.values()) == 2
+    assert not [line for line in lines.values() if b"hunter2" in line]
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert err == "Stopped. Give the same command again to resume.\n"
+    while any(Path(f"/proc/{pid}").exists() for pid in children):  # ends with the time limit of the suite, if ever
+        time.sleep(0.01)
+
+    store = ResponseStore(str(out / "responses.db"))
+    accounts = store.accounts()  # which settles what was in flight
+    stored = sum(held.responses for held in usage(store))
+    assert accounts.paid - accounts.unknown == stored
+    assert subprocess.run(command, env=os.environ | secret).returncode == 0
+    again = store.accounts()
+    assert again.paid - again.unknown == sum(held.responses for held in usage(store))
+    assert again.unknown == accounts.unknown
+    assert "hunter2@" not in "".join(p.read_text(errors="replace") for p in out.rglob("*.*") if p.is_file())
+
+
+def descendants(pid):
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [found for child in children for found in descendants(child)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import stat
 from collections.abc import Iterator
@@ -117,6 +118,15 @@ def import_(store: ResponseStore, folder: str | Path) -> Moved:
     return Moved(moved, known)
 
 
+def check_export(folder: str | Path) -> None:
+    """Find out whether a folder holds an export, before a store is made for it.
+
+    Raises:
+        UserError: it does not, or not a whole one.
+    """
+    _read_index(Path(folder))
+
+
 def _enter(connection: Connection, fingerprint: str, called: list[str]) -> int:
     """The id of an imported teacher. Names are bound to one that is new here; the user's own keep theirs.
 
@@ -148,7 +158,7 @@ def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
     try:
         if not stat.S_ISREG((folder / INDEX).lstat().st_mode):
             raise ValueError("its index is not a file")
-        index = pq.ParquetFile(folder / INDEX)
+        index = pq.ParquetFile(io.FileIO(folder / INDEX))  # not by its path, which need not be UTF-8
         about = {
             _word(fingerprint, LONGEST_FINGERPRINT): [_word(name, LONGEST_NAME) for name in teacher["names"]]
             for fingerprint, teacher in json.loads(index.schema_arrow.metadata[b"tuition"]).items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuition.data.pool import Pool
-from tuition.data.transfer import Accounts, Bill, TransferSet, rows_answered
+from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet, rows_answered
 from tuition.errors import UserError
 from tuition.store.errors import TeacherError
 from tuition.store.price import Amount, AmountPerTokens
@@ -118,16 +118,9 @@ class ResponseStore:
             UserError: the teacher's classes are not the pool's; its name is bound to another fingerprint; or the store
                 cannot be used.
         """
-        from tuition.store import answers, arranging, asking, price, reading, refusals, watching
+        from tuition.store import answers, arranging, asking, price, reading, watching
 
-        for value, least, what in (
-            (budget, 0, "budget"),
-            (batch_size, 1, "batch size"),
-            (concurrency, 1, "concurrency"),
-        ):
-            if value < least:
-                raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
-
+        _check_limits(budget, batch_size, concurrency)
         if len(pool) == 0:
             raise UserError("there is nothing to ask about; give at least one input.")
         known = arranging.arranged(teacher, pool)
@@ -152,20 +145,35 @@ class ResponseStore:
                 gate=watch if new and (check_answers or trial is not None) else None,
             )
             watch.end()
-            rows = rows_answered(pool, refused) if refused else None
-            if rows == []:
-                raise TeacherError(
-                    f"teacher {ledger.name!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was "
-                    "charged, ask it about others."
-                )
-            asked = known.pool if rows is None else known.pool[rows]
+            asked = self._answered(ledger.name, known.pool, refused)
             ledger.accounts += Accounts(served=len(asked) - ledger.stored)
         with self.database.read() as connection:
             responses = known.responses(reading.read(connection, ledger.teacher_id, asked.digests))
         if refused:
-            refusals.write(refusals.beside(self.database.path), ledger.name, refused)
+            self._name_refused(ledger.name, refused)
         about = (ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill, tuple(refused))
         return TransferSet(asked, responses, *about)
+
+    def _answered(self, teacher: str, pool: Pool, refused: Sequence[Refusal]) -> Pool:
+        """The inputs that were not refused.
+
+        Raises:
+            TeacherError: all were.
+        """
+        if not refused:
+            return pool
+        rows = rows_answered(pool, refused)
+        if not rows:
+            raise TeacherError(
+                f"teacher {teacher!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was charged, ask "
+                "it about others."
+            )
+        return pool[rows]
+
+    def _name_refused(self, teacher: str, refused: Sequence[Refusal]) -> None:
+        from tuition.store import refusals
+
+        refusals.write(refusals.beside(self.database.path), teacher, refused)
 
     def _try(self, teacher: Teacher, pool: Pool) -> None:
         """Refuse a local teacher of another number of classes, before the store knows of it."""
@@ -231,3 +239,10 @@ class ResponseStore:
             if isinstance(teacher, str):
                 counts = counts.where(teachers.c.id == entries.named(connection, teacher))
             return Accounts(*map(int, connection.execute(counts).one()))
+
+
+def _check_limits(budget: int, batch_size: int, concurrency: int) -> None:
+    """Raises UserError where one of these makes no sense."""
+    for value, least, what in ((budget, 0, "budget"), (batch_size, 1, "batch size"), (concurrency, 1, "concurrency")):
+        if value < least:
+            raise UserError(f"the {what} is at least {least}, not {value}; choose another.")

@@ -65,6 +65,7 @@ def add_paid_mixes(
             cost_per_call=cost_per_call,
             cost_per_million_tokens=cost_per_million_tokens,
             stopping=stopping.requested,
+            check_answers=False,  # those to the transfer set were looked at, and mixes have several classes
         )
     if answered.refused:
         left = rows_answered(mixed, answered.refused)
