@@ -15,7 +15,7 @@ from tuition.data import Accounts, from_tensors
 from tuition.store import BudgetError, ResponseStore, TeacherError, prune, usage
 from tuition.teachers import NotCharged
 
-FATES = ["answered"] * 12 + ["refused", "refused for good", "failed", "NaN", "a row short"]
+FATES = ["answered"] * 12 + ["refused", "permanently refused", "failed", "NaN", "a row short"]
 
 
 class Books(RuleBasedStateMachine):

@@ -201,14 +201,14 @@ def test_logits_of_fewer_classes_than_the_data_has(path: Any) -> None:
 
 
 @pytest.mark.parametrize(("retry", "attempts"), [(True, 3), (False, 1)])
-def test_refused_for_good(path: Any, pool: Pool, retry: bool, attempts: int) -> None:
+def test_permanently_refused(path: Any, pool: Pool, retry: bool, attempts: int) -> None:
     def answer(inputs: torch.Tensor) -> Any:
         if 50 in inputs:
             raise NotCharged("no key", retry_after=0.0, retry=retry)
         return right(inputs)
 
     store, teacher = ResponseStore(str(path)), Paid(answer)
-    with pytest.raises(TeacherError, match=r"'paid' refused for good \(no key\); nothing was charged"):
+    with pytest.raises(TeacherError, match=r"'paid' permanently refused \(no key\); nothing was charged"):
         store.ask(teacher, pool, budget=100, batch_size=10, retries=2)
     assert store.accounts() == Accounts(paid=50, failed=10 * attempts)
     teacher.answer = right
@@ -359,7 +359,7 @@ def test_threads_on_one_store_share_the_work(url: str, pool: Pool) -> None:
 
 
 def test_a_failed_call_of_another_asker_is_taken_over(url: str, pool: Pool) -> None:
-    """One asker waits for inputs that another has in flight; the other's request is refused for good."""
+    """One asker waits for inputs that another has in flight; the other's request is permanently refused."""
     sent = threading.Event()
 
     def refuse(inputs: torch.Tensor) -> Any:

@@ -19,7 +19,7 @@ from tuition.errors import UserError
 
 KEYS = ("inputs", "labels", "class_names")
 RATIO = 1000
-"""Archives that hold more than so many times their bytes, and more than memory should, are damage or an attack."""
+"""Archives that hold more than this multiple of their bytes, and more than memory should, are damage or an attack."""
 
 
 def splits(folder: Path) -> dict[str, Path]:

@@ -109,7 +109,7 @@ def contents(
 
     Args:
         dataset: of one split.
-        others: of the other splits, in any of which a class counts; None if they are not at hand.
+        others: of the other splits, in any of which a class counts; None if they are not available.
         name: where it lies, for messages.
         title: name of the pool.
         roots: folders that a row may name image files in.

@@ -49,7 +49,7 @@ def check(
 ) -> tuple[dict[str, Tensor], list[int], str | None]:
     """Outputs as float32 on the CPU, the rows that may be stored, and what is wrong with the answer, or None.
 
-    Logits have at least as many columns as there are known `classes`.
+    Logits have at least one column for each known class.
     """
     try:
         return _check(answer, rows, layers, classes)

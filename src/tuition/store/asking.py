@@ -87,8 +87,8 @@ def send_all(
     `look` says what of an answer is to be stored, and what is wrong with it. The first trouble stops the sending;
     what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing, and
     `stopping` ends the ask as this module's first lines say. `gate` is called at the start, and whenever all that it
-    allowed is settled, with the number of inputs settled and of a first step (a request; without labels, as many at a
-    time as may be); it returns how many may be sent in all, or raises to end the ask.
+    allowed is settled, with the number of inputs settled and of a first step (a request; without labels, the most
+    allowed at a time); it returns how many may be sent in all, or raises to end the ask.
 
     Returns:
         The inputs that the teacher refused, in the pool's order.
@@ -303,7 +303,7 @@ class Sending:
             # No refusal shortens another's pause.
             self.resume = max(self.resume, time.monotonic() + _pause(answer, piece.attempts))
             if not answer.retry or piece.attempts >= self.retries:
-                what = f"refused for good ({answer}); nothing was charged for that request"
+                what = f"permanently refused ({answer}); nothing was charged for that request"
                 trouble = self.error(what, answer)
         elif isinstance(answer, TimeoutError) and self.may_ask_again(piece):
             self.todo.shrink(piece)

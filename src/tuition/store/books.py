@@ -264,7 +264,7 @@ def billed(row: Any) -> Bill:
 
 
 def planned_at_most(connection: Connection) -> dict[int, int]:
-    """At least as many as `planned` finds, by teacher, without looking at each."""
+    """Not fewer than `planned` finds, by teacher, without looking at each."""
     counts: Counter[int] = Counter()
     for table, calls in (asks, sa.func.length(asks.c.plan) / DIGEST_BYTES), (flights, flights.c.calls):
         query = sa.select(table.c.teacher_id, sa.func.sum(calls)).group_by(table.c.teacher_id)

@@ -8,7 +8,7 @@ class BudgetError(UserError):
 
 
 class TeacherError(UserError):
-    """The teacher refused for good, answered badly, or failed in flight. What was answered well is stored."""
+    """The teacher permanently refused, answered badly, or failed in flight. What was answered well is stored."""
 
 
 class Stopped(UserError):  # noqa: N818 - not a fault: it was told to

@@ -92,7 +92,7 @@ def amounts(value: AmountPerTokens) -> tuple[Decimal, Decimal]:
 
 
 def counted(answer: object) -> Tokens | None:
-    """The tokens that an answer, or an error of a teacher, tells of; None where they are no counts."""
+    """The tokens that an answer, or an error of a teacher, tells of; None where they are not counts."""
     tokens = getattr(answer, "tokens", None)
     if not isinstance(tokens, Tokens):
         return None

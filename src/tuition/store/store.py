@@ -112,7 +112,7 @@ class ResponseStore:
 
         Raises:
             BudgetError: what is new does not fit in the budget; nothing was asked.
-            TeacherError: the teacher refused for good, or refused every input, answered badly (that is paid, not
+            TeacherError: the teacher permanently refused, or refused every input, answered badly (that is paid, not
                 stored) or failed in flight (that counts as paid). What was answered well is stored.
                 The first answers are constant, not better than chance, or far better in another order of classes.
             UserError: the teacher's classes are not the pool's; its name is bound to another fingerprint; or the store

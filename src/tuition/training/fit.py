@@ -118,7 +118,7 @@ def learned(transfer: TransferSet) -> Output:
 
 
 def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
-    """Classes of the task: as many as the teacher's logits have, else as the data names; of embeddings, columns.
+    """The number of classes of the task: of the teacher's logits, else as the data names; of embeddings, columns.
 
     Raises:
         UserError: the teacher answers with another number of classes than the data has, or there are none.
