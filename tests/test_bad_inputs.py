@@ -250,7 +250,7 @@ CASES = [
     Case("a store that is none", DISTILL + "--store letter.txt", "letter.txt cannot be used .*not a database"),
     Case("a damaged store", DISTILL, "responses.db cannot be used|is damaged", damage("responses.db", 0)),
     Case("a store in no folder", DISTILL + "--store no/where.db", "unable to open"),
-    Case("a folder for a store", DISTILL + "--store thesis", "unable to open"),
+    Case("a folder for a store", DISTILL + "--store thesis", "thesis is a folder; name a file to write"),
     Case("a database of another kind", DISTILL + "--store mysql://host/db", "SQLite files or PostgreSQL databases, not mysql"),
     Case("no store to look at", "store usage nothing.db", "there is no store nothing.db"),
     Case("paid answers pruned by mistake", "store prune responses.db --teacher teacher", "24 calls were paid; say --yes"),

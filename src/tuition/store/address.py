@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
+from tuition import disk
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ def parse(address: str) -> URL:
 
 
 def exists(address: str) -> bool:
-    """Whether a store is there already; of a server, this is not known before it is opened."""
+    """Whether a store is there already; of a server, this is not known before it is opened.
+
+    Raises:
+        UserError: it is not the address of a store, or a folder, a device or a pipe is there.
+    """
     url = parse(address)
-    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+    return url.get_backend_name() != "sqlite" or disk.behind(url.database or "").is_file()
 
 
 def shown(address: str) -> str:
