@@ -48,7 +48,9 @@ def asking(url: str, count: int) -> Costs:
     base = peak()
     _ = pool.digests
     costs: Costs = {"digests in memory B": (peak() - base) / count}
-    teacher = from_callable(lambda x: (x.float() * 0.37 + torch.arange(100)).sin(), fingerprint="made", name="made")
+    teacher = from_callable(
+        lambda x: (x.float() * 0.37 + torch.arange(100)).sin(), fingerprint="made", name="made", code=""
+    )
     store, moments = ResponseStore(url, dtype="float16"), [clock()]
 
     def note(done: int, total: int) -> None:
@@ -102,7 +104,7 @@ def commits(url: str, count: int) -> Costs:
     from tuition.teachers import from_callable
 
     pool = from_tensors(torch.arange(count, dtype=torch.float64).unsqueeze(1) + 0.5)
-    teacher = from_callable(lambda x: x.float().expand(-1, 100), fingerprint="made", name="made")
+    teacher = from_callable(lambda x: x.float().expand(-1, 100), fingerprint="made", name="made", code="")
     store, moments = ResponseStore(url, dtype="float16"), [clock()]
     store.ask(teacher, pool, budget=2**40, batch_size=64, progress=lambda *_: moments.append(clock()))
     return each(moments[-1] - moments[1], count, "asking and storing, 64 a commit")
@@ -119,7 +121,9 @@ def sizes(folder: str, count: int) -> Costs:
         for dtype in ("float16", "float32"):
             for batch in (64, 1000):
                 path = Path(folder) / f"{width}-{dtype}-{batch}.db"
-                teacher = from_callable(lambda x, w=width: x.float().expand(-1, w), fingerprint="made", name="made")
+                teacher = from_callable(
+                    lambda x, w=width: x.float().expand(-1, w), fingerprint="made", name="made", code=""
+                )
                 ResponseStore(str(path), dtype=dtype).ask(teacher, pool, budget=count, batch_size=batch)
                 costs[f"{width} x {dtype}, {batch} a commit B"] = path.stat().st_size / count
                 path.unlink()

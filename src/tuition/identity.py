@@ -11,17 +11,10 @@ assigns, lists and the like where the code changes some, and what is looked up b
 
 from __future__ import annotations
 
-import ast
-import dis
 import enum
 import functools
 import hashlib
-import importlib.util
-import linecache
-import os
 import re
-import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,16 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tuition.syntax import bytecode, content, facts_in, facts_of, imported, is_own, plain, source
+
 NUMBERS: tuple[type, ...] = (bool, int, float, complex, Decimal, np.generic, np.dtype, torch.dtype, torch.device)
 SIMPLE = (*NUMBERS, type(None), type(Ellipsis), str, bytes, range, slice, torch.Size, PurePath, re.Pattern)
 CONTAINERS = (list, dict, set, bytearray)
-MUTATORS = {"append", "extend", "insert", "update", "setdefault", "pop", "popitem", "add", "remove", "clear", "discard"}
 DEEPEST, LONGEST = 40, 100_000  # nesting of values, and items of a list, beyond which only kind and length count
 # What Python itself writes into a class.
 WRITTEN = {"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate_func__"}
 WRITTEN |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"}
 WRITTEN |= {"__dataclass_fields__", "__dataclass_params__", "__match_args__", "__parameters__", "__orig_bases__"}
-BIRTH = {"__init__", "__post_init__", "__new__"}  # where an object's attributes are set once
 
 
 def code_digest(*values: Any, but: Iterable[nn.Module] = (), always: bool = False) -> str | None:
@@ -109,32 +102,10 @@ def tensor_bytes(value: Tensor) -> Iterator[bytes]:
         yield value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data  # type: ignore[misc]
 
 
-def is_own(module_name: str | None) -> bool:
-    """Whether a module is the user's: not of Python, of an installed package, or ours."""
-    top = (module_name or "").partition(".")[0]
-    if top == "__main__" or not module_name:
-        return True
-    if top in sys.stdlib_module_names or top == "tuition":
-        return False
-    module = sys.modules.get(module_name)
-    file = getattr(module, "__file__", None)
-    return getattr(module, "__spec__", None) is None if file is None else _own_file(file)
-
-
-@functools.cache
-def _own_file(file: str) -> bool:
-    real = os.path.realpath(file)
-    if {"site-packages", "dist-packages"} & set(real.split(os.sep)) or not real.endswith((".py", ".ipynb")):
-        return False
-    return not any(
-        real.startswith(os.path.realpath(sysconfig.get_path(it)) + os.sep) for it in ("stdlib", "platstdlib")
-    )
-
-
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
     """Attributes of a module that count by value, by name."""
     own = any(is_own(cls.__module__) for cls in type(module).__mro__)
-    facts = _facts_of(type(module))
+    facts = facts_of(type(module))
     kinds = (Tensor, np.ndarray, *((*SIMPLE, tuple) if own else ()), *(CONTAINERS if own and not facts.mutates else ()))
     plain = {name: value for name, value in vars(module).items() if name not in _MODULE_ATTRIBUTES}
     plain |= {name: module._buffers[name] for name in module._non_persistent_buffers_set}
@@ -157,6 +128,7 @@ class _Walk:
     hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     own: bool = False
     seen: dict[int, Any] = field(default_factory=dict)  # functions, classes and modules, kept so that ids stay theirs
+    files: set[str] = field(default_factory=set)  # of modules imported while code runs
     within: list[int] = field(default_factory=list)
 
     def put(self, *texts: str) -> None:
@@ -258,7 +230,7 @@ class _Walk:
         self.klass(cls)
         if not is_own(cls.__module__):
             return
-        facts = _facts_of(cls)
+        facts = facts_of(cls)
         for name, item in sorted(getattr(value, "__dict__", {}).items()):
             if name not in facts.assigned and not (facts.mutates and isinstance(item, CONTAINERS)):
                 self.put(name)
@@ -305,7 +277,7 @@ class _Walk:
             return
         for base in cls.__bases__:
             self.klass(base)
-        mutates = _facts_of(cls).mutates
+        mutates = facts_of(cls).mutates
         for name, item in sorted(vars(cls).items()):
             generated = isinstance(item, types.FunctionType) and "__dataclass_fields__" in vars(cls)
             if name in WRITTEN or (generated and item.__code__.co_filename == "<string>"):
@@ -327,16 +299,16 @@ class _Walk:
             self.put(str(module), function.__qualname__)
             if isinstance(module, str) and module.partition(".")[0] == "tuition":  # ours may hold the user's
                 for cell in function.__closure__ or ():
-                    self.value(_content(cell))
+                    self.value(content(cell))
             return
         self.own = True
         if not self.first(function):
             return
-        code, facts = function.__code__, _facts(function.__code__)
-        self.put(_source(code) or _bytecode(code))
+        code, facts = function.__code__, facts_in(function.__code__)
+        self.put(source(function) or bytecode(code))
         with self.inside(function):
             self.value((function.__defaults__, tuple(sorted((function.__kwdefaults__ or {}).items()))))
-            closed = zip(code.co_freevars, map(_content, function.__closure__ or ()), strict=True)
+            closed = zip(code.co_freevars, map(content, function.__closure__ or ()), strict=True)
             known = {name: function.__globals__[name] for name in sorted(facts.loads) if name in function.__globals__}
             for name, value in [*closed, *known.items()]:
                 if name in facts.assigned_names:
@@ -350,157 +322,6 @@ class _Walk:
                     self.held(value, facts.mutates)
         package = str(function.__globals__.get("__package__") or "")
         for level, name in sorted(facts.imports):
-            self.imported("." * level + name, package)
-
-    def imported(self, name: str, package: str) -> None:
-        """The source of a module that is imported while code runs, and of those that it imports."""
-        try:
-            spec = importlib.util.find_spec(name, package or None)
-        except (ImportError, ValueError, AttributeError):
-            return
-        file = None if spec is None else spec.origin
-        if spec is None or file is None or not is_own(spec.name) or not _own_file(file) or file in self.seen.values():
-            return
-        self.own, self.seen[-len(self.seen) - 1] = True, file
-        tree = ast.parse("".join(linecache.getlines(file)) or "0")
-        self.put(name, _plain(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    self.imported(alias.name, "")
-            elif isinstance(node, ast.ImportFrom):
-                self.imported("." * node.level + (node.module or ""), spec.parent or "")
-
-
-# -- code --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What a piece of code, with all code in it, refers to."""
-
-    loads: frozenset[str] = frozenset()  # globals
-    assigned_names: frozenset[str] = frozenset()  # globals and closed-over variables
-    attributes: frozenset[str] = frozenset()
-    assigned: frozenset[str] = frozenset()  # attributes
-    imports: frozenset[tuple[int, str]] = frozenset()
-    mutates: bool = False
-
-    def __or__(self, other: _Facts) -> _Facts:
-        return _Facts(
-            self.loads | other.loads,
-            self.assigned_names | other.assigned_names,
-            self.attributes | other.attributes,
-            self.assigned | other.assigned,
-            self.imports | other.imports,
-            self.mutates or other.mutates,
-        )
-
-
-@functools.lru_cache(maxsize=4096)
-def _facts(code: types.CodeType) -> _Facts:
-    loads, names, attributes, assigned = set[str](), set[str](), set[str](), set[str]()
-    imports = set[tuple[int, str]]()
-    mutates, last = False, [0, 0]
-    for step in dis.get_instructions(code):
-        kind, name = step.opname, step.argval
-        if kind in ("LOAD_GLOBAL", "LOAD_NAME"):
-            loads.add(name)
-        elif kind in ("STORE_GLOBAL", "DELETE_GLOBAL") or (kind == "STORE_DEREF" and name in code.co_freevars):
-            names.add(name)
-        elif kind in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(name)
-        elif kind in ("STORE_ATTR", "DELETE_ATTR"):
-            assigned.add(name)
-        elif kind in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            mutates = True
-        elif kind == "IMPORT_NAME":
-            imports.add((last[0] if isinstance(last[0], int) else 0, name))
-        last = [last[1], step.argval]
-    facts = _Facts(
-        frozenset(loads),
-        frozenset(names),
-        frozenset(attributes),
-        frozenset(assigned),
-        frozenset(imports),
-        mutates or bool(MUTATORS & attributes),
-    )
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            facts |= _facts(inner)
-    return facts
-
-
-def _facts_of(cls: Any) -> _Facts:
-    """Of the methods of a class that run after its objects are made."""
-    facts = _Facts()
-    for base in cls.__mro__:
-        if base in (nn.Module, object):
-            continue
-        for name, item in vars(base).items():
-            function = getattr(item, "__wrapped__", getattr(item, "__func__", getattr(item, "fget", item)))
-            if name not in BIRTH and isinstance(function, types.FunctionType):
-                facts |= _facts(function.__code__)
-    return facts
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet assigned
-        return None
-
-
-def _source(code: types.CodeType) -> str | None:
-    """A function's syntax tree in text; None where its source is not known."""
-    text = "".join(linecache.getlines(code.co_filename))
-    places = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column is not None]
-    found = []
-    for node in _functions(text):
-        first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", []))])
-        if first == code.co_firstlineno and getattr(node, "name", "<lambda>") == code.co_name:
-            found.append(node)
-    if len(found) > 1:  # lambdas of one line
-        found = [node for node in found if all(_holds(node, place) for place in places if place[0] >= node.lineno)]
-    return _plain(found[0]) if len(found) == 1 else None
-
-
-def _holds(node: Any, place: tuple[int, int]) -> bool:
-    return (node.body.lineno, node.body.col_offset) <= place <= (node.end_lineno, node.end_col_offset) or place == (
-        node.lineno,
-        0,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _functions(text: str) -> tuple[Any, ...]:
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return ()
-    return tuple(n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
-
-
-def _plain(node: Any) -> str:
-    """A syntax tree in text: without places, docstrings and what is empty, so that it is the same in every Python."""
-    if isinstance(node, list):
-        return f"[{','.join(map(_plain, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    parts = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(value, list) and _is_docstring(value[:1]):
-            value = value[1:]
-        if value not in (None, []) and name not in ("ctx", "kind", "type_comment"):
-            parts.append(f"{name}={_plain(value)}")
-    return f"{type(node).__name__}({','.join(parts)})"
-
-
-def _is_docstring(body: list[Any]) -> bool:
-    text = body[0].value if body and isinstance(body[0], ast.Expr) else None
-    return isinstance(text, ast.Constant) and isinstance(text.value, str)
-
-
-def _bytecode(code: types.CodeType) -> str:
-    constants = [_bytecode(it) if isinstance(it, types.CodeType) else repr(it) for it in code.co_consts]
-    return repr((code.co_code.hex(), code.co_names, code.co_varnames, constants))
+            for own, tree in imported("." * level + name, package, self.files):
+                self.own = True
+                self.put(own, plain(tree))

@@ -24,7 +24,7 @@ def right(inputs: torch.Tensor) -> torch.Tensor:
     return inputs * torch.tensor([1.0, 2.0, 3.0])
 
 
-TEACHER = teachers.from_callable(right, fingerprint="times three", name="times")
+TEACHER = teachers.from_callable(right, fingerprint="times three", name="times", code="")
 
 
 def filled(path: Path, pool: Pool) -> ResponseStore:
@@ -186,7 +186,7 @@ def test_a_link_or_a_pipe_in_an_export_is_not_read(exported: Path) -> None:
 
 def test_an_import_takes_no_name_from_a_teacher_of_the_users(exported: Path, pool: Pool, tmp_path: Path) -> None:
     """Whether the user's teacher of that name was asked before the import, or is asked after it."""
-    mine = teachers.from_callable(lambda x: -right(x), fingerprint="mine", name="times")
+    mine = teachers.from_callable(lambda x: -right(x), fingerprint="mine", name="times", code="")
     before = ResponseStore(str(tmp_path / "before.db"))
     before.ask(mine, pool[:10], budget=100)
     with pytest.raises(UserError, match="'times' stands for another teacher"):
@@ -202,7 +202,7 @@ def test_an_import_takes_no_name_from_a_teacher_of_the_users(exported: Path, poo
         "mine": ("times",),
     }
     # The imported answers are still there for the teacher whose they are, by a name that is free.
-    same = teachers.from_callable(right, fingerprint="times three", name="other")
+    same = teachers.from_callable(right, fingerprint="times three", name="other", code="")
     assert after.ask(same, pool, budget=0).accounts == Accounts(served=100)
 
 

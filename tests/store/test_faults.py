@@ -27,7 +27,7 @@ def answer(inputs):
     return inputs * 2
 
 pool = from_tensors(torch.arange(100.0).unsqueeze(1))
-teacher = teachers.from_callable(answer, fingerprint="twice", name="twice")
+teacher = teachers.from_callable(answer, fingerprint="twice", name="twice", code="")
 ResponseStore(sys.argv[1]).ask(teacher, pool, budget=100, batch_size=10, concurrency=int(sys.argv[2]))
 """
 
@@ -48,7 +48,7 @@ def test_what_a_killed_asker_had_in_flight_is_settled_at_once(url: str, concurre
     os.kill(asker.pid, signal.SIGKILL)
     asker.wait()
     pool = from_tensors(torch.arange(100.0).unsqueeze(1))
-    teacher = teachers.from_callable(lambda x: x * 2, fingerprint="twice", name="twice")
+    teacher = teachers.from_callable(lambda x: x * 2, fingerprint="twice", name="twice", code="")
     transfer = store.ask(teacher, pool, budget=110)
     assert transfer.accounts == Accounts(paid=100 - answered, served=answered)
     assert store.accounts() == Accounts(paid=110, served=answered, unknown=10)

@@ -23,14 +23,14 @@ def right(inputs: torch.Tensor) -> torch.Tensor:
     return inputs * torch.tensor([1.0, 2.0, 3.0])
 
 
-TEACHER = teachers.from_callable(right, fingerprint="times three", name="times")
+TEACHER = teachers.from_callable(right, fingerprint="times three", name="times", code="")
 
 
 def nothing_new(inputs: torch.Tensor) -> torch.Tensor:
     raise AssertionError("what is stored was asked again")
 
 
-SILENT = teachers.from_callable(nothing_new, fingerprint="times three", name="times")
+SILENT = teachers.from_callable(nothing_new, fingerprint="times three", name="times", code="")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_an_older_version_is_migrated(path: Path, pool: Pool) -> None:
     inputs = torch.arange(12.0).view(6, 2)
     from tuition.data import from_tensors
 
-    teacher = teachers.from_callable(lambda x: x * 2, fingerprint="version 1", name="old")
+    teacher = teachers.from_callable(lambda x: x * 2, fingerprint="version 1", name="old", code="")
     for _ in range(2):
         store = ResponseStore(str(path))
         assert store.accounts() == Accounts(paid=6, unknown=2)
@@ -292,7 +292,10 @@ def test_a_connection_that_is_cut(server: str, pool: Pool) -> None:
         store = ResponseStore(server.format("postgres"))
         with pytest.raises(UserError, match="cannot be used"):
             store.ask(
-                teachers.from_callable(cut, fingerprint="times three", name="times"), pool, budget=100, batch_size=10
+                teachers.from_callable(cut, fingerprint="times three", name="times", code=""),
+                pool,
+                budget=100,
+                batch_size=10,
             )
     assert store.accounts() == Accounts(paid=60)
     transfer = store.ask(TEACHER, pool, budget=100)

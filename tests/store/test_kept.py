@@ -34,7 +34,7 @@ def teacher(hook: Callable[[torch.Tensor], Any] = lambda inputs: None) -> Any:
         found = hook(inputs)
         return right(inputs) if found is None else found
 
-    return teachers.from_callable(answer, fingerprint="times three", name="times")
+    return teachers.from_callable(answer, fingerprint="times three", name="times", code="")
 
 
 def check_all_is_there(store: ResponseStore, pool: Pool, accounts: Accounts) -> None:

@@ -35,7 +35,7 @@ def right(inputs: torch.Tensor) -> torch.Tensor:
     return inputs * torch.tensor([1.0, 2.0, 3.0])
 
 
-TEACHER = teachers.from_callable(right, fingerprint="times three", name="times")
+TEACHER = teachers.from_callable(right, fingerprint="times three", name="times", code="")
 MAPS = teachers.from_callable(
     lambda x: {"logits": x.expand(-1, 5) / 7, "block.2": x.view(-1, 1, 1, 1).expand(-1, 2, 3, 3) / 7},
     fingerprint="maps",
@@ -47,7 +47,7 @@ def test_usage_tells_what_is_stored_and_what_it_cost(url: str, pool: Pool) -> No
     store = ResponseStore(url)
     assert usage(store) == []
     store.ask(TEACHER, pool[:40], budget=40, cost_per_call=0.25)
-    store.ask(teachers.from_callable(right, fingerprint="times three", name="again"), pool[:50], budget=50)
+    store.ask(teachers.from_callable(right, fingerprint="times three", name="again", code=""), pool[:50], budget=50)
     store.ask(MAPS, pool[:10], budget=10)
     times, maps = usage(store)
     assert (times.names, times.fingerprint, times.responses) == (("again", "times"), "times three", 50)
@@ -70,7 +70,9 @@ def test_a_silently_changed_teacher_is_found(url: str, pool: Pool) -> None:
     same = reask(store, TEACHER, pool, count=20, budget=80, seed=0, batch_size=8)
     assert (same.inputs, same.difference, same.accounts) == (20, {"logits": 0.0}, Accounts(paid=20))
 
-    drifted = teachers.from_callable(lambda x: right(x) + 0.125 * (x > 2), fingerprint="times three", name="times")
+    drifted = teachers.from_callable(
+        lambda x: right(x) + 0.125 * (x > 2), fingerprint="times three", name="times", code=""
+    )
     with pytest.raises(BudgetError, match="20 new calls do not fit"):
         reask(store, drifted, pool, count=20, budget=99, seed=0)
     changed = reask(store, drifted, pool, count=20, budget=100, seed=0)
@@ -81,7 +83,7 @@ def test_a_silently_changed_teacher_is_found(url: str, pool: Pool) -> None:
 
     with pytest.raises(UserError, match="cannot ask 61 inputs again where 60 of the pool are stored"):
         reask(store, TEACHER, pool, count=61, budget=1000, seed=0)
-    narrow = teachers.from_callable(lambda x: x, fingerprint="times three", name="times")
+    narrow = teachers.from_callable(lambda x: x, fingerprint="times three", name="times", code="")
     with pytest.raises(TeacherError, match="does not answer with the logits that are stored"):
         reask(store, narrow, pool, count=4, budget=104, seed=0)
     assert store.accounts().paid == 104
@@ -118,7 +120,7 @@ def test_prune_waits_for_nobody(path: Path, pool: Pool) -> None:
             prune(store, "times")
         return right(inputs)
 
-    store.ask(teachers.from_callable(meddle, fingerprint="times three", name="times"), pool, budget=100)
+    store.ask(teachers.from_callable(meddle, fingerprint="times three", name="times", code=""), pool, budget=100)
     assert verify(store).whole == 100
 
 
@@ -181,7 +183,7 @@ def test_exports_that_cannot_be_taken(path: Path, pool: Pool, tmp_path: Path) ->
 
     other = teachers.from_callable(right, fingerprint="another", name="times")
     refused("taken", "'times' stands for another teacher", other)
-    narrow = teachers.from_callable(lambda x: x, fingerprint="times three", name="narrow")
+    narrow = teachers.from_callable(lambda x: x, fingerprint="times three", name="narrow", code="")
     refused("narrow", "logits 3 wide, where those stored are 1 wide", narrow)
     file = folder / "responses-00000.safetensors"
     data = bytearray(file.read_bytes())

@@ -51,9 +51,10 @@ def _way_out(lost: Sequence[str], added: Sequence[str]) -> str:
     if not all(code) or not code:
         return "give this teacher another name, or ask the one meant"
     kept = lost[0].removeprefix("code ") if lost else ""
+    what = "its code was edited" if lost and added else "one of the two was stored without its code"
     return (
-        "its code was edited: give it another name or fingerprint, or, if its answers are the same and it is made by "
-        f'from_callable, keep them with from_callable(..., code="{kept}")'
+        f"{what}: give it another name to ask again, or, if its answers are the same and it is made by from_callable, "
+        f'keep them with from_callable(..., code="{kept}")'
     )
 
 

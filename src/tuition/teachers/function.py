@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.identity import code_digest
+from tuition.reached import source_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import Answer, BadAnswer, Teacher
@@ -28,7 +29,7 @@ class CallableTeacher:
     name: str
     local: bool = False
     class_names: tuple[str, ...] | None = None
-    code: str | None = None
+    uncoded: str | None = None  # the fingerprint without the code that `from_callable` added
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         answer = self.function(inputs)
@@ -52,12 +53,15 @@ def from_callable(
         function: takes a batch of the pool's raw inputs (uint8 images (b, c, h, w), floats (b, d), or b strings) and
             returns {"logits": (b, k), ...} as tensors or arrays (an `Answer` to tell tokens too), or the logits alone.
             It raises `NotCharged` where a request was refused and costs nothing.
-        fingerprint: whatever tells this teacher from others: a version, a digest of its weights, endpoint and model. A
-            changed teacher needs another fingerprint, or its answers pass for the old one's.
-        name: what people call it; by default derived from the function's name and the fingerprint.
+        fingerprint: whatever tells this teacher from others beside its code: a version, a digest of its weights,
+            endpoint and model. The digest of the own source that the function reaches is added to it (see
+            `tuition.reached`), but no value: a teacher of other weights or settings needs another fingerprint, or its
+            answers pass for the old one's.
+        name: what people call it; by default derived from the function's name and this fingerprint without the code, so
+            that a store refuses an edited function instead of paying for its answers again.
         class_names: one name a class, in the order of the logits.
-        code: digest of the code that stored answers were made with, to keep them after an edit that changes no answer
-            (see `with_code`). The message that refuses the edited function says it.
+        code: digest of the code that stored answers were made with, to keep them after an edit that changes no answer.
+            The message that refuses the edited function says it. "" is for answers stored without one.
 
     Raises:
         UserError: an empty fingerprint, or class names that are empty or repeated.
@@ -68,7 +72,14 @@ def from_callable(
         )
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
-    return CallableTeacher(function, fingerprint, name, class_names=checked_names(class_names), code=code)
+    part = source_digest(function) if code is None else code
+    return CallableTeacher(
+        function,
+        f"{fingerprint}; code {part}" if part else fingerprint,
+        name,
+        class_names=checked_names(class_names),
+        uncoded=fingerprint if code is None else None,
+    )
 
 
 def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any]:
@@ -115,16 +126,17 @@ def _index(label: Any, class_names: tuple[str, ...]) -> int:
 def with_code(teacher: Teacher) -> Teacher:
     """A teacher of the user's own code, whose fingerprint holds the digest of that code (see `tuition.identity`).
 
-    For teachers that a command names as `package.module:factory`, whose code is edited between two commands while the
-    fingerprint in it is easily forgotten. The name stays. So an edited function is neither served the old one's answers
-    nor asked about everything again: a store refuses it, because its name is bound to the other code, until the user
-    says which of the two is meant: another `fingerprint` where the answers differ, `code` where they do not. Asking
-    again about two stored inputs would show less, and would cost two calls each time. In Python, where two functions
-    are often deliberately one teacher (a stub, a retry, another client), the fingerprint given is the user's word.
+    For teachers that a command names as `package.module:factory`. Here the values that the code refers to count too, as
+    they stand in the user's module. The name stays. So an edited function is neither served the old one's answers nor
+    asked about everything again: a store refuses it, because its name is bound to the other code, until the user says
+    which of the two is meant: another name where the answers differ, `code` where they do not. Asking again about two
+    stored inputs would show less, and would cost two calls each time.
     """
     if isinstance(teacher, CallableTeacher):
-        code = code_digest(teacher.function) if teacher.code is None else teacher.code
-        return replace(teacher, fingerprint=f"{teacher.fingerprint}; code {code}", code=code) if code else teacher
+        if teacher.uncoded is None:  # the user told the code, or a file is the teacher
+            return teacher
+        code = code_digest(teacher.function)
+        return replace(teacher, fingerprint=f"{teacher.uncoded}; code {code}", uncoded=None) if code else teacher
     code = code_digest(type(teacher))
     return teacher if code is None else Coded(teacher, code)
 
