@@ -4,6 +4,7 @@ The command runs in real processes that get real SIGKILLs. They are forks of one
 for importing takes longer than the run.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -150,7 +151,8 @@ def status(folder):
 
 def books(folder):
     """paid, unknown and the number of answers stored, as the database says."""
-    with sqlite3.connect(folder / "r.db") as database:
+    # Closed at once: a connection to a file that was replaced would remove the log of the new one when it is closed.
+    with contextlib.closing(sqlite3.connect(folder / "r.db")) as database:
         paid, unknown = database.execute("SELECT sum(paid), sum(unknown) FROM tuition_teachers").fetchone()
         return paid, unknown, database.execute("SELECT count(*) FROM tuition_responses").fetchone()[0]
 

@@ -385,7 +385,7 @@ def predict(
     from tuition.training import files
 
     if out is not None:
-        disk.behind(out)
+        disk.replaceable(out)
     student = load(run, trust_code=trust_code)
     names, pool = job.inputs_of(inputs, split, size, student, _columns(text_column, None, image_column))
     confidence, classes = student.probabilities(pool).max(dim=1)
@@ -418,7 +418,7 @@ def evaluate(
     from tuition.training import evaluation, files
 
     if confusion is not None:
-        disk.behind(confusion)  # which is refused before anything is computed or printed
+        disk.replaceable(confusion)  # which is refused before anything is computed or printed
     student = load(run, trust_code=trust_code)
     pool = job.load_data(data, split, size, _columns(text_column, label_column, image_column))
     if pool.labels is None:

@@ -25,7 +25,7 @@ def write(path: str | Path, content: bytes) -> None:
     Raises:
         UserError: the file cannot be written, or `path` is not a regular file.
     """
-    target = behind(path)
+    target = replaceable(path)
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +41,10 @@ def write(path: str | Path, content: bytes) -> None:
         raise _unwritten(path, error) from error
 
 
-def behind(path: str | Path) -> Path:
-    """The file that a path stands for, behind links, so that these stay links. It need not exist.
+def replaceable(path: str | Path) -> Path:
+    """The path, once it is known that a file may take its place. It need not exist.
+
+    A link is replaced itself: in a folder of a stranger it may lead to a file of the user's.
 
     Raises:
         UserError: it is a folder, a device, a pipe or a socket, which a file never replaces.
@@ -51,14 +53,14 @@ def behind(path: str | Path) -> Path:
         # Not of the resolved path: /dev/stdout may lead to a pipe, which has no path.
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return Path(os.path.realpath(path))
+        return Path(path)
     except OSError as error:
         raise _unwritten(path, error) from error
     if stat.S_ISDIR(mode):
         raise UserError(f"{path} is a folder; name a file to write.")
     if not stat.S_ISREG(mode):
         raise UserError(f"{path} is a device or a pipe, not a regular file; name a file to write.")
-    return Path(os.path.realpath(path))
+    return Path(path)
 
 
 def _unwritten(path: str | Path, error: OSError) -> UserError:
@@ -79,8 +81,8 @@ def check_new(
     path: str | Path, ours: Callable[[Path], bool] = lambda path: False, content: bytes | None = None
 ) -> None:
     """Find out whether `write_new` would refuse; without `content`, every file that is not `ours` is refused."""
-    path, target = Path(path), behind(path)
-    if target.exists() and not ours(path) and (content is None or path.read_bytes() != content):
+    path = replaceable(path)
+    if path.exists() and not ours(path) and (content is None or path.read_bytes() != content):
         raise UserError(f"{path} exists and holds something else; name a new file, or move this one away.")
 
 

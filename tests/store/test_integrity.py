@@ -266,7 +266,7 @@ def test_what_is_no_store(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="check that its folder exists and is writable"):
         ResponseStore(str(tmp_path / "nowhere" / "responses.db"))
-    with pytest.raises(UserError, match="check that its folder exists and is writable"):
+    with pytest.raises(UserError, match="is a folder; name a file to write"):
         ResponseStore(str(tmp_path))
     for url in ("sqlite://", ":memory:", "sqlite:///file:x?mode=memory&uri=true"):
         with pytest.raises(UserError, match="give its plain path"):

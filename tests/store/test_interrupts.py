@@ -1,5 +1,6 @@
 """Ctrl-C at any moment of an ask from Python: the store is free at once, and the books are exact."""
 
+import contextlib
 import os
 import random
 import signal
@@ -29,7 +30,7 @@ def test_an_interrupt_leaves_no_lock_behind(tmp_path: Path) -> None:
         except KeyboardInterrupt:
             interrupted += 1
         timer.join()
-        with sqlite3.connect(path, timeout=0) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # raises if anybody holds the lock
         store.ask(teacher, pool, budget=400)
         accounts = store.accounts()

@@ -147,7 +147,7 @@ def _write(path: Path, pool: Pool, identity: str) -> None:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = disk.behind(path)
+    path = disk.replaceable(path)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:

@@ -59,7 +59,7 @@ def exists(address: str) -> bool:
         UserError: it is not the address of a store, or a folder, a device or a pipe is there.
     """
     url = parse(address)
-    return url.get_backend_name() != "sqlite" or disk.behind(url.database or "").is_file()
+    return url.get_backend_name() != "sqlite" or disk.replaceable(url.database or "").is_file()
 
 
 def shown(address: str) -> str:

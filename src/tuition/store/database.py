@@ -159,7 +159,7 @@ class Database:
         parsed = address.parse(url)
         self.shown = address.shown(url)
         on_disk = parsed.get_backend_name() == "sqlite"
-        self.path = disk.behind(parsed.database or "") if on_disk else None
+        self.path = Path(os.path.realpath(disk.replaceable(parsed.database or ""))) if on_disk else None
         self.identity: tuple[int, int] | None = None  # of the file, once it is open
         # Connections are not kept: a store that nobody uses is one complete file, and a fork inherits nothing.
         if self.path is not None:

@@ -55,13 +55,13 @@ def free_bytes(path: Path) -> int:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """A file that is complete and on the disk, or not there. A link stays a link: the file behind it is replaced.
+    """A file that is complete and on the disk, or not there.
 
     Raises:
         OSError: it cannot be written.
         UserError: it is a device or a pipe.
     """
-    path = disk.behind(path)
+    path = disk.replaceable(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         write_into(folder, path.name, data)

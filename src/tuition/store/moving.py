@@ -70,11 +70,11 @@ def _export(store: ResponseStore, folder: Path, teacher: str | None) -> Moved:
         about = _about(connection, teacher)
         folder.mkdir(parents=True, exist_ok=True)
         schema = pa.schema([*fields, ("checksum", pa.string())], metadata={"tuition": json.dumps(about)})
-        unfinished = disk.behind(folder / f"{INDEX}.part")
+        unfinished = disk.replaceable(folder / f"{INDEX}.part")
         with unfinished.open("wb") as file_of_index, pq.ParquetWriter(file_of_index, schema) as writer:
             for number, (fingerprint, digests, outputs) in enumerate(_stacked(connection, list(about))):
                 file, data = f"responses-{number:05d}.safetensors", payload.encode(digests, outputs)
-                disk.behind(folder / file).write_bytes(data)
+                disk.replaceable(folder / file).write_bytes(data)
                 n = len(digests)
                 same = [[fingerprint] * n, digests, [file] * n, list(range(n)), [_digest(data)] * n]
                 writer.write_table(pa.table(same, schema=schema), row_group_size=n)

@@ -6,6 +6,7 @@ carries markers, and its name where it ends. The methods in STYLES look the same
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle, pairwise
@@ -249,5 +250,7 @@ def _save(figure: Figure, path: Path) -> list[Path]:
     files = [path] if path.suffix in SUFFIXES else [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     for file in files:
         undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
-        figure.savefig(disk.behind(file), dpi=300, metadata=undated)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=300, metadata=undated, format=file.suffix[1:])
+        disk.write(file, picture.getvalue())
     return files
