@@ -221,13 +221,17 @@ def test_recipe_makes_the_same_architecture():
         ("", "no model"),
         ("a b:c", "no model"),
         ("no.such.module:make", "PYTHONPATH"),
-        ("math:squirt", "nearest: sqrt"),
-        ("math:pi", "no function"),
-        ("math:sqrt", "more than num_classes"),
-        ("os:getcwd", "returned str"),
+        ("math:sqrt", "part of Python"),
+        ("their_models:fixd", "nearest: fixed"),
+        ("their_models:SIZE", "no function"),
+        ("their_models:demanding", "more than num_classes"),
+        ("their_models:words", "returned str"),
     ],
 )
-def test_bad_names(name, says):
+def test_bad_names(name, says, tmp_path, monkeypatch):
+    (tmp_path / "their_models.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_models", raising=False)
     with pytest.raises(UserError, match=says):
         models.create(name, num_classes=3)
 
@@ -265,6 +269,11 @@ def everything(**options):
 
 def classes_only(num_classes):
     return nn.Linear(4, num_classes)
+
+SIZE = 8
+
+def words():
+    return "a model"
 
 def demanding(num_classes, depth):
     raise AssertionError("must not be called")

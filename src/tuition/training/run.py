@@ -199,7 +199,9 @@ def distill(
             record = parallel.first(opened)
             if record["status"] == "done":
                 parallel.first(lambda: files.finish(directory))
-                return _reopen(directory, record, whole)
+                run = _reopen(directory, record, whole)
+                parallel.first(lambda: _draw(run, directory))  # a kill may have come before it
+                return run
         leaks.warn_of_shared(transfer, validation=validation, test=test)
         task = _Task(transfer, validation, test, chosen, num_classes, device, seed, directory, record, accuracy)
         run = _train(whole, objective, task, progress)
@@ -328,8 +330,6 @@ def _card(record: dict[str, Any], examples: int) -> str:
 
 def _write(run: Run, objective: Objective, directory: Path, record: dict[str, Any], weights: str) -> None:
     """The run's files. run.json says that the others are complete; what is drawn comes after it and changes nothing."""
-    from tuition.training.curves import try_to_draw
-
     models.save_weights(run.student, directory / weights)
     if objective.state_dict():  # projectors, memories, variances
         models.save_weights(objective, directory / OBJECTIVE)
@@ -346,7 +346,15 @@ def _write(run: Run, objective: Objective, directory: Path, record: dict[str, An
         },
     )
     files.finish(directory)
-    try_to_draw(run.history, directory / files.CURVES)
+    _draw(run, directory)
+
+
+def _draw(run: Run, directory: Path) -> None:
+    from tuition.training.curves import try_to_draw
+
+    path = directory / files.CURVES
+    if run.history and not path.exists():
+        try_to_draw(run.history, path)
 
 
 def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
