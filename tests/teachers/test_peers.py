@@ -194,7 +194,7 @@ def test_infinity_refuses_a_wrong_key_and_address(infinity, tmp_path, monkeypatc
     store, pool = ResponseStore(str(tmp_path / "store.db")), from_tensors(TEXTS)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
     with pytest.raises(
-        TeacherError, match="denies access with status 401.*is the key in OPENAI_API_KEY right"
+        TeacherError, match=r"denies access with status 401.*is the key in OPENAI_API_KEY right"
     ) as raised:
         store.ask(from_openai("minilm", base_url=infinity), pool, budget=6)
     assert "sk-of" not in str(raised.value)
