@@ -1,5 +1,6 @@
 """Strangers' files: code that a run, a teacher's folder, a study or a settings file names, and modules beside data."""
 
+import importlib
 import json
 import os
 import re
@@ -111,8 +112,8 @@ def test_load_takes_a_model_or_trust(stranger: Path, monkeypatch: pytest.MonkeyP
         ("timm:hf-hub:someone/net", {}, "not the name of one of timm's models"),
         ("timm:local-dir:/tmp/net", {}, "not the name of one of timm's models"),
         ("cnn_4", {"pretrained": True}, "damaged .*pretrained"),
-        ("cnn_4", {"num_classes": 2**31}, "smaller than the cnn_4"),
-        ("mlp_99999", {"in_channels": 2**20}, "smaller than the mlp_99999"),
+        ("cnn_4", {"num_classes": 2**31}, "less than or equal to 1000000"),
+        ("mlp_99999", {"in_channels": 2**20}, "less than or equal to 1000000"),
         (["cnn_4"], {}, "damaged .*name"),
     ],
 )
@@ -345,3 +346,15 @@ def test_python_s_own_functions_are_no_students_or_methods(tmp_path: Path, optio
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_only_the_user_s_own_code_finds_modules_in_the_folder(tmp_path, monkeypatch):
+    """Libraries look for optional ones that are not installed; a data folder may hold a file of that name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    (tmp_path / "own_teacher.py").write_text("import own_helper\n\ndef make():\n    return own_helper.SIZE\n")
+    (tmp_path / "own_helper.py").write_text("SIZE = 3\n")
+    (tmp_path / "not_installed.py").write_text("raise SystemExit('code of the folder ran')\n")
+    assert factories.find("own_teacher:make")() == 3
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("not_installed")

@@ -45,8 +45,8 @@ def refuse_untrusted(name: object, where: str, trust_code: bool) -> None:
 def find(name: str) -> Callable[..., Any]:
     """The function or class that a name stands for.
 
-    Its module is looked for where Python looks for modules and then, last, in the current folder, which from then on
-    stands at the end of the import path: a file there never hides a module of Python or of an installed package.
+    Its module is looked for where Python looks for modules and then, last, in the current folder: a file there never
+    hides a module of Python or of an installed package, nor stands in for one that is not installed (see `Beside`).
 
     Raises:
         UserError: the module is missing, fails, is part of Python or hidden by an installed one, or it has nothing
@@ -99,26 +99,54 @@ def kind(value: object) -> str:
 
 
 def _reach(top: str) -> None:
-    """Put the current folder at the end of the import path, where a top module is not found without it.
+    """Let a top module that is not found elsewhere be found in the current folder.
 
     Raises:
         UserError: the folder has a module of this name, and another one goes before it.
     """
     here = os.getcwd()
+    sys.meta_path[:] = [it for it in sys.meta_path if not isinstance(it, Beside) or it.folder == here]
     try:
         known = importlib.util.find_spec(top)
     except ValueError:  # a module without a specification, such as __main__
         return
     own = PathFinder.find_spec(top, [here])
-    if known is None or known.origin is None:  # unknown, or a folder without __init__.py, which has several parts
-        if here not in sys.path:
-            sys.path.append(here)
-            importlib.invalidate_caches()
+    if known is None or known.origin is None:  # unknown, or a folder without __init__.py
+        beside = next((it for it in sys.meta_path if isinstance(it, Beside) and it.folder == here), None)
+        if beside is None:
+            sys.meta_path.append(beside := Beside(here))
+        beside.named.add(top)
+        importlib.invalidate_caches()
     elif own is not None and own.origin is not None and not _same_file(own, known):
         raise UserError(
             f"{os.path.relpath(own.origin)} of this folder has the name of another module, {top} "
             f"({'part of Python' if top in sys.stdlib_module_names else 'installed'}); rename it, and name it so."
         )
+
+
+class Beside:
+    """Finds modules in a folder, after all others: those the user named, and what code of this folder imports.
+
+    Not by the import path, on which libraries look for each other: an optional one that is not installed would be taken
+    from a folder of data.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.named = folder, set[str]()
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if path is not None or (name not in self.named and not self._from_here()):
+            return None
+        return PathFinder.find_spec(name, [self.folder])
+
+    def _from_here(self) -> bool:
+        """Whether the import under way stands in a file of this folder that is not a library's."""
+        frame = sys._getframe(2)
+        while frame is not None and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back  # type: ignore[assignment]
+        file = "" if frame is None else frame.f_code.co_filename
+        libraries = (sys.prefix + os.sep, sys.base_prefix + os.sep)
+        return file.startswith(self.folder + os.sep) and "-packages" not in file and not file.startswith(libraries)
 
 
 def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:

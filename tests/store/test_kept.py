@@ -431,3 +431,23 @@ def test_answers_that_arrive_together_are_one_transaction(path: Path, pool: Pool
     assert len(commits) == 4  # opened, fifty reserved, fifty recorded, closed
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM tuition_blobs").fetchone() == (2,)
+
+
+def test_an_error_that_cannot_say_its_text_loses_no_answer(path: Path, pool: Pool) -> None:
+    class Silent(Exception):  # noqa: N818
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    together = threading.Barrier(4)
+
+    def answer(inputs: torch.Tensor) -> torch.Tensor:
+        together.wait(120)
+        if 0 in inputs:
+            raise Silent
+        return inputs * 2
+
+    store = ResponseStore(str(path))
+    with pytest.raises(TeacherError, match="failed with Silent: its text cannot be made, RuntimeError"):
+        store.ask(teachers.from_callable(answer, fingerprint="t"), pool[:40], budget=40, batch_size=10, concurrency=4)
+    assert store.accounts() == Accounts(paid=40, unknown=10)
+    assert verify(store).whole == 30

@@ -312,7 +312,7 @@ class Sending:
             if isinstance(answer, BadAnswer):
                 trouble = self.error(f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
             elif isinstance(answer, BaseException):
-                said = f"{type(answer).__name__}: {answer}".removesuffix(": ")
+                said = f"{type(answer).__name__}: {_words(answer)}".removesuffix(": ")
                 what = f"failed with {said}; that request counts as paid"
                 trouble = self.error(what, answer)
             elif wrong is not None:
@@ -337,7 +337,10 @@ class Sending:
         if self.answered == 0 and len(self.refused) == REFUSALS:
             self.todo.probe(REFUSALS)
         if self.answered == 0 and len(self.refused) >= most:
-            return self.error(f"refused {len(self.refused)} inputs one by one, and answered none ({why})", why)
+            said = f"refused {len(self.refused)} inputs one by one, and answered none ({why})"
+            error = TeacherError(f"teacher {self.ledger.name!r} {said}; nothing was charged, ask it about others.")
+            error.__cause__ = why
+            return error
         return None
 
     def may_ask_again(self, piece: Piece) -> bool:
@@ -357,6 +360,14 @@ class Sending:
         error = TeacherError(f"teacher {name!r} {what}. What was answered well is stored: run again for the rest.")
         error.__cause__ = cause
         return error
+
+
+def _words(error: BaseException) -> str:
+    """What an error of a teacher says, in 300 characters; some cannot say it."""
+    try:
+        return str(error)[:300]
+    except BaseException as trouble:
+        return f"its text cannot be made, {type(trouble).__name__}"
 
 
 def _pause(refusal: NotCharged, refused: int) -> float:

@@ -90,6 +90,8 @@ def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any
     Raises:
         BadAnswer: a label that is not a class, or hard labels where the classes are not known.
     """
+    if isinstance(answer, (list, tuple)) and answer and all(isinstance(it, Mapping) and "label" in it for it in answer):
+        answer = {"label": [it["label"] for it in answer]}  # as pipelines of transformers answer
     outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
     name = "logits" if "label" not in outputs else "label"
     labels: Any = outputs.get(name)
@@ -104,16 +106,20 @@ def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any
     return {key: value for key, value in outputs.items() if key != name} | {"logits": logits}
 
 
+LABEL = (int, str, np.integer, np.str_)
+
+
 def _hard(value: Any) -> bool:
     """Whether an answer holds one whole number or one word a row."""
     if isinstance(value, Tensor):
         return value.ndim == 1 and not (value.is_floating_point() or value.is_complex())
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype.kind in "iubOU"
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(it, (int, str)) for it in value)
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(it, LABEL) for it in value)
 
 
 def _index(label: Any, class_names: tuple[str, ...]) -> int:
+    label = label.item() if isinstance(label, np.integer) else label
     if isinstance(label, int) and 0 <= label < len(class_names):
         return int(label)
     if str(label) not in class_names or isinstance(label, int):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StrictBool, StrictInt, ValidationError, model_validator
 from torch import Tensor, nn
 
 from tuition import factories, models
@@ -212,8 +213,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
-    num_classes: PositiveInt
-    in_channels: PositiveInt
+    num_classes: int = Field(gt=0, le=10**6)
+    in_channels: int = Field(gt=0, le=10**6)
 
 
 class Card(BaseModel):
@@ -226,6 +227,16 @@ class Card(BaseModel):
     hashing: dict[str, StrictInt | list[StrictInt]] | None = None
     output: Output = "logits"
     weights: str = Field(pattern=r"^\w[\w.-]*$")  # a file of the folder
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        """Bounded before anything is allocated."""
+        if math.prod(self.input_shape) > 2**28:
+            raise ValueError(f"inputs of {math.prod(self.input_shape):.3g} values")
+        known = None if self.model is None or self.output != "logits" else self.model.num_classes
+        if known is not None and self.class_names is not None and len(self.class_names) != known:
+            raise ValueError(f"{len(self.class_names)} class names for {known} classes")
+        return self
 
 
 def load(
@@ -280,7 +291,7 @@ def _card(directory: Path, record: Mapping[str, Any]) -> Card:
         what = "it does not describe a student"
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            what = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"].lower()]))
         raise UserError(f"{directory / files.RUN} is damaged ({what}); restore it.") from None
 
 
