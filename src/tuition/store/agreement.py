@@ -177,7 +177,7 @@ def reordered(predicted: Tensor, labels: Tensor) -> tuple[bool, float, float]:
 
 
 def best_order(predicted: np.ndarray, labels: np.ndarray) -> dict[int, int]:
-    """The one-to-one map of classes that makes most answers right, of those answered; of equals, the order as it is."""
+    """The one-to-one map of classes that makes most answers right, of those answered; ties keep the order as it is."""
     from scipy.optimize import linear_sum_assignment
 
     classes, places = np.unique(np.concatenate([predicted, labels]), return_inverse=True)

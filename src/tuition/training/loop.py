@@ -203,7 +203,7 @@ class Training:
         """Keep the best weights, and begin the next stage with them where one ends."""
         state = self.state
         improved = state.best is None or validation > state.best
-        # The later of equals is the better: it has been trained for longer.
+        # Of ties the later is better, because it has been trained for longer.
         if improved or validation == state.best:
             state.best, state.best_epoch = validation, state.epoch
             self.best = _weights(self.student, self.objective)
