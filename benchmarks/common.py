@@ -22,8 +22,8 @@ from tuition import data, models
 from tuition.data import Crop, Pool, TransferSet
 from tuition.training import Objective, Student, methods
 from tuition.training.batches import Batches
+from tuition.training.cpu_threads import fitting_threads
 from tuition.training.loop import step
-from tuition.training.threads import fitting_threads
 
 ROWS, CLASSES, BATCH = 1600, 100, 64
 BLACK_BOX = [

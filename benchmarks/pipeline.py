@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tuition import models
 from tuition.data import TransferSet
-from tuition.training.threads import fitting_threads
+from tuition.training.cpu_threads import fitting_threads
 
 MEAN, STD = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
 TARGET = {"cpu": 1.15, "cuda": 4.0}

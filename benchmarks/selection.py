@@ -16,8 +16,8 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
+from tuition.pipeline.job import DistillSettings, run
 from tuition.studies.executor import run_parallel
-from tuition.studies.job import DistillSettings, run
 from tuition.studies.statistics import calls_to_reach, holm, paired, saving, summarise
 
 METHODS = ("random", "stratified", "k-centre", "medoids")

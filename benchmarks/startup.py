@@ -11,7 +11,8 @@ import sys
 
 PUBLIC = "from tuition import losses, data, models, teachers, ResponseStore, distill, load"
 HELP = (
-    "import sys; sys.argv = ['tuition', *{}]; from tuition.cli import main; sys.stdout = open('/dev/null', 'w'); main()"
+    "import sys; sys.argv = ['tuition', *{}]; from tuition.cli.main import main; "
+    "sys.stdout = open('/dev/null', 'w'); main()"
 )
 MEASURED = {
     "the public names, after torch": ("import torch", PUBLIC, 0.3),

@@ -17,9 +17,9 @@ import torch
 from common import BATCH, BLACK_BOX, Training, arguments, compare, interleaved, ratio, report, transfer_set, wait
 
 from tuition.data import TransferSet
+from tuition.training.cpu_threads import step_flops
 from tuition.training.graphs import WARM_UP, Graphs
 from tuition.training.loop import step
-from tuition.training.threads import step_flops
 
 STUDENTS = ["wrn_16_2", "vgg8", "resnet32", "resnet8"]
 TARGET = 1.03

@@ -24,8 +24,8 @@ from tuition import ResponseStore, data, distill, models, teachers
 from tuition.data import Pool, TransferSet, ondisk
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
+from tuition.training.cpu_threads import fitting_threads
 from tuition.training.loop import step
-from tuition.training.threads import fitting_threads
 
 CLASSES, SHAPE, BLOCK = 10, (3, 32, 32), 10_000
 T = TypeVar("T")

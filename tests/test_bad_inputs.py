@@ -22,8 +22,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tuition import ResponseStore, cli, data, teachers
-from tuition.studies import job
+from tuition import ResponseStore, data, teachers
+from tuition.cli import main as cli
+from tuition.pipeline import job
 from tuition.training import distill, teach
 
 # The user's own module, in the folder where the commands are given.

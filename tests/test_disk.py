@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuition import ResponseStore, UserError, cli, data, disk, distill, models, teachers
+from tuition import ResponseStore, UserError, data, disk, distill, models, teachers
+from tuition.cli import main as cli
 from tuition.data import TransferSet, cache
 from tuition.store import export, files
-from tuition.studies import demo, grid, report, study, tensorboard
-from tuition.training import teach
+from tuition.studies import demo, grid, report, study
+from tuition.training import teach, tensorboard
 
 HOLDER = """
 import sys

@@ -64,8 +64,9 @@ sys.path.insert(0, "")
 import torch, torch._dynamo  # which the first optimizer imports
 torch.set_num_threads(1)
 import matplotlib.backends.backend_agg, matplotlib.figure, sqlalchemy.dialects.sqlite, sklearn.datasets
-import tuition.studies.job, tuition.store.asking, tuition.training.curves, tuition.studies.demo, user
-from tuition import cli, data
+import tuition.pipeline.job, tuition.store.asking, tuition.training.curves, tuition.studies.demo, user
+from tuition import data
+from tuition.cli import main as cli
 data.load("digits", split="train"), data.load("digits", split="test")
 print("ready", flush=True)
 for line in sys.stdin:

@@ -28,9 +28,9 @@ def main() -> int:
     from tuition import stopping
 
     stopping.install()
-    from tuition import cli
+    from tuition.cli import main
 
-    code = cli.main()
+    code = main.main()
     stopping.at_once()
     return code
 

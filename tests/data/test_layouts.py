@@ -13,7 +13,7 @@ from tuition import UserError
 from tuition.data import load
 from tuition.data.pictures import suffixes
 from tuition.data.splits import canonical
-from tuition.studies import job
+from tuition.pipeline import job
 
 
 def picture(path, level=100, mode="RGB", **options):

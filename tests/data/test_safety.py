@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tuition import UserError
-from tuition.cli import app
+from tuition.cli.main import app
 from tuition.data import cache, from_tensors, load
 from tuition.data.images import read_images
 

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tuition import UserError
-from tuition.cli import app
+from tuition.cli.main import app
 from tuition.data import from_tensors, load
-from tuition.studies import job
+from tuition.pipeline import job
 from tuition.training import load as load_run
 
 TRAIN = [("Good, and long", "good"), ('a "quoted"\nsecond line', "bad"), ("völlig egal", "neutral")]

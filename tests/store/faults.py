@@ -388,8 +388,8 @@ class Books:
 
     def read(self) -> frozenset[int]:
         """The inputs whose answers are stored, each compared with the truth."""
-        from tuition.store.entries import identify, located
         from tuition.store.reading import read
+        from tuition.store.responses import identify, located
 
         pool = self.pool(list(range(UNIVERSE)))
         with ResponseStore(self.url).database.read() as connection:
@@ -445,7 +445,7 @@ def trial(
     if library is not None:
         os.environ["LD_PRELOAD"] = str(library)  # of the server of forks, and so of all askers
     context.set_forkserver_preload(
-        ["torch", "sqlalchemy.dialects.sqlite", "tuition.store.asking", "tuition.store.upkeep"]
+        ["torch", "sqlalchemy.dialects.sqlite", "tuition.store.asking", "tuition.store.maintenance"]
     )
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(folder / "log.jsonl", seed, handler, theirs), daemon=True)

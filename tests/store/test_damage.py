@@ -101,7 +101,7 @@ def rewrite(folder: Path, data: bytes | None = None, about: Any = None, **column
     told = json.loads(table.schema.metadata[b"tuition"]) if about is None else about
     rows = table.to_pydict()
     if data is not None:
-        from tuition.store.moving import _digest
+        from tuition.store.transport import _digest
 
         (folder / "responses-00000.safetensors").write_bytes(data)
         rows["checksum"] = [_digest(data)] * len(rows["checksum"])

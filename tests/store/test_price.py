@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tuition.data import Accounts, Bill, Pool
 from tuition.errors import UserError
 from tuition.store import ResponseStore, TeacherError, export, reask, usage
-from tuition.store.parts import announced, ask_part
 from tuition.store.price import Price, money, price
+from tuition.store.shared_ask import announced, ask_part
 from tuition.teachers import Answer, BadAnswer, NotCharged, Refused, Tokens
 
 amounts = st.decimals(0, 10**6, places=12)

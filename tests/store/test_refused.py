@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tuition import teachers
 from tuition.data import Accounts, Pool, from_tensors
 from tuition.store import ResponseStore, TeacherError
+from tuition.store.pending import Todo
 from tuition.store.refusals import sentence
-from tuition.store.todo import Todo
 from tuition.teachers import NotCharged, Refused
 
 BAD = 40

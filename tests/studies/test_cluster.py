@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tuition import ResponseStore, cli
+from tuition import ResponseStore
+from tuition.cli import main as cli
 from tuition.data import Accounts
 from tuition.errors import UserError
+from tuition.pipeline import job
 from tuition.store import BudgetError
-from tuition.studies import cluster, job, labelling, records, study, tables
+from tuition.studies import cluster, cluster_ask, records, study, tables
 from tuition.studies.grid import Study
 
 spec = importlib.util.spec_from_file_location("postgresql", Path(__file__).parents[1] / "store" / "postgresql.py")
@@ -288,7 +290,7 @@ def killer(calls):
 def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
     """In the middle of a call: that is paid and unknown, and asked again; all else is asked once."""
     settings = _settings(url)
-    accounts = labelling.ask(settings, job.the_teacher(settings), progress=killer).accounts
+    accounts = cluster_ask.ask(settings, job.the_teacher(settings), progress=killer).accounts
     assert killer.killed
     assert accounts == Accounts(paid=124, unknown=4)
     store = ResponseStore(url)
@@ -306,7 +308,7 @@ def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
 def test_what_does_not_fit_as_a_whole_is_not_asked_in_part(nodes, url, calls):
     settings = _settings(url, budget=119)
     with pytest.raises(BudgetError, match="120 new calls do not fit in the budget of 119"):
-        labelling.ask(settings, job.the_teacher(settings))
+        cluster_ask.ask(settings, job.the_teacher(settings))
     assert calls() == []
     assert ResponseStore(url).accounts() == Accounts()
 
@@ -315,7 +317,7 @@ def test_a_lost_call_that_no_longer_fits_is_said(nodes, url, killer):
     """The budget is the inputs' alone, so that one call cannot be repeated; nothing is paid beyond it."""
     settings = _settings(url, calls=60, budget=60)
     with pytest.raises(UserError, match="raise the budget and run again for the rest"):
-        labelling.ask(settings, job.the_teacher(settings), progress=killer)
+        cluster_ask.ask(settings, job.the_teacher(settings), progress=killer)
     accounts = ResponseStore(url).accounts("slow")
     assert accounts.paid <= 60
     assert accounts.unknown == 4
@@ -326,7 +328,7 @@ def test_a_node_without_the_teacher(nodes, url, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     settings = _settings(url, teacher="only_here:slow")
     with pytest.raises(UserError, match=r"^node .* cannot take part: only_here:slow cannot be imported"):
-        labelling.ask(settings, job.the_teacher(settings))
+        cluster_ask.ask(settings, job.the_teacher(settings))
 
 
 def _words(url, *more):

@@ -5,8 +5,8 @@ import json
 import torch
 
 from tuition import ResponseStore, data, teachers
+from tuition.pipeline.paid_mixes import add_paid_mixes
 from tuition.studies import demo
-from tuition.studies.mixes import add_paid_mixes
 
 
 def test_a_small_demo(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuition import cli
-from tuition.studies import grid, job, published, records, study
+from tuition.cli import main as cli
+from tuition.pipeline import job
+from tuition.studies import grid, published, records, study
 from tuition.studies.executor import Outcome
 from tuition.training.methods import METHODS
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 import yaml
 
-from tuition import ResponseStore, cli, data
+from tuition import ResponseStore, data
+from tuition.cli import main as cli
 from tuition.errors import UserError
 from tuition.models import Preprocess
+from tuition.pipeline import job
 from tuition.store import usage
-from tuition.studies import job, records, study, tables
+from tuition.studies import records, study, tables
 from tuition.studies.executor import Outcome
 from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study

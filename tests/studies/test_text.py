@@ -9,8 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 from tuition import UserError, load, teachers
-from tuition.cli import app
-from tuition.studies import job
+from tuition.cli.main import app
+from tuition.pipeline import job
 
 WORDS = (["cat", "dog", "fern", "moss", "ape", "oak"], [0, 0, 1, 1, 0, 1])
 

@@ -11,8 +11,9 @@ from decimal import Decimal
 import pytest
 import yaml
 
-from tuition import ResponseStore, cli
-from tuition.studies.job import AskSettings, DistillSettings
+from tuition import ResponseStore
+from tuition.cli import main as cli
+from tuition.pipeline.job import AskSettings, DistillSettings
 
 TEXTS = 100
 PRICE = {"cost_per_call": "0.0004", "cost_per_million_tokens": "0.15,0.6"}

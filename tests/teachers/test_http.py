@@ -13,7 +13,7 @@ import httpcore
 import pytest
 
 from tuition.errors import UserError
-from tuition.teachers import BadAnswer, NotCharged, Refused, wire
+from tuition.teachers import BadAnswer, NotCharged, Refused, request
 from tuition.teachers.http import Client, Pace, plain_url, retry_after
 
 KEY = "sk-proj-Zq8/x1+Nothing&But=ASecret"
@@ -105,7 +105,7 @@ def test_nobody_listens():
 
 def test_an_answer_that_comes_too_late_or_not_complete_is_of_unknown_fate(server, client, reply, monkeypatch):
     # Only reading is short of time, so that a busy machine does not end the request before it is sent.
-    monkeypatch.setattr(wire, "_left", lambda timeout, late: 0.2 if late is httpcore.ReadTimeout else 60.0)
+    monkeypatch.setattr(request, "_left", lambda timeout, late: 0.2 if late is httpcore.ReadTimeout else 60.0)
     gave_up = threading.Event()
     server.reply = lambda request: gave_up.wait(60) and reply({})
     with pytest.raises(TimeoutError, match="within 60 s"):

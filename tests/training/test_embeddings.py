@@ -11,7 +11,7 @@ from torch import nn
 from tuition import UserError, data, distill, load, losses
 from tuition.data import TransferSet
 from tuition.training import evaluation
-from tuition.training.fit import check
+from tuition.training.preflight import check
 
 WIDTH = 6
 

@@ -167,7 +167,7 @@ def test_a_process_ends_by_its_signal_with_a_checkpoint(tmp_path, number):
 def test_a_run_resumes_with_its_number_of_threads(transfer, tmp_path, monkeypatch):
     """Another number adds in another order. The student is large enough to keep two threads busy."""
     threads, used = torch.get_num_threads(), []
-    monkeypatch.setattr("tuition.training.threads.FLOPS_PER_THREAD", 1.0)
+    monkeypatch.setattr("tuition.training.cpu_threads.FLOPS_PER_THREAD", 1.0)
 
     def note(done, total, figures):
         used.append(torch.get_num_threads())

@@ -14,7 +14,7 @@ from torch import nn
 
 from tuition import UserError, data, distill, load
 from tuition.data import Crop, TransferSet
-from tuition.studies import tensorboard
+from tuition.training import tensorboard
 
 
 def test_inputs_that_are_trained_on_and_measured_on_are_counted(transfer, pool):

@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from tuition import UserError, cli, distill, teachers
-from tuition.studies import grid, job
+from tuition import UserError, distill, teachers
+from tuition.cli import main as cli
+from tuition.pipeline import job
+from tuition.studies import grid
 from tuition.training import methods
 from tuition.training.settings import Settings, TrainSettings, load_yaml
 

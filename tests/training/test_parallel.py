@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from tuition import UserError, cli, data, distill, losses, models
+from tuition import UserError, data, distill, losses, models
+from tuition.cli import main as cli
 from tuition.data import TransferSet
 from tuition.training import Student, methods, parallel
 from tuition.training.batches import Batches

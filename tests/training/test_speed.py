@@ -8,8 +8,8 @@ from torch.utils._pytree import tree_map_only
 from tuition import models
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
+from tuition.training.cpu_threads import fitting_threads, step_flops
 from tuition.training.loop import step
-from tuition.training.threads import fitting_threads, step_flops
 
 # Mixes draw their boxes and orders on the host.
 BLACK_BOX = [

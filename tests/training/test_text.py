@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import TransferSet
-from tuition.studies import job
-from tuition.training.fit import check
+from tuition.pipeline import job
+from tuition.training.preflight import check
 
 THINGS = ("cat", "dog", "fern", "moss")
 SAID = ("I saw a {}.", "the {} again", "{}, they said", "one more {} by the door", "no {} here", "my {}!", "{} and {}")

@@ -3,8 +3,8 @@
 from tuition.data.augment import Crop
 from tuition.data.pool import Pool, from_tensors
 from tuition.data.select import select
-from tuition.data.sheet import contact_sheet
 from tuition.data.sources import load
+from tuition.data.thumbnails import contact_sheet
 from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet
 
 __all__ = [

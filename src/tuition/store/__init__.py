@@ -7,10 +7,10 @@ from tuition.store.errors import BudgetError, Stopped, TeacherError
 from tuition.store.store import Plan, ResponseStore
 
 if TYPE_CHECKING:
-    from tuition.store.comparison import Comparison, reask
-    from tuition.store.maps import maps_bytes, recompute
-    from tuition.store.moving import Moved, export, import_
-    from tuition.store.upkeep import Usage, Verification, mend, prune, usage, verify
+    from tuition.store.feature_maps import maps_bytes, recompute
+    from tuition.store.maintenance import Usage, Verification, mend, prune, usage, verify
+    from tuition.store.reasking import Comparison, reask
+    from tuition.store.transport import Moved, export, import_
 
 __all__ = [
     "BudgetError",
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 _MODULES = {  # loaded when used, for they need SQLAlchemy
-    "maps": ("maps_bytes", "recompute"),
-    "moving": ("Moved", "export", "import_"),
-    "comparison": ("Comparison", "reask"),
-    "upkeep": ("Usage", "Verification", "mend", "prune", "usage", "verify"),
+    "feature_maps": ("maps_bytes", "recompute"),
+    "transport": ("Moved", "export", "import_"),
+    "reasking": ("Comparison", "reask"),
+    "maintenance": ("Usage", "Verification", "mend", "prune", "usage", "verify"),
 }
 
 

@@ -32,13 +32,13 @@ from tuition.data.transfer import Accounts, Refusal
 from tuition.errors import UserError
 from tuition.store import spill
 from tuition.store.answers import Look
-from tuition.store.books import Landed
 from tuition.store.callers import Callers
+from tuition.store.calls import Landed
 from tuition.store.database import Database
 from tuition.store.errors import Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
+from tuition.store.pending import Piece, Todo
 from tuition.store.price import counted
-from tuition.store.todo import Piece, Todo
 from tuition.teachers.protocol import BadAnswer, NotCharged, Refused, Teacher
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`

@@ -14,7 +14,7 @@ from torch import Tensor
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import files, payload
-from tuition.store.books import (
+from tuition.store.calls import (
     Landed,
     add,
     billed,
@@ -28,9 +28,9 @@ from tuition.store.books import (
     settle_dead,
 )
 from tuition.store.database import Database, asks, flights, layouts, teachers
-from tuition.store.entries import identify, located, register, unstored
 from tuition.store.errors import BudgetError
 from tuition.store.price import Price
+from tuition.store.responses import identify, located, register, unstored
 from tuition.teachers.protocol import Teacher, Tokens
 
 UNLIMITED = 2**62

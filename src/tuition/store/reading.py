@@ -15,7 +15,7 @@ from tuition.data.cache import scratch
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, teachers
-from tuition.store.entries import located
+from tuition.store.responses import located
 
 BLOBS = 32  # blobs a query, so that few of them are in memory at a time
 BLOCK = 65536  # digests looked up at a time

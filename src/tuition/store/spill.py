@@ -26,7 +26,7 @@ from tuition.data.transfer import Accounts, Bill
 from tuition.store import files, payload
 
 if TYPE_CHECKING:
-    from tuition.store.books import Landed
+    from tuition.store.calls import Landed
     from tuition.store.database import Database
 
 ABOUT, CHECKSUM = "tuition", "checksum"

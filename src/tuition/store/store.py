@@ -118,19 +118,19 @@ class ResponseStore:
             UserError: the teacher's classes are not the pool's; its name is bound to another fingerprint; or the store
                 cannot be used.
         """
-        from tuition.store import answers, arranging, asking, price, reading, watching
+        from tuition.store import answers, asking, class_columns, price, reading, stepwise
 
         _check_limits(budget, batch_size, concurrency)
         if len(pool) == 0:
             raise UserError("there is nothing to ask about; give at least one input.")
-        known = arranging.arranged(teacher, pool)
+        known = class_columns.arranged(teacher, pool)
         if check_answers:
             self._try(teacher, pool)
         charged = price.price(cost_per_call, cost_per_million_tokens)
         prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
-            watch = watching.Watch(self.database, ledger, known, new, check_answers, trial)
+            watch = stepwise.Watch(self.database, ledger, known, new, check_answers, trial)
             refused = asking.send_all(
                 ledger,
                 teacher,
@@ -177,12 +177,12 @@ class ResponseStore:
 
     def _try(self, teacher: Teacher, pool: Pool) -> None:
         """Refuse a local teacher of another number of classes, before the store knows of it."""
-        from tuition.store import arranging, entries
+        from tuition.store import class_columns, responses
 
         with self.database.read() as connection:
-            known = entries.identify(connection, teacher.name, teacher.fingerprint) is not None
+            known = responses.identify(connection, teacher.name, teacher.fingerprint) is not None
         if not known:
-            arranging.arranged(teacher, pool, width=arranging.local_width(teacher, pool))
+            class_columns.arranged(teacher, pool, width=class_columns.local_width(teacher, pool))
 
     def plan(
         self,
@@ -199,24 +199,24 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import arranging, books, database, entries, watching
+        from tuition.store import calls, class_columns, database, responses, stepwise
         from tuition.store.price import estimate, price
 
         charged = price(cost_per_call, cost_per_million_tokens)
         given = cost_per_call is not None or cost_per_million_tokens is not None
         bill = Bill()
-        known = arranging.arranged(teacher, pool)
+        known = class_columns.arranged(teacher, pool)
         name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
-        new, paid, seen = len(digests), 0, watching.Look(0)
+        new, paid, seen = len(digests), 0, stepwise.Look(0)
         with self.database.read() as connection:
-            teacher_id = entries.identify(connection, name, fingerprint)
+            teacher_id = responses.identify(connection, name, fingerprint)
             if teacher_id is not None:
-                new = len(entries.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
+                new = len(responses.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
                 by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
                 row = connection.execute(by_id).one()
-                bill, paid = books.billed(row), row.paid + len(books.in_flight(connection, teacher_id))
+                bill, paid = calls.billed(row), row.paid + len(calls.in_flight(connection, teacher_id))
         if teacher_id is not None and new < len(digests):
-            seen = watching.judge(*watching.stored(self.database, teacher_id, known, digests))
+            seen = stepwise.judge(*stepwise.stored(self.database, teacher_id, known, digests))
         accuracy = None if math.isnan(seen.accuracy) else seen.accuracy
         costs = estimate(charged if given else None, new, bill)
         return Plan(new, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else seen.inputs)
@@ -229,15 +229,15 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import books, entries
+        from tuition.store import calls, responses
         from tuition.store.database import teachers
 
         counts = sa.select(*(sa.func.coalesce(sa.func.sum(teachers.c[count]), 0) for count in Accounts().as_dict()))
         if teacher is not None and not isinstance(teacher, str):
             counts = counts.where(teachers.c.fingerprint == teacher.fingerprint)
-        with self.database.connect() as connection, books.bookkeeping(self.database, connection):
+        with self.database.connect() as connection, calls.bookkeeping(self.database, connection):
             if isinstance(teacher, str):
-                counts = counts.where(teachers.c.id == entries.named(connection, teacher))
+                counts = counts.where(teachers.c.id == responses.named(connection, teacher))
             return Accounts(*map(int, connection.execute(counts).one()))
 
 

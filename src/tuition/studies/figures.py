@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tuition import disk
-from tuition.data.drawing import matplotlib
+from tuition.data.plotting import matplotlib
 from tuition.studies.published import label, plus
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from tuition.data import TransferSet
-from tuition.studies import job
-from tuition.studies.book import Book
+from tuition.pipeline import job
+from tuition.studies.finished import Book
 from tuition.studies.grid import Study, Trial, images, plan
 from tuition.studies.records import Record
 from tuition.studies.study import at_hand, calls, check, identities, is_ready, place

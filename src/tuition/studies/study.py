@@ -23,15 +23,16 @@ from tuition import disk, factories, models
 from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
 from tuition.identity import code_digest
+from tuition.pipeline import job
+from tuition.pipeline.job import DistillSettings
 from tuition.store import ResponseStore, address
-from tuition.studies import cluster, job
-from tuition.studies.book import Book, record_of
+from tuition.studies import cluster
 from tuition.studies.executor import run_parallel
+from tuition.studies.finished import Book, record_of
 from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, images, plan
-from tuition.studies.job import DistillSettings
 from tuition.studies.records import Record
 from tuition.training import Student, files
-from tuition.training.fit import pick_device
+from tuition.training.preflight import pick_device
 from tuition.training.run import versions
 
 SIGNS = ("runs.csv", "responses.db", "teachers", "unfinished")  # of a study's folder

@@ -1,14 +1,14 @@
 """Who is asked: one small protocol, one file an adapter."""
 
 from tuition.teachers.function import from_callable
-from tuition.teachers.local import from_torch
 from tuition.teachers.onnx import from_onnx
+from tuition.teachers.open_inference import from_v2
 from tuition.teachers.openai import from_openai
 from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused, Teacher, Tokens
+from tuition.teachers.pytorch import from_torch
 from tuition.teachers.sklearn import from_sklearn
 from tuition.teachers.timm import from_timm
 from tuition.teachers.transformers import from_transformers
-from tuition.teachers.v2 import from_v2
 
 __all__ = [
     "Answer",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuition.errors import UserError
 from tuition.identity import code_digest
-from tuition.reached import source_digest
+from tuition.source_digest import source_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import Answer, BadAnswer, Teacher
@@ -54,9 +54,9 @@ def from_callable(
             returns {"logits": (b, k), ...} as tensors or arrays (an `Answer` to tell tokens too), or the logits alone.
             It raises `NotCharged` where a request was refused and costs nothing.
         fingerprint: whatever tells this teacher from others beside its code: a version, a digest of its weights,
-            endpoint and model. The digest of the own source that the function reaches is added to it (see
-            `tuition.reached`), but no value: a teacher of other weights or settings needs another fingerprint, or its
-            answers pass for the old one's.
+            endpoint and model. The digest of the own source that the function reaches is added to it
+            (see `tuition.source_digest`), but no value: a teacher of other weights or settings needs another
+            fingerprint, or its answers pass for the old one's.
         name: what people call it; by default derived from the function's name and this fingerprint without the code, so
             that a store refuses an edited function instead of paying for its answers again.
         class_names: one name a class, in the order of the logits.

@@ -21,7 +21,7 @@ from tuition.teachers import replies
 from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused
 
 if TYPE_CHECKING:
-    from tuition.teachers.wire import Reply
+    from tuition.teachers.request import Reply
 
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more is not waited for
 LEAST_BYTES, INPUT_BYTES, MOST_BYTES = 16 << 20, 4 << 20, 256 << 20  # of an answer: in all, an input, at most
@@ -71,7 +71,7 @@ class Client:
         inputs_per_minute: float | None = None,
     ) -> None:
         try:
-            from tuition.teachers.wire import Wire
+            from tuition.teachers.request import Wire
         except ImportError:
             raise UserError("remote teachers need httpx; install it with pip install 'tuition[remote]'.") from None
         if key_variable is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", key_variable):
@@ -119,7 +119,7 @@ class Client:
         return self._send("POST", path, content, inputs, holding)
 
     def _send(self, method: str, path: str, content: bytes | None, inputs: int, holding: Sequence[str]) -> Any:
-        from tuition.teachers import wire
+        from tuition.teachers import request
 
         headers = self._headers()
         if content is not None:
@@ -127,14 +127,14 @@ class Client:
         most = min(LEAST_BYTES + inputs * INPUT_BYTES, MOST_BYTES)
         try:  # the causes are left out of what is raised: they hold the request, and it holds the key
             reply = self._wire.exchange(method, path, headers, content, most)
-        except wire.UnreachedError as error:
+        except request.UnreachedError as error:
             why = self.quoted(str(error))
             raise NotCharged(f"{self.base_url} cannot be reached: {why}", retry=error.retry) from None
         except TimeoutError:
             raise TimeoutError(f"no answer from {self.base_url} within {self.timeout:g} s") from None
         except ConnectionError as error:
             raise ConnectionError(f"the connection to {self.base_url} was cut: {self.quoted(str(error))}") from None
-        except wire.UnreadableError as error:
+        except request.UnreadableError as error:
             raise BadAnswer(f"the answer of {self.base_url} {error}") from None
         if not reply.is_success:
             raise self._refusal(reply)

@@ -15,9 +15,9 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.function import CallableTeacher
-from tuition.teachers.local import scaled
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
+from tuition.teachers.pytorch import scaled
 
 FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
-from tuition.teachers.local import Scaled, TorchTeacher
 from tuition.teachers.names import class_names as checked_names
+from tuition.teachers.pytorch import Scaled, TorchTeacher
 
 
 @dataclass(frozen=True)

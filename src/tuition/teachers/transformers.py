@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
-from tuition.teachers.local import TorchTeacher
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
+from tuition.teachers.pytorch import TorchTeacher
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
 BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config, not of its answers

@@ -1,7 +1,7 @@
 """One run: objective, loop, schedule, checkpoint, evaluation, and the finished student."""
 
-from tuition.training.fit import check
 from tuition.training.objective import Batch, Objective, Term
+from tuition.training.preflight import check
 from tuition.training.run import Run, distill, teach
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student, load

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
-from tuition.data.drawing import matplotlib
+from tuition.data.plotting import matplotlib
 from tuition.errors import Notice
 from tuition.models import first_line
 from tuition.training import files

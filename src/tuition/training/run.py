@@ -22,7 +22,10 @@ from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.data.ondisk import OnDisk
 from tuition.training import evaluation, files, leaks, methods, parallel
 from tuition.training.batches import Batches
-from tuition.training.fit import (
+from tuition.training.cpu_threads import fitting_threads
+from tuition.training.loop import Progress, train
+from tuition.training.objective import Objective
+from tuition.training.preflight import (
     build_objective,
     build_student,
     check_evaluation,
@@ -38,12 +41,9 @@ from tuition.training.fit import (
     test_in_order,
     try_out,
 )
-from tuition.training.loop import Progress, train
-from tuition.training.objective import Objective
 from tuition.training.recentre import centre_of, recentre, recentred
 from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Student, load
-from tuition.training.threads import fitting_threads
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "README.md"
 OBJECTIVE = "objective.safetensors"

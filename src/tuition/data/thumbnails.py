@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tuition import disk
-from tuition.data.drawing import matplotlib
+from tuition.data.plotting import matplotlib
 from tuition.data.pool import Pool
 from tuition.errors import UserError
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tuition.errors import Notice, UserError
-from tuition.store import agreement, entries, reading
+from tuition.store import agreement, reading, responses
 from tuition.store.agreement import Look
-from tuition.store.arranging import Arranged, arranged_by
+from tuition.store.class_columns import Arranged, arranged_by
 from tuition.store.database import Database
 from tuition.store.errors import TeacherError
 from tuition.store.ledger import Ledger
@@ -100,7 +100,7 @@ def stored(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Responses and labels of those of the inputs that are stored, the first `LOOKED_AT` of them."""
     with database.read() as connection:
-        there = entries.located(connection, teacher_id, digests[:LOOKED_AT])
+        there = responses.located(connection, teacher_id, digests[:LOOKED_AT])
         kept = [digest for digest in digests[:LOOKED_AT] if digest in there]
         if not kept:
             return {}, None

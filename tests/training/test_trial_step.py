@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from tuition import UserError, cli, data, distill, load, models
+from tuition import UserError, data, distill, load, models
+from tuition.cli import main as cli
 from tuition.training import Objective, check, methods
 from tuition.training.objective import Term
 

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer import Argument, Option
 
-from tuition import disk, escape, output, stopping, unexpected
+from tuition import crash, disk, escape, stopping
+from tuition.cli import output
+from tuition.cli.output import new_table, say, show, show_table
 from tuition.errors import Notice, UserError
-from tuition.output import new_table, say, show, show_table
 
 if TYPE_CHECKING:
     from tuition.data import Accounts, Bill, Pool, TransferSet
+    from tuition.pipeline.job import Columns
     from tuition.store import ResponseStore
-    from tuition.studies.job import Columns
     from tuition.training import Run
     from tuition.training.settings import Settings
 
@@ -138,7 +139,7 @@ def teach(
     sets: Sets = None,
 ) -> None:
     """Train a teacher on labels by plain cross-entropy."""
-    from tuition.studies import job
+    from tuition.pipeline import job
 
     given: dict[str, Any] = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
@@ -171,7 +172,8 @@ def ask(
     sets: Sets = None,
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
-    from tuition.studies import job, labelling
+    from tuition.pipeline import job
+    from tuition.studies import cluster_ask
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
@@ -185,7 +187,7 @@ def ask(
     known = job.the_teacher(settings)
     if executor == Executor.ray:
         with output.progress("calls") as advance:
-            whole = labelling.ask(settings, known, workers=workers, progress=advance)
+            whole = cluster_ask.ask(settings, known, workers=workers, progress=advance)
         accounts = whole.accounts
         say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {known.name} are in the store.")
         _print_accounts(accounts, whole.bill, priced=settings.price is not None)
@@ -217,14 +219,14 @@ def check(
     sets: Sets = None,
 ) -> None:
     """Try a teacher on a few inputs: what it takes and gives, how fast it is, and how often it is right."""
-    from tuition.studies import job, trial
+    from tuition.pipeline import check_teacher, job
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "cost_per_call": cost_per_call, "cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     given["trust_code"] = trust_code or None
     settings = _settings(job.AskSettings, None, given, sets)
-    found = trial.check(settings)
+    found = check_teacher.check(settings)
     table = new_table(f"{found.transfer.teacher} on {len(found.transfer):,} inputs of {settings.data}", "", "")
     for what, figure in found.rows():
         table.add_row(what, figure)
@@ -258,7 +260,7 @@ def distill(
 
     `torchrun --nproc-per-node 2 -m tuition distill ...` shares the training between two processes.
     """
-    from tuition.studies import job
+    from tuition.pipeline import job
     from tuition.training import parallel
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
@@ -381,7 +383,7 @@ def predict(
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
     from tuition import load
-    from tuition.studies import job
+    from tuition.pipeline import job
     from tuition.training import files
 
     if out is not None:
@@ -414,7 +416,7 @@ def evaluate(
 ) -> None:
     """Evaluate a finished student on labelled data."""
     from tuition import load
-    from tuition.studies import job
+    from tuition.pipeline import job
     from tuition.training import evaluation, files
 
     if confusion is not None:
@@ -602,7 +604,7 @@ def verify(
     has changed silently.
     """
     from tuition import store as stores
-    from tuition.studies import job
+    from tuition.pipeline import job
 
     opened = _store(store)
     found = stores.verify(opened)
@@ -648,7 +650,7 @@ def import_store(store: Where, folder: Annotated[Path, Argument(help="What `tuit
     """Take over exported answers; they count as imported, not as paid."""
     from tuition import ResponseStore
     from tuition.store import import_
-    from tuition.store.moving import check_export
+    from tuition.store.transport import check_export
 
     check_export(folder)
     moved = import_(ResponseStore(store), folder)
@@ -801,7 +803,7 @@ S = TypeVar("S", bound="Settings")
 
 
 def _columns(text: str | None, label: str | None, image: str | None) -> Columns:
-    from tuition.studies.job import Columns
+    from tuition.pipeline.job import Columns
 
     return Columns(text or "auto", label or "auto", image or "auto")
 
@@ -853,7 +855,7 @@ def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
     output.prepare()
     warnings.showwarning = _warned
-    words = [word for word in sys.argv[1:] if word != unexpected.OPTION]
+    words = [word for word in sys.argv[1:] if word != crash.OPTION]
     traced = len(words) < len(sys.argv) - 1
 
     def outcome() -> tuple[int, str]:
@@ -861,8 +863,8 @@ def main() -> int:
 
     def last_resort(error: Exception) -> tuple[int, str]:
         if traced:
-            output.ERR.write(unexpected.shown(error))
-        return unexpected.EXIT_CODE, unexpected.sentence(error, words)
+            output.ERR.write(crash.shown(error))
+        return crash.EXIT_CODE, crash.sentence(error, words)
 
     with stopping.handled():
         try:

@@ -20,8 +20,8 @@ from tuition.data.pool import DIGEST_BYTES
 from tuition.data.transfer import EXACT, Accounts, Bill
 from tuition.store import payload, spill
 from tuition.store.database import Database, asks, flights, lost, teachers
-from tuition.store.entries import BLOB_BYTES, located, register, store_rows, unstored, wrong_widths
 from tuition.store.price import Price
+from tuition.store.responses import BLOB_BYTES, located, register, store_rows, unstored, wrong_widths
 
 NOTHING = Bill()
 LOOKUP = 500  # numbers a query

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tuition import cli, teachers
+from tuition import teachers
+from tuition.cli import main as cli
 from tuition.data import Accounts, Crop, Pool, from_tensors
 from tuition.errors import UserError
 from tuition.store import (

@@ -17,8 +17,9 @@ import torch
 import yaml
 from PIL import Image
 
-from tuition import ResponseStore, cli, data, load
-from tuition.studies import job
+from tuition import ResponseStore, data, load
+from tuition.cli import main as cli
+from tuition.pipeline import job
 
 
 def tuition(*arguments):

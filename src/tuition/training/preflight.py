@@ -16,7 +16,7 @@ from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Inputs
 from tuition.errors import UserError
 from tuition.identity import code_digest
-from tuition.training import files, methods, trial
+from tuition.training import files, methods, trial_step
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Output, Student
@@ -82,12 +82,12 @@ def try_out(
     seed: int,
     device: torch.device,
 ) -> None:
-    """One step of the training, on copies; see `trial.attempt`."""
+    """One step of the training, on copies; see `trial_step.attempt`."""
 
     def build(student: Student, few: TransferSet) -> Objective:
         return build_objective(objective, student, few, num_classes, options, seed)[0]
 
-    trial.attempt(whole, build, transfer, chosen, num_classes, device)
+    trial_step.attempt(whole, build, transfer, chosen, num_classes, device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tuition.data import Pool, TransferSet
 from tuition.data.classes import shown
+from tuition.pipeline import job
+from tuition.pipeline.job import AskSettings
+from tuition.pipeline.paid_mixes import UNLIMITED
 from tuition.store import ResponseStore
 from tuition.store.agreement import Look
-from tuition.studies import job
-from tuition.studies.job import AskSettings
-from tuition.studies.mixes import UNLIMITED
 from tuition.teachers import Teacher
 
 
@@ -82,7 +82,7 @@ def check(settings: AskSettings) -> Tried:
     Raises:
         UserError: as for `job.ask`.
     """
-    from tuition.store import watching
+    from tuition.store import stepwise
 
     teacher = job.the_teacher(settings)
     pool = job.load_data(settings.data, "train", settings.size, job.train_columns(settings))
@@ -99,7 +99,7 @@ def check(settings: AskSettings) -> Tried:
         cost_per_million_tokens=settings.cost_per_million_tokens,
         check_answers=False,
     )
-    look = watching.judge(transfer.responses, transfer.labels)
+    look = stepwise.judge(transfer.responses, transfer.labels)
     seconds = timed.seconds / timed.inputs if timed.inputs else None
     return Tried(transfer, look, getattr(teacher, "class_names", None), seconds)
 

@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from typer.testing import CliRunner
 
 from tuition import ResponseStore, data, models, teachers
-from tuition.cli import app
+from tuition.cli.main import app
 from tuition.errors import UserError
+from tuition.pipeline import job
 from tuition.store import BudgetError, TeacherError
-from tuition.studies import job
 from tuition.teachers import Refused
 from tuition.training import Student
 

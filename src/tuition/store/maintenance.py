@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import spill
-from tuition.store.books import billed, bookkeeping
+from tuition.store.calls import billed, bookkeeping
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
-from tuition.store.entries import index_blob, located, named
 from tuition.store.reading import DamagedError, every_blob, open_blob
+from tuition.store.responses import index_blob, located, named
 from tuition.store.store import ResponseStore
 
 

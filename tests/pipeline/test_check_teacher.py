@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tuition import ResponseStore
-from tuition.cli import app
+from tuition.cli.main import app
 
 USER = """
 import torch

@@ -23,17 +23,17 @@ from tuition.data.images import read_images
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.models import Hashing, Preprocess, reads_text
+from tuition.pipeline.paid_mixes import UNLIMITED, add_paid_mixes
 from tuition.store import BudgetError, Plan, ResponseStore, address, maps_bytes, recompute, refusals
-from tuition.store.arranging import arranged, local_width
+from tuition.store.class_columns import arranged, local_width
 from tuition.store.price import Price, amount, amounts, estimate, money, price
-from tuition.studies.mixes import UNLIMITED, add_paid_mixes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.function import with_code
-from tuition.teachers.local import TorchTeacher
+from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import Run, Student, TrainSettings, check, distill, load, parallel, teach
-from tuition.training.fit import check_width, pick_device
 from tuition.training.loop import Progress
 from tuition.training.methods import checked, teacher_layers
+from tuition.training.preflight import check_width, pick_device
 from tuition.training.settings import usual
 
 
@@ -396,7 +396,7 @@ def train_student(
 ) -> Run:
     """Train on what was answered, and evaluate on the data's test split."""
     if settings.log_dir is not None and parallel.rank() == 0:
-        from tuition.studies.tensorboard import logged
+        from tuition.training.tensorboard import logged
 
         progress = logged(settings.log_dir, progress)
     run = distill(
@@ -472,7 +472,7 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
     test_data(settings)  # a split that is missing is told before classes that differ
     pool = question(settings, teacher).inputs
     if settings.log_dir is not None:
-        from tuition.studies import tensorboard
+        from tuition.training import tensorboard
 
         tensorboard.check(settings.log_dir)
     if not is_local(teacher):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
 from tuition.store import answers, asking
-from tuition.store.entries import unstored
 from tuition.store.price import FREE, Price
+from tuition.store.responses import unstored
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
 

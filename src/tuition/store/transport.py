@@ -21,10 +21,10 @@ from tuition.data.pool import DIGEST_BYTES
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.answers import check
-from tuition.store.books import billed
+from tuition.store.calls import billed
 from tuition.store.database import layouts, names, teachers
-from tuition.store.entries import identify, located, register, store_rows, wrong_widths
 from tuition.store.reading import every_blob, open_blob
+from tuition.store.responses import identify, located, register, store_rows, wrong_widths
 from tuition.store.store import ResponseStore
 
 FILE_BYTES = 256 << 20  # of one file of answers; about twice that is in memory

@@ -15,7 +15,7 @@ import httpcore
 import pytest
 
 from tuition.errors import UserError
-from tuition.teachers import BadAnswer, NotCharged, Refused, wire
+from tuition.teachers import BadAnswer, NotCharged, Refused, request
 from tuition.teachers import http as policies
 from tuition.teachers.http import Client
 
@@ -89,7 +89,7 @@ class Peer:
 def peer(monkeypatch) -> Iterator[Peer]:
     running = Peer()
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * running.later.is_set())
-    monkeypatch.setattr(wire, "time", clock)
+    monkeypatch.setattr(request, "time", clock)
     yield running
     running.over.set()
     running.listener.close()
@@ -130,7 +130,7 @@ def test_an_error_that_never_ends_is_an_error(peer):
 def test_a_server_that_does_not_read(peer, monkeypatch):
     """The request is larger than what sockets hold, and its fate is unknown once a part of it was sent."""
     peer.behave = lambda connection: peer.over.wait(60)
-    monkeypatch.setattr(wire, "_left", lambda timeout, late: 0.3 if late is httpcore.WriteTimeout else 60.0)
+    monkeypatch.setattr(request, "_left", lambda timeout, late: 0.3 if late is httpcore.WriteTimeout else 60.0)
     with pytest.raises(TimeoutError):
         Client(peer.url).post("/", {"a": "x" * (64 << 20)}, inputs=1)
 

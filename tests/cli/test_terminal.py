@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tuition import ResponseStore, cli, data, output, teachers, unexpected
+from tuition import ResponseStore, crash, data, teachers
+from tuition.cli import main as cli
+from tuition.cli import output
 from tuition.training import distill
 
 ESCAPE = "\x1b]0;OWNED\x07\x1b[2J\x1b[31mred\x1b[8m\u202ehidden"
@@ -152,7 +154,7 @@ def test_an_error_that_nobody_expected(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("tuition.models.available", broken)
     code, out, err = run("models")
-    assert (code, out, err.count("\n")) == (unexpected.EXIT_CODE, "", 1)
+    assert (code, out, err.count("\n")) == (crash.EXIT_CODE, "", 1)
     (kept,) = tmp_path.iterdir()
     assert "OddError: postgresql://u:***@h/db" in err
     assert f"its traceback is in {kept}, and `tuition models --traceback` shows it." in err
@@ -162,7 +164,7 @@ def test_an_error_that_nobody_expected(monkeypatch, tmp_path):
     assert "in broken" in written
     assert kept.stat().st_mode & 0o077 == 0, "only this user reads it"
     code, _, err = run("models", "--traceback")
-    assert code == unexpected.EXIT_CODE
+    assert code == crash.EXIT_CODE
     assert "in broken" in err
     for text in (written, err):
         assert "geheim" not in text
@@ -174,7 +176,7 @@ def test_a_traceback_that_cannot_be_kept_is_still_a_sentence(monkeypatch, tmp_pa
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     monkeypatch.setattr("tuition.models.available", lambda: 1 / 0)
     code, _, err = run("models")
-    assert code == unexpected.EXIT_CODE
+    assert code == crash.EXIT_CODE
     assert "unexpected ZeroDivisionError" in err
     assert "its traceback could not be written" in err
 

@@ -12,10 +12,10 @@ from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store.answers import Looked, check
 from tuition.store.asking import opened, send_all
-from tuition.store.entries import identify, located
 from tuition.store.ledger import Flight
 from tuition.store.price import Amount, AmountPerTokens, price
 from tuition.store.reading import read
+from tuition.store.responses import identify, located
 from tuition.store.store import ResponseStore
 from tuition.teachers.protocol import Teacher
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from tuition.data import Pool
 from tuition.errors import UserError
+from tuition.pipeline import job
+from tuition.pipeline.job import AskSettings
+from tuition.pipeline.paid_mixes import UNLIMITED
 from tuition.store import ResponseStore
-from tuition.store.parts import Whole, announced, ask_part
 from tuition.store.price import FREE
-from tuition.studies import cluster, job
-from tuition.studies.job import AskSettings
-from tuition.studies.mixes import UNLIMITED
+from tuition.store.shared_ask import Whole, announced, ask_part
+from tuition.studies import cluster
 from tuition.teachers import Teacher
 
 REQUESTS = 16  # of a part, one after another, at most

@@ -10,8 +10,8 @@ import torch
 from tuition.data.cache import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
-from tuition.store.arranging import arranged
-from tuition.teachers.local import TorchTeacher
+from tuition.store.class_columns import arranged
+from tuition.teachers.pytorch import TorchTeacher
 
 TOLERANCE = 2e-3  # of the largest logit: float16 storage and other devices' rounding, not other weights
 

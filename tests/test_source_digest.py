@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuition.reached import source_digest
+from tuition.source_digest import source_digest
 from tuition.teachers import from_callable
 
 MINE = """
