@@ -27,7 +27,7 @@ run() { # SECONDS COMMAND...: for no longer than that, nor past the end
 benchmarks() {
     echo "# a step of distill / the bare step of the same student; the target is 1.03"
     run 60 "$PYTHON" benchmarks/overhead.py --json "$OUT/overhead.json"
-    echo "# every black-box method / the bare step, GFLOP/s, share of the bfloat16 peak; the step as CUDA graph"
+    echo "# every black-box method / the bare step, GFLOP/s, share of the bfloat16 peak"
     run 180 "$PYTHON" benchmarks/step.py --students wrn_16_2 --json "$OUT/step.json"
     echo "# images a second / eager float32 with DataLoader workers at batch 64; the target is 4"
     run 120 "$PYTHON" benchmarks/pipeline.py --students wrn_16_2 --json "$OUT/pipeline.json"

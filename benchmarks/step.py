@@ -5,21 +5,16 @@
 Image for image. ckd_published forwards both sides of its pairs apart, half a batch each; "apart" is its ratio to a bare
 step that does so too. GFLOP/s are those of the whole step, by the student's
 convolutions and matrix products alone; the peak is that of a large matrix product, float32 on a CPU and bfloat16 on
-CUDA. On CUDA, "graph" is the step replayed as a CUDA graph, against the bare step too.
+CUDA.
 """
 
-import argparse
 import statistics
 import time
-from collections.abc import Iterator
 
 import torch
-from common import BATCH, BLACK_BOX, Training, arguments, compare, interleaved, ratio, report, transfer_set, wait
+from common import BATCH, BLACK_BOX, Training, arguments, compare, ratio, report, transfer_set, wait
 
-from tuition.data import TransferSet
 from tuition.training.cpu_threads import step_flops
-from tuition.training.graphs import WARM_UP, Graphs
-from tuition.training.loop import step
 
 STUDENTS = ["wrn_16_2", "vgg8", "resnet32", "resnet8"]
 TARGET = 1.03
@@ -50,10 +45,6 @@ def main() -> None:
                 "GFLOP/s": flops / statistics.median(ours) / 1e9,
                 "of peak %": 100 * flops / statistics.median(ours) / top,
             }
-            if given.device.startswith("cuda"):
-                graph = graphed(student, method, given, transfer)
-                row["graph ms"] = None if graph is None else 1000 * BATCH * graph
-                row["graph ratio"] = None if graph is None else graph / statistics.median(bare)
             rows.append(row)
     print(f"peak {top / 1e9:.4g} GFLOP/s")
     report("step", rows, given)
@@ -71,31 +62,6 @@ def peak(device: torch.device, n: int) -> float:
         wait(device)
         best = min(best, time.perf_counter() - begun)
     return 2 * n**3 / best
-
-
-def graphed(name: str, method: str, given: argparse.Namespace, transfer: TransferSet) -> float | None:
-    """Seconds an image of the step as CUDA graph; None for methods that mix on the host."""
-    device = torch.device(given.device)
-    training = Training.of(name, method, transfer, device)
-    if training.objective.mix is not None:
-        return None
-    training.optimizer.param_groups[0]["lr"] = torch.tensor(0.05, device=device)
-
-    def take(*drawn: torch.Tensor) -> dict[str, torch.Tensor]:
-        return step(training.student, training.objective, training.optimizer, training.batches.batch(*drawn))
-
-    def steps() -> Iterator[int]:
-        graphs = Graphs(take)
-        while True:
-            for drawn in training.batches.draw():
-                graphs(*drawn)
-                yield len(drawn[0])
-
-    run = steps()
-    for _ in range(2 * WARM_UP + 2):
-        next(run)
-    blocks, seconds = (2, 0.0) if given.quick else (5, 0.5)
-    return statistics.median(interleaved([run], device, blocks=blocks, seconds=seconds)[0])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ UNFINISHED = re.compile(
 )
 
 # What may differ between a run and its continuation: these change how it is come by, not what comes out.
-FREE = {"device", "graphs", "checkpoint_seconds"}
+FREE = {"device", "checkpoint_seconds"}
 
 
 def write_json(path: Path, value: Any) -> None:

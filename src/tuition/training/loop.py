@@ -17,7 +17,6 @@ from tuition.errors import Notice, UserError
 from tuition.held import Held
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
-from tuition.training.graphs import Graphs
 from tuition.training.objective import Batch, Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings
@@ -72,7 +71,7 @@ def train(
         The final state, and the student's weights at the best validation (the last ones without validation).
 
     Raises:
-        UserError: a loss is no longer finite; the schedule needs a validation set that is missing; `graphs` do not fit.
+        UserError: a loss is no longer finite; the schedule needs a validation set that is missing.
     """
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
@@ -127,14 +126,6 @@ class Training:
         self.began_at = batches.generator.get_state()  # what the epoch was drawn with
         self.clock = time.perf_counter()
         seed_dropout(batches.generator.initial_seed() + parallel.rank(), batches.device)
-        self.graphs: Graphs | None = None
-        if settings.graphs:
-            if batches.device.type != "cuda" or objective.mix is not None or parallel.count() > 1:
-                raise UserError(
-                    "graphs are for one process on CUDA, and for methods that do not mix images; use graphs: false."
-                )
-            self.graphs = Graphs(self._take)
-            self.optimizer.param_groups[0]["lr"] = torch.zeros((), device=batches.device)
 
     @property
     def finished(self) -> bool:
@@ -152,16 +143,14 @@ class Training:
             else:
                 factor = self.stages.factor
             self.rate = self.settings.learning_rate * factor
-            set_rate(self.optimizer, self.rate)
-            for name, value in (self.graphs or self._take)(*drawn).items():
+            self.optimizer.param_groups[0]["lr"] = self.rate
+            batch = self.batches.batch(*drawn)
+            for name, value in step(self.student, self.objective, self.optimizer, batch).items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.state.steps += 1
             self.state.done += 1
             self.state.images += len(drawn[0])
             yield
-
-    def _take(self, *drawn: Any) -> dict[str, Tensor]:
-        return step(self.student, self.objective, self.optimizer, self.batches.batch(*drawn))
 
     def _left(self) -> Iterator[tuple[Any, ...]]:
         """The draws of the epoch after those done, which are repeated to be skipped; mixes draw as they are reached."""
@@ -211,8 +200,6 @@ class Training:
         if self.settings.schedule == "stages" and self.stages.update(improved) and not self.stages.finished:
             _restore(self.student, self.objective, self.best)
             self.optimizer.state.clear()
-            if self.graphs is not None:
-                self.graphs.forget()
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -280,17 +267,8 @@ def _compare(before: dict[str, Any], device: torch.device) -> None:
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings, fused: bool) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": fused}
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, capturable=settings.graphs, **shared)
+        return torch.optim.AdamW(parameters, **shared)
     return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The learning rate; where it is a tensor, which graphs read, in place."""
-    held = optimizer.param_groups[0]["lr"]
-    if isinstance(held, Tensor):
-        held.fill_(rate)
-    else:
-        optimizer.param_groups[0]["lr"] = rate
 
 
 def step(

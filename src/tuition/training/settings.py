@@ -203,5 +203,4 @@ class TrainSettings(Settings):
     teacher_labels: bool = Field(False, description="without labels, use the teacher's hard answer in their place")
     aligned: bool = Field(True, description="apply the student's crop and flip to the teacher's feature maps")
     device: str = Field("auto", description="auto, cpu, cuda, mps")
-    graphs: bool = Field(False, description="replay steps as CUDA graphs; not yet measured")
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two checkpoints")
