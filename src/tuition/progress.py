@@ -1,0 +1,120 @@
+"""Progress: a bar on a terminal and in a notebook; elsewhere, as in a log file, a line every few seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from tuition import escape
+
+SECONDS = 5.0  # between two lines
+
+Advance = Callable[[int, int, str], None]
+
+
+@contextlib.contextmanager
+def counting(unit: str, file: Any = None) -> Iterator[Callable[..., None]]:
+    """Show progress in `unit` on `file` (by default standard error) until the block ends.
+
+    Yields a function of (done, total) and, optionally, a note that is shown in place of the rate.
+    """
+    from rich.console import Console
+
+    file = sys.stderr if file is None else file
+    console = Console(file=file)
+    # rich draws in a notebook with ipywidgets alone.
+    if console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None):
+        with _bar(unit, console) as advance:
+            yield advance
+    else:
+        yield Lines(unit, file)
+
+
+@contextlib.contextmanager
+def phases(file: Any = None) -> Iterator[Callable[[str, int, int], None]]:
+    """As `counting`, for one phase after another: yields a function of (what is counted, done, total)."""
+    with contextlib.ExitStack() as stack:
+        shown: dict[str, Callable[..., None]] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                stack.close()  # the phase before
+                shown[what] = stack.enter_context(counting(what, file))
+            shown[what](done, total)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def training(file: Any = None) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+    """As `counting`, for epochs: yields the `progress` function of `distill`, which shows loss and validation too."""
+    with counting("epochs", file) as advance:
+
+        def show(done: int, total: int, figures: Mapping[str, float]) -> None:
+            advance(done, total, note(figures))
+
+        yield show
+
+
+def note(figures: Mapping[str, float]) -> str:
+    """The figures of an epoch that people watch."""
+    loss = f"loss {figures['loss']:#.4g}"
+    return f"{loss}, validation {figures['validation']:.2f} %" if "validation" in figures else loss
+
+
+@contextlib.contextmanager
+def _bar(unit: str, console: Any) -> Iterator[Advance]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task(escape.line(unit), total=None, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, note=note or ("" if speed is None else f"{speed:,.1f}/s"))
+
+        yield advance
+
+
+class Lines:
+    """Writes a line of progress at most every `SECONDS`, and a last one; nothing for what takes less."""
+
+    def __init__(self, unit: str, file: Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._unit, self._file, self._clock = escape.line(unit), file, clock
+        self._last = clock()
+        self._first: tuple[float, int] | None = None  # when the first call came, and what was done then
+        self._written = False
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = self._clock()
+        if self._first is None:
+            self._first = now, done
+        if now - self._last < SECONDS and not (self._written and done == total):
+            return
+        self._last, self._written = now, True
+        began, before = self._first
+        rate = (done - before) / (now - began) if now > began else 0.0
+        parts = [f"{self._unit}: {done:,} of {total:,}", note or (f"{rate:,.1f}/s" if rate else "")]
+        if rate and done < total:
+            parts.append(f"about {duration((total - done) / rate)} left")
+        self._file.write(", ".join(filter(None, parts)) + "\n")
+        self._file.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 12 min, 3 h 5 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
