@@ -27,7 +27,7 @@ from tuition.training.loop import step
 
 ROWS, CLASSES, BATCH = 1600, 100, 64
 BLACK_BOX = [
-    *("ce", "kd", "mse", "ckd", "ckd_exact", "ckd_published", "rkd", "rkd_50"),
+    *("ce", "kd", "mse", "ckd", "ckd_published", "rkd", "rkd_projected"),
     *("dist", "cc", "crd", "mixup", "cutmix"),
 ]
 

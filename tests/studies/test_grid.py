@@ -136,13 +136,19 @@ def test_a_key_is_of_what_matters_and_of_nothing_else():
 def test_both_accountings_are_one_run_unless_groups_are_compared():
     assert key(method="kd", accounting="matched") == key(method="kd")
     assert key(method="ckd", accounting="matched") == key(method="ckd")
-    for groups in ({"method": "ckd_2_1"}, {"method": "fitnets_ckd", "options": {"sampled": True}}):
+    for groups in (
+        {"method": "ckd_published", "options": {"left": 2}},
+        {"method": "fitnets_ckd", "options": {"sampled": True}},
+    ):
         assert key(accounting="matched", **groups) != key(**groups)
 
 
-@pytest.mark.parametrize(("method", "seen"), [("kd", 100), ("ckd_published", 2 * 128), ("ckd_2_1", 3 * 128)])
-def test_images_count_both_sides_of_groups(method, seen):
-    made = DistillSettings(method=method, calls=100, epochs=3)
+@pytest.mark.parametrize(
+    ("method", "options", "seen"),
+    [("kd", {}, 100), ("ckd_published", {}, 2 * 128), ("ckd_published", {"left": 2}, 3 * 128)],
+)
+def test_images_count_both_sides_of_groups(method, options, seen):
+    made = DistillSettings(method=method, options=options, calls=100, epochs=3)
     assert grid.images(made) == 3 * seen
     assert grid.images(made.model_copy(update={"accounting": "matched"})) == 3 * 100
 
@@ -165,10 +171,10 @@ def test_the_grid_holds_every_combination_once():
 
 def test_rows_tell_variants_apart():
     rows = [{"method": "ckd", "options": {"anchor": 0.3}}, {"name": "mine", "method": "kd"}, "kd"]
-    study = Study.of(SMALL | {"methods": rows, "axes": {"options.label": [1.0], "view": ["clean", "random"]}})
+    study = Study.of(SMALL | {"methods": rows, "axes": {"options.label_weight": [1.0], "view": ["clean", "random"]}})
     study = study.model_copy(update={"methods": study.methods[:1]})
     assert {end.row for end in plan(study).ends} == {"ckd [anchor=0.3, view=clean]", "ckd [anchor=0.3, view=random]"}
-    assert plan(study).ready[0].settings.options == {"anchor": 0.3, "label": 1.0}
+    assert plan(study).ready[0].settings.options == {"anchor": 0.3, "label_weight": 1.0}
     study = Study.of(SMALL | {"methods": rows})
     assert {end.row for end in plan(study).ends} == {"ckd [anchor=0.3]", "mine", "kd"}
 

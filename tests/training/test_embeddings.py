@@ -119,11 +119,13 @@ def test_labels_make_a_classifier_that_learns_from_embeddings_too(transfer, furt
 
 
 def test_embeddings_may_be_recentred(transfer):
-    run = distill("mlp_32", transfer, "ckd_exact_recentred", **GIVEN)
+    run = distill("mlp_32", transfer, "ckd", options={"anchor": 0, "recentre": True}, **GIVEN)
     torch.testing.assert_close(run.student.embed(transfer.pool).mean(0), transfer.responses["embedding"].mean(0))
 
 
-@pytest.mark.parametrize("method", ["kd", "dist", "cc", "rkd_50", "ckd_published", "mixup", "cutmix", "cutmix_pick"])
+@pytest.mark.parametrize(
+    "method", ["kd", "dist", "cc", "rkd_projected", "ckd_published", "mixup", "cutmix", "cutmix_pick"]
+)
 def test_methods_of_logits_say_so(transfer, method):
     says = "compares logits, and the teacher answers with embeddings alone; use ckd, mse, rkd or crd"
     with pytest.raises(UserError, match=says):
@@ -142,7 +144,7 @@ def test_what_does_not_fit_is_refused(transfer, further):
         ({"objective": "ce"}, "learns from labels, and there are none"),
         ({"teacher_labels": True}, "needs a teacher that answers with logits"),
         ({"student": nn.Conv1d(1, 1, 1)}, "must return embedding of shape|cannot read inputs"),
-        ({"student": mlp(3), "objective": "ckd_exact_recentred"}, "not through a projector"),
+        ({"student": mlp(3), "objective": "ckd", "options": {"recentre": True}}, "not through a projector"),
     ):
         with pytest.raises(UserError, match=says):
             distill(**{"student": "mlp_32", "transfer": transfer, **change})

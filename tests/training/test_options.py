@@ -16,7 +16,7 @@ from tuition.training.settings import Settings, TrainSettings, load_yaml
 NUMBERS = [
     (name, option, default)
     for name in methods.METHODS
-    for option, default in methods.settings_of(name).items()
+    for option, default in methods.defaults(name).items()
     if isinstance(default, (int, float)) and not isinstance(default, bool)
 ]
 
@@ -32,8 +32,8 @@ def test_every_number_of_every_method_has_a_type_and_a_range(name, option, defau
 
 def test_defaults_are_within_their_ranges():
     for name in methods.METHODS:
-        assert methods.checked(name, methods.settings_of(name)) == methods.settings_of(name)
-        hints = inspect.signature(methods._function(name)).parameters
+        assert methods.checked(name, methods.defaults(name)) == methods.defaults(name)
+        hints = inspect.signature(methods.find(name).build).parameters
         assert all(p.annotation is not inspect.Parameter.empty for p in hints.values())
 
 
@@ -47,7 +47,7 @@ def test_defaults_are_within_their_ranges():
         ("crd", "tau", 0),
         ("ckd_published", "left", 0),
         ("ckd_published", "left", 1.5),
-        ("rkd_10", "dimensions", 0),
+        ("rkd_projected", "dimensions", 0),
         ("ckd", "recentre", "perhaps"),
         ("ckd", "reads", ""),
         ("ckd", "reads", 3),
@@ -63,9 +63,26 @@ def test_wrong_kinds_are_refused(name, option, wrong):
         methods.checked(name, {option: wrong})
 
 
+def test_every_option_is_explained_in_a_sentence():
+    for name in methods.METHODS:
+        options = methods.options(name)
+        assert {option.name: option.default for option in options} == methods.defaults(name)
+        for option in options:
+            assert len(option.sentence) > 15, (name, option)
+            assert "any value" not in option.type, (name, option)
+    types = {option.name: option.type for name in ("crd", "ckd", "fitnets") for option in methods.options(name)}
+    assert types["momentum"] == "number, at least 0, below 1"
+    assert types["negatives"] == "whole number, at least 1, at most 1,000,000"
+    assert types["recentre"] == "true or false"
+    assert types["pairs"] == "mapping or none"
+
+
 def test_numbers_in_text_are_numbers_and_others_stay_as_they_are():
     assert methods.checked("ckd", {"anchor": "1e-2"}) == {"anchor": 0.01}
-    assert json.dumps(methods.checked("rkd", {"distance": 25, "angle": 50.0})) == '{"distance": 25, "angle": 50.0}'
+    assert (
+        json.dumps(methods.checked("rkd", {"distance_weight": 25, "angle_weight": 50.0}))
+        == '{"distance_weight": 25, "angle_weight": 50.0}'
+    )
     assert methods.checked("ckd_published", {"left": 2.0})["left"] == 2
     assert type(methods.checked("ckd_published", {"left": 2.0})["left"]) is int
 

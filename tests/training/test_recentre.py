@@ -44,13 +44,13 @@ def test_two_comparisons_are_one_with_the_weighted_mean(rows, w, v):
 
 
 @pytest.mark.parametrize(("w", "v"), WEIGHTS)
-@pytest.mark.parametrize("method", ["ckd_exact_recentred", "ckd_published_recentred"])
-def test_recentring_is_what_an_anchored_objective_reaches_by_its_bias(transfer, method, w, v):
+@pytest.mark.parametrize(("method", "options"), [("ckd", {"anchor": 0}), ("ckd_published", {})])
+def test_recentring_is_what_an_anchored_objective_reaches_by_its_bias(transfer, method, options, w, v):
     """DESIGN.md, 3: the constant that minimises the anchored loss over the transfer set, found by gradient descent."""
     model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
     student = Student(model, models.Preprocess.fit(transfer.pool.inputs), input_shape=(1, 8, 8)).eval()
     task = methods.Task(transfer.labels, transfer.responses, 10, 0, model, student.preprocess(transfer.pool.inputs[:2]))
-    objective = methods.create(method, task, {"teacher": w, "label": v})
+    objective = methods.create(method, task, options | {"recentre": True, "teacher_weight": w, "label_weight": v})
     outputs = student.outputs(transfer.pool).double()
     answers, labels = transfer.responses["logits"].double(), F.one_hot(transfer.labels, 10).double()
     shift = torch.zeros(10, dtype=torch.float64, requires_grad=True)
@@ -86,7 +86,8 @@ def test_without_labels_the_answers_alone_are_the_target(transfer):
 
 
 def test_a_recentred_run_has_the_mean_of_its_weighted_targets(transfer):
-    run = distill("cnn_4", transfer, "ckd_exact_recentred", options={"teacher": 3, "label": 1}, epochs=2)
+    options = {"anchor": 0, "recentre": True, "teacher_weight": 3, "label_weight": 1}
+    run = distill("cnn_4", transfer, "ckd", options=options, epochs=2)
     wanted = (3 * transfer.responses["logits"] + F.one_hot(transfer.labels, 10)) / 4
     torch.testing.assert_close(run.student.outputs(transfer.pool).mean(0), wanted.mean(0), rtol=1e-4, atol=1e-4)
 

@@ -12,11 +12,7 @@ from tuition.training.cpu_threads import fitting_threads, step_flops
 from tuition.training.loop import step
 
 # Mixes draw their boxes and orders on the host.
-BLACK_BOX = [
-    name
-    for name in methods.METHODS
-    if not methods.teacher_layers(name, "cnn_4") and not name.startswith(("mix", "cutmix"))
-]
+BLACK_BOX = [method.name for method in methods.METHODS.values() if method.layers is None and method.family != "mixing"]
 
 
 def make(transfer, method):

@@ -40,26 +40,26 @@ def models(
 
 
 def methods(
-    name: Annotated[str | None, Argument(help="A method, for its settings.")] = None,
+    name: Annotated[str | None, Argument(help="A method, for its options.")] = None,
     markdown: Annotated[bool, Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
-    """List the methods, or one method's settings with their defaults."""
+    """List the methods, or one method's options with type, default and meaning."""
     from tuition.training import methods as known
 
     if markdown:
         write_data(known.markdown() + "\n")
     elif name is None:
         table = new_table("Methods", "name", "what it is", text=2)
-        for method, function in known.METHODS.items():
-            fixed = ", ".join(f"{setting}={value}" for setting, value in getattr(function, "keywords", {}).items())
-            table.add_row(method, known.summary(method) + (f" Here {fixed}." if fixed else ""))
+        for method in known.METHODS.values():
+            table.add_row(method.name, method.summary)
         show_table(table)
-        say("`tuition methods NAME` lists a method's settings.")
+        say("`tuition methods NAME` explains a method's options.")
     else:
         show_table(f"{name}: {known.summary(name)}")
-        table = new_table("Settings", "name", "default")
-        for setting, default in known.settings_of(name).items():
-            table.add_row(setting, "none" if default is None else str(default))
+        table = new_table("Options", "name", "default", "type", "what it is", text=4)
+        for option in known.options(name):
+            default = "none" if option.default is None else str(option.default)
+            table.add_row(option.name, default, option.type, option.sentence)
         show_table(table)
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -200,7 +199,6 @@ class End(NamedTuple):
     accounting: Literal["published", "matched"]
 
 
-usual_options = cache(methods.settings_of)
 Identify = Callable[[DistillSettings], Mapping[str, str]]
 Find = Callable[[Trial], Record | None]
 
@@ -210,18 +208,10 @@ def resolved(settings: DistillSettings) -> dict[str, Any]:
     values = settings.model_dump(include=MATTERS) | settings.columns.named
     values["data"] = Path(settings.data).name
     values["features"] = settings.features and Path(settings.features).name
-    values["options"] = usual_options(settings.method) | settings.options
-    if not groups(settings):
+    values["options"] = methods.defaults(settings.method) | settings.options
+    if methods.groups(settings.method, settings.options) is None:
         values["accounting"] = "published"  # a step forwards the same images in both
     return values
-
-
-def groups(settings: DistillSettings) -> tuple[int, int] | None:
-    """Sizes of the groups that a step compares; None for methods that see a batch as a whole."""
-    options = usual_options(settings.method) | settings.options
-    if options.get("sampled"):
-        return 1, 1
-    return (options["left"], options["right"]) if "left" in options else None
 
 
 def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
@@ -243,7 +233,7 @@ def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
 def images(settings: DistillSettings) -> int:
     """Images that a run sees at most."""
     steps = math.ceil(settings.calls / settings.batch_size)
-    sizes = groups(settings)
+    sizes = methods.groups(settings.method, settings.options)
     if sizes is None or settings.accounting == "matched":
         return settings.epochs * settings.calls
     return settings.epochs * steps * settings.batch_size * sum(sizes)

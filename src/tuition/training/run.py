@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import tuition
 from tuition import disk, models
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.data.ondisk import OnDisk
@@ -377,7 +377,7 @@ def _reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
 def versions() -> dict[str, str]:
     """What made a run."""
     return {
-        "tuition": tuition.__version__,
+        "tuition": metadata.version("tuition"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

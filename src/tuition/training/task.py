@@ -89,12 +89,12 @@ def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0, over: Ov
     return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight, over=over)]
 
 
-def distilled(task: Task, kd: float, ce: float, temperature: float) -> list[Term]:
+def distilled(task: Task, kd_weight: float, ce_weight: float, temperature: float) -> list[Term]:
     """KD and cross-entropy, which most methods keep beside their own term; without logits, KD falls away."""
     terms = []
-    if kd and task.answer == "logits":
-        terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd, over="rows")]
-    return terms + label_terms(task, "ce", losses.cross_entropy, ce)
+    if kd_weight and task.answer == "logits":
+        terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd_weight, over="rows")]
+    return terms + label_terms(task, "ce", losses.cross_entropy, ce_weight)
 
 
 def compared(

@@ -1,0 +1,277 @@
+"""Methods on the teacher's answers alone: each is a function from a `Task` to an `Objective`.
+
+Where a task has no labels, terms on labels fall away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tuition import losses
+from tuition.errors import UserError
+from tuition.training.objective import Batch, Objective, Term
+from tuition.training.options import (
+    Answer,
+    CEWeight,
+    Count,
+    KDWeight,
+    LabelWeight,
+    Positive,
+    Reads,
+    Recentre,
+    TeacherWeight,
+    Temperature,
+    Weight,
+)
+from tuition.training.task import Task, between_groups, compared, distilled, label_terms, on_response
+
+GroupsDrawn = Annotated[
+    int, Field(ge=0, le=100_000_000), "number of groups that are drawn once and reused; 0 draws new ones every epoch"
+]
+Alpha = Annotated[Positive, "both parameters of the beta distribution of the mixing shares"]
+
+
+def ce(task: Task) -> Objective:
+    """Cross-entropy on labels alone; no teacher."""
+    if task.labels is None:
+        raise UserError("the method ce learns from labels, and there are none; use another method or teacher_labels.")
+    return Objective(label_terms(task, "ce", losses.cross_entropy))
+
+
+def kd(
+    task: Task, *, temperature: Temperature = 4.0, kd_weight: KDWeight = 1.0, ce_weight: CEWeight = 1.0
+) -> Objective:
+    """Soft targets and cross-entropy (Hinton et al., 2015)."""
+    task.response("logits")
+    return Objective(distilled(task, kd_weight, ce_weight, temperature))
+
+
+def mse(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of both terms, on the teacher's answers and on labels"] = 2.0,
+    reads: Reads = "logits",
+    answer: Answer = "logits",
+) -> Objective:
+    """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
+    term, modules = compared(task, "mse", losses.mse, weight, reads, answer, "rows")
+    return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
+
+
+def ckd(
+    task: Task,
+    *,
+    anchor: Annotated[Weight, "weight of the error of the batch's mean, to which comparisons are blind"] = 0.1,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
+    recentre: Recentre = False,
+    reads: Reads = "logits",
+    answer: Answer = "logits",
+) -> Objective:
+    """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
+    loss = partial(losses.ckd, anchor=anchor)
+    term, modules = compared(task, "ckd", loss, teacher_weight, reads, answer, "sums")
+    if recentre and modules:
+        raise UserError("only what is compared directly can be recentred, not through a projector; use ckd.")
+    if recentre and (reads, answer) != ("logits", "logits"):
+        raise UserError("only logits can be recentred; leave reads and answer as they are.")
+    terms = [term, *label_terms(task, "ckd_label", loss, label_weight, "sums")]
+    return Objective(terms, modules=modules, recentre=(teacher_weight, label_weight) if recentre else None)
+
+
+def ckd_published(
+    task: Task,
+    *,
+    left: Annotated[Count, "inputs on one side of a comparison"] = 1,
+    right: Annotated[Count, "inputs on its other side"] = 1,
+    groups_drawn: GroupsDrawn = 100_000,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
+    recentre: Recentre = False,
+) -> Objective:
+    """Comparisons of groups drawn once, sides forwarded apart, no anchor (Xu et al., 2025)."""
+    return Objective(
+        group_terms(task, teacher_weight, label_weight),
+        groups=(left, right),
+        groups_drawn=groups_drawn,
+        recentre=(teacher_weight, label_weight) if recentre else None,
+    )
+
+
+def group_terms(task: Task, teacher_weight: float, label_weight: float) -> list[Term]:
+    """Comparisons of the groups of a batch by the teacher's logits and by labels."""
+    task.response("logits")
+
+    def on_teacher(student: Tensor, batch: Batch) -> Tensor:
+        return between_groups(student, batch.responses["logits"], batch)
+
+    def on_labels(student: Tensor, batch: Batch) -> Tensor:
+        assert batch.targets is not None
+        return between_groups(student, batch.targets, batch)
+
+    terms = [Term("ckd", on_teacher, teacher_weight, over="rows")]
+    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label_weight, over="rows")]
+
+
+def rkd(
+    task: Task,
+    *,
+    distance_weight: Annotated[Weight, "weight of the distances between pairs"] = 25.0,
+    angle_weight: Annotated[Weight, "weight of the angles of triples"] = 50.0,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Distances and angles between samples (Park et al., 2019)."""
+    loss = partial(losses.rkd, distance_weight=distance_weight, angle_weight=angle_weight)
+    term = Term("rkd", on_response(task, loss, task.answer))
+    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)])
+
+
+def rkd_projected(
+    task: Task,
+    *,
+    dimensions: Annotated[Count, "dimensions of the random projection"] = 50,
+    weight: Annotated[Weight, "weight of the projected differences"] = 1.0,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Differences in a random projection, RKD_d of figure 4 (Xu et al., 2025)."""
+    task.response("logits")
+    projection = _Constant(losses.orthonormal_projection(task.num_classes, dimensions, seed=task.seed))
+
+    def loss(student: Tensor, batch: Batch, **group: Any) -> Tensor:
+        return losses.rkd_projected(student, batch.responses["logits"], projection.value, **group)
+
+    terms = [
+        Term("rkd_projected", loss, weight, over="sums"),
+        *distilled(task, kd_weight, ce_weight, temperature),
+    ]
+    return Objective(terms, modules=[projection])
+
+
+class _Constant(nn.Module):
+    """A tensor that follows its objective to the device. It is not saved, because the seed gives it."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+
+def dist(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the correlations"] = 2.0,
+    tau: Annotated[Positive, "temperature of the distributions that are correlated"] = 4.0,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Correlations over classes and over samples (Huang et al., 2022)."""
+    loss = partial(losses.dist, temperature=tau)
+    term = Term("dist", on_response(task, loss), weight)
+    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)])
+
+
+def cc(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the congruence"] = 0.02,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Congruence of neighbours in the batch, RepDistiller's form, on logits (Peng et al., 2019)."""
+    term = Term("cc", on_response(task, losses.cc), weight)
+    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)])
+
+
+def crd(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the contrast"] = 0.8,
+    dim: Annotated[Count, "width of the embeddings that are contrasted"] = 128,
+    negatives: Annotated[Count, "expected number of other inputs that each one is contrasted with"] = 16384,
+    tau: Annotated[Positive, "temperature of the contrast"] = 0.07,
+    momentum: Annotated[float, Field(ge=0, lt=1), "share of an old embedding that the memory keeps"] = 0.5,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Contrast with a memory of embeddings of the logits (Tian et al., 2020)."""
+    term, contrast = contrasted(task, weight, dim=dim, negatives=negatives, temperature=tau, momentum=momentum)
+    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)], modules=[contrast])
+
+
+def contrasted(task: Task, weight: float, **constants: Any) -> tuple[Term, losses.CRD]:
+    """The contrast with a memory, and its module."""
+    width, answer = task.shape("logits")[1], task.response(task.answer)
+    contrast = losses.CRD(width, answer.shape[1], len(answer), labels=task.labels, seed=task.seed, **constants)
+
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        return contrast(student, batch.responses[task.answer], batch.rows)
+
+    return Term("crd", loss, weight), contrast
+
+
+def mixup(
+    task: Task, *, alpha: Alpha = 1.0, teacher_weight: TeacherWeight = 1.0, label_weight: LabelWeight = 1.0
+) -> Objective:
+    """Mixed images; labels and cached teacher distributions mixed alike (Zhang et al., 2018)."""
+    return _mixed(task, partial(losses.mixup, alpha=alpha), teacher_weight, label_weight)
+
+
+def cutmix(
+    task: Task, *, alpha: Alpha = 1.0, teacher_weight: TeacherWeight = 1.0, label_weight: LabelWeight = 1.0
+) -> Objective:
+    """Pasted boxes; labels and cached teacher distributions mixed by area (Yun et al., 2019)."""
+    return _mixed(task, partial(losses.cutmix, alpha=alpha), teacher_weight, label_weight)
+
+
+def cutmix_pick(
+    task: Task,
+    *,
+    alpha: Alpha = 1.0,
+    candidates: Annotated[Count, "mixes that each kept one is picked from"] = 2,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
+) -> Objective:
+    """CutMix, keeping mixes of the highest entropy of the mixed cached answers (Wang et al., 2022)."""
+    mix = partial(losses.cutmix_pick, alpha=alpha, candidates=candidates)
+    return _mixed(task, mix, teacher_weight, label_weight)
+
+
+def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: float, label_weight: float) -> Objective:
+    """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
+    if not task.example.is_floating_point():
+        raise UserError("this method mixes images or vectors, and the inputs are text; use another, such as ckd.")
+    task.response("logits")
+
+    def apply(batch: Batch, generator: torch.Generator) -> Batch:
+        inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs
+        answers = batch.responses["logits"].softmax(dim=1)
+        # The teacher's distribution is the last target, by which CutMixPick picks.
+        targets = [answers] if batch.targets is None else [batch.targets, answers]
+        inputs, *targets = mix(inputs, *targets, generator=generator)
+        return replace(
+            batch,
+            inputs=inputs,
+            responses={"distribution": targets[-1]},
+            targets=None if batch.targets is None else targets[0],
+        )
+
+    def on_teacher(student: Tensor, batch: Batch) -> Tensor:
+        return losses.cross_entropy(student, batch.responses["distribution"])
+
+    terms = [Term("ce_teacher", on_teacher, teacher_weight, over="rows")]
+    return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label_weight), mix=apply)

@@ -1,0 +1,161 @@
+"""Methods on feature maps: those of the teacher, or the student's own. Each maps a `Task` to an `Objective`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from tuition import losses
+from tuition.training.black_box import ce, ckd, contrasted, group_terms
+from tuition.training.objective import Batch, Objective, Over, Term
+from tuition.training.options import CEWeight, KDWeight, LabelWeight, Name, Pairs, TeacherWeight, Temperature, Weight
+from tuition.training.task import Loss, Task, between_groups, distilled, layer_pairs, middle_layer, middle_layers
+
+CRDWeight = Annotated[Weight, "weight of CRD on the logits, beside the maps; 0 leaves it out"]
+Anchor = Annotated[Weight, "anchor of ckd on the logits"]
+Sampled = Annotated[bool, "compare sampled pairs, as published, and not every pair of a batch"]
+
+
+def tf_fd(
+    task: Task,
+    *,
+    within_weight: Annotated[Weight, "weight of the channels of a layer, which teach one another"] = 1.0,
+    across_weight: Annotated[Weight, "weight of the deeper layers, which teach the shallower"] = 1.0,
+    layers: Annotated[
+        Annotated[list[Name], Field(min_length=1)] | None, "module paths of the student; by default its middle layers"
+    ] = None,
+) -> Objective:
+    """The student's own features teach one another, with cross-entropy; no teacher (after Li et al., 2022)."""
+    paths = tuple(layers if layers is not None else middle_layers(task.model))
+
+    def loss(maps: list[Tensor], batch: Batch) -> Tensor:
+        return losses.tf_fd(maps, within=within_weight, across=across_weight)
+
+    return Objective([Term("tf_fd", loss, 1.0, paths), *ce(task).terms])
+
+
+def fitnets(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the regression onto the map"] = 100.0,
+    crd_weight: CRDWeight = 0.0,
+    pairs: Pairs = None,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Regression onto a middle layer's map (Romero et al., 2015)."""
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint, "rows")
+    return _with_crd(task, terms, modules, crd_weight, distilled(task, kd_weight, ce_weight, temperature))
+
+
+def fitnets_ckd(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the comparisons of the maps"] = 100.0,
+    anchor: Anchor = 0.1,
+    sampled: Sampled = False,
+    pairs: Pairs = None,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
+) -> Objective:
+    """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
+    loss: tuple[Loss, Over] = (between_groups, "rows") if sampled else (losses.ckd, "sums")
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), *loss)
+    return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
+
+
+def vid(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the likelihood of the maps"] = 1.0,
+    crd_weight: CRDWeight = 0.0,
+    pairs: Pairs = None,
+    kd_weight: KDWeight = 1.0,
+    ce_weight: CEWeight = 1.0,
+    temperature: Temperature = 4.0,
+) -> Objective:
+    """Likelihood of the middle layers' maps, with learned variances (Ahn et al., 2019)."""
+    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=False, sampled=False)
+    return _with_crd(task, terms, modules, crd_weight, distilled(task, kd_weight, ce_weight, temperature))
+
+
+def vid_ckd(
+    task: Task,
+    *,
+    weight: Annotated[Weight, "weight of the likelihood of the maps' differences"] = 1.0,
+    anchor: Anchor = 0.1,
+    sampled: Sampled = False,
+    pairs: Pairs = None,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
+) -> Objective:
+    """Likelihood of the maps' differences, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
+    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=True, sampled=sampled)
+    return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
+
+
+def _hints(
+    task: Task, weight: float, pairs: dict[str, str], loss: Loss, over: Over
+) -> tuple[list[Term], list[nn.Module]]:
+    """A regressor and a term for each pair of layers."""
+    terms: list[Term] = []
+    modules: list[nn.Module] = []
+    for path, answer in pairs.items():
+        target = task.response(answer)
+        # Maps that are read behind a ReLU have no negative values, and then the regressor ends in one too.
+        relu = bool((target >= 0).all())
+        regressor = losses.Regressor(task.shape(path)[1:], target.shape[1:], relu=relu, seed=task.seed)
+
+        def term(
+            student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer, **group: Any
+        ) -> Tensor:
+            maps = regressor(student), batch.responses[answer]
+            return loss(*maps, batch) if loss is between_groups else loss(*maps, **group)
+
+        terms.append(Term(f"hint_{path}", term, weight, path, over))
+        modules.append(regressor)
+    return terms, modules
+
+
+def _variational(
+    task: Task, weight: float, pairs: dict[str, str], *, compare: bool, sampled: bool
+) -> tuple[list[Term], list[nn.Module]]:
+    """A VID module and a term for each pair of layers."""
+    terms: list[Term] = []
+    modules: list[nn.Module] = []
+    for path, answer in pairs.items():
+        channels = task.shape(path)[1], task.response(answer).shape[1]
+        module = losses.VID(*channels, compare=compare, seed=task.seed)
+
+        def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
+            return module(student, batch.responses[answer], *(batch.group_indices() if sampled else ()))
+
+        terms.append(Term(f"vid_{path}", term, weight, path, "batch" if compare and not sampled else "rows"))
+        modules.append(module)
+    return terms, modules
+
+
+def _with_crd(task: Task, terms: list[Term], modules: list[nn.Module], weight: float, others: list[Term]) -> Objective:
+    if weight:
+        term, contrast = contrasted(task, weight)
+        terms, modules = [*terms, term], [*modules, contrast]
+    return Objective([*terms, *others], modules=modules)
+
+
+def _with_ckd(
+    task: Task,
+    terms: list[Term],
+    modules: list[nn.Module],
+    anchor: float,
+    sampled: bool,
+    teacher_weight: float,
+    label_weight: float,
+) -> Objective:
+    if sampled:
+        terms = [*terms, *group_terms(task, teacher_weight, label_weight)]
+        return Objective(terms, modules=modules, groups=(1, 1), groups_drawn=100_000)
+    others = ckd(task, anchor=anchor, teacher_weight=teacher_weight, label_weight=label_weight).terms
+    return Objective([*terms, *others], modules=modules)
