@@ -16,7 +16,8 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
-from tuition.pipeline.job import DistillSettings, run
+from tuition.pipeline.job import run
+from tuition.pipeline.settings import DistillSettings
 from tuition.studies.executor import run_parallel
 from tuition.studies.statistics import calls_to_reach, holm, paired, saving, summarise
 

@@ -24,7 +24,8 @@ from PIL import Image
 
 from tuition import ResponseStore, data, teachers
 from tuition.cli import main as cli
-from tuition.pipeline import job
+from tuition.pipeline.sources import load_data
+from tuition.pipeline.teacher import _taught
 from tuition.training import distill, teach
 
 # The user's own module, in the folder where the commands are given.
@@ -372,8 +373,8 @@ ALL = [*CASES, *CRAFTED, damaged_checkpoint()]
 
 def call(command: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `tuition COMMAND`, run in this process."""
-    job.load_data.cache_clear()  # a new process would know nothing of other folders
-    job._taught.cache_clear()
+    load_data.cache_clear()  # a new process would know nothing of other folders
+    _taught.cache_clear()
     out, err = io.StringIO(), io.StringIO()
     arguments, path = sys.argv, list(sys.path)
     sys.argv = ["tuition", *re.findall(r"(?:\\ |\S)+", command)]

@@ -20,12 +20,15 @@ from PIL import Image
 from tuition import ResponseStore, data, load
 from tuition.cli import main as cli
 from tuition.pipeline import job
+from tuition.pipeline.settings import ASKED, TRAINED, TeachSettings
+from tuition.pipeline.sources import load_data
+from tuition.pipeline.teacher import _taught
 
 
 def tuition(*arguments):
     """Exit code, standard output and standard error of the command, run in this process."""
-    job.load_data.cache_clear()
-    job._taught.cache_clear()
+    load_data.cache_clear()
+    _taught.cache_clear()
     out, err = io.StringIO(), io.StringIO()
     before, path = sys.argv, list(sys.path)
     sys.argv = ["tuition", *map(str, arguments)]
@@ -131,7 +134,7 @@ def test_settings_come_from_yaml_then_set_then_options():
     found = json.loads(Path("cfg/run.json").read_text())["settings"]
     assert (found["epochs"], found["batch_size"], found["seed"], found["method"]) == (2, 10, 3, "kd")
     assert found["options"] == {"temperature": 2.0, "ce_weight": 0.5}
-    every = {*job.TRAINED, *job.ASKED, "method", "options", "student", "teacher", "device", "checkpoint_seconds"}
+    every = {*TRAINED, *ASKED, "method", "options", "student", "teacher", "device", "checkpoint_seconds"}
     assert every <= found.keys(), "the run writes back all that it was"
 
 
@@ -389,7 +392,7 @@ def pets(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         job.train_teacher(
-            job.TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run")
+            TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run")
         )
     return folder
 

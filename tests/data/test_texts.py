@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from tuition import UserError
 from tuition.cli.main import app
 from tuition.data import from_tensors, load
-from tuition.pipeline import job
+from tuition.pipeline.settings import AskSettings
+from tuition.pipeline.sources import load_data, question
 from tuition.training import load as load_run
 
 TRAIN = [("Good, and long", "good"), ('a "quoted"\nsecond line', "bad"), ("völlig egal", "neutral")]
@@ -291,7 +292,7 @@ class TestTheCommandLine:
         return tmp_path / "d"
 
     def run(self, *words):
-        job.load_data.cache_clear()
+        load_data.cache_clear()
         done = CliRunner().invoke(app, list(words))
         assert done.exception is None, done.exception
         return done.output
@@ -339,9 +340,9 @@ class TestTheCommandLine:
         """The column `label` holds real numbers, which are not classes."""
         given = {"data": "d", "teacher": "teacher", "calls": 8, "text_column": "tweet", "test": None}
         with pytest.raises(UserError, match="holds real numbers"):
-            job.question(job.AskSettings.of(given))
-        asked = job.question(job.AskSettings.of(given | {"labels": False}))
+            question(AskSettings.of(given))
+        asked = question(AskSettings.of(given | {"labels": False}))
         assert asked.inputs.labels is None
         assert len(asked.inputs) == 10
-        asked = job.question(job.AskSettings.of(given | {"label_column": None}))
+        asked = question(AskSettings.of(given | {"label_column": None}))
         assert asked.inputs.labels is None

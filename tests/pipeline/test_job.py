@@ -14,7 +14,11 @@ from typer.testing import CliRunner
 from tuition import ResponseStore, data, models, teachers
 from tuition.cli.main import app
 from tuition.errors import UserError
-from tuition.pipeline import job
+from tuition.pipeline import job, sources
+from tuition.pipeline import teacher as teacher_module
+from tuition.pipeline.settings import AskSettings, DistillSettings
+from tuition.pipeline.sources import question
+from tuition.pipeline.teacher import find_teacher
 from tuition.store import BudgetError, TeacherError
 from tuition.teachers import Refused
 from tuition.training import Student
@@ -30,8 +34,8 @@ def onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_kind_and_a_name_are_a_teacher(onnx_file: Path) -> None:
-    assert job.find_teacher("onnx:teacher.onnx").fingerprint == teachers.from_onnx(onnx_file).fingerprint
-    assert job.find_teacher("onnx:teacher.onnx") is job.find_teacher("onnx:teacher.onnx"), "made once"
+    assert find_teacher("onnx:teacher.onnx").fingerprint == teachers.from_onnx(onnx_file).fingerprint
+    assert find_teacher("onnx:teacher.onnx") is find_teacher("onnx:teacher.onnx"), "made once"
 
 
 @pytest.mark.parametrize(
@@ -45,14 +49,14 @@ def test_a_kind_and_a_name_are_a_teacher(onnx_file: Path) -> None:
 def test_names_of_nothing(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
-        job.find_teacher(name)
+        find_teacher(name)
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("timm", "transformers"):
         monkeypatch.setitem(sys.modules, kind, None)
         with pytest.raises(UserError, match=rf"pip install 'tuition\[{kind}\]'"):
-            job.find_teacher(f"{kind}:some-model")
+            find_teacher(f"{kind}:some-model")
 
 
 def test_the_command_line_asks_a_teacher_by_kind(onnx_file: Path) -> None:
@@ -69,8 +73,8 @@ def test_the_command_line_asks_a_teacher_by_kind(onnx_file: Path) -> None:
     assert usage.paid == 24
 
 
-def settings(**changes: object) -> job.AskSettings:
-    return job.AskSettings.model_validate({"calls": 24, "store": "responses.db"} | changes)
+def settings(**changes: object) -> AskSettings:
+    return AskSettings.model_validate({"calls": 24, "store": "responses.db"} | changes)
 
 
 def test_a_local_teacher_that_does_not_fit_is_paid_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +94,7 @@ def test_a_local_teacher_that_does_not_fit_is_paid_nothing(tmp_path: Path, monke
 def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pool = data.from_tensors([f"text {i}" for i in range(40)], np.arange(40) % 4)
-    monkeypatch.setattr(job, "load_data", lambda *arguments: pool)
+    monkeypatch.setattr(sources, "load_data", lambda *arguments: pool)
 
     class Encoder(torch.nn.Module):
         def __init__(self, value: float) -> None:
@@ -105,7 +109,7 @@ def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.
             return torch.tensor([[float(len(text)), 1.0] for text in texts])
 
     def teacher(value: float) -> teachers.Teacher:
-        return teachers.local.TorchTeacher(Encoder(value), f"lengths {value}", Lengths())
+        return teachers.pytorch.TorchTeacher(Encoder(value), f"lengths {value}", Lengths())
 
     answered, _ = job.ask(settings(), teacher(2.0))
     assert answered.responses["embedding"][:, 1].tolist() == [2.0] * 24
@@ -117,8 +121,8 @@ def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.
 
 def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
     """Without labels the answers to validate on follow those to train on; one is refused among each of them."""
-    wanted = job.AskSettings(data="digits", calls=40, labels=False, store=str(tmp_path / "r.db"), ask_batch=16)
-    asked = job.question(wanted).inputs
+    wanted = AskSettings(data="digits", calls=40, labels=False, store=str(tmp_path / "r.db"), ask_batch=16)
+    asked = question(wanted).inputs
     assert len(asked) == 50
     bad = [asked.inputs[7], asked.inputs[44]]
 
@@ -138,8 +142,8 @@ def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
 
 
 def test_too_many_refused_inputs_to_validate(tmp_path):
-    wanted = job.AskSettings(data="digits", calls=8, labels=False, store=str(tmp_path / "r.db"), ask_batch=2)
-    asked = job.question(wanted).inputs
+    wanted = AskSettings(data="digits", calls=8, labels=False, store=str(tmp_path / "r.db"), ask_batch=2)
+    asked = question(wanted).inputs
 
     def answer(inputs):
         if any(torch.equal(one, other) for one in inputs for other in asked.inputs[8:]):
@@ -153,8 +157,8 @@ def test_too_many_refused_inputs_to_validate(tmp_path):
 
 def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monkeypatch):
     store = tmp_path / "what?.db"
-    wanted = job.AskSettings(data="digits", calls=40, store=str(store))
-    bad = job.question(wanted).inputs.inputs[5]
+    wanted = AskSettings(data="digits", calls=40, store=str(store))
+    bad = question(wanted).inputs.inputs[5]
 
     def answer(inputs):
         if any(torch.equal(one, bad) for one in inputs):
@@ -162,7 +166,7 @@ def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monke
         return inputs.flatten(1)[:, :10].float()
 
     teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
-    monkeypatch.setattr(job, "the_teacher", lambda settings: teacher)
+    monkeypatch.setattr(teacher_module, "named_teacher", lambda settings: teacher)
     for _ in range(2):
         done = CliRunner().invoke(app, ["ask", "--data", "digits", "--calls", "40", "--store", str(store)])
         assert done.exit_code == 0, done.output
@@ -260,9 +264,9 @@ def test_one_column_without_labels_is_refused_at_the_first_input(tmp_path, monke
     """Where nothing says how many classes there are."""
     monkeypatch.chdir(tmp_path)
     pool = data.from_tensors([f"text {i}" for i in range(40)])
-    monkeypatch.setattr(job, "load_data", lambda *arguments: pool)
+    monkeypatch.setattr(sources, "load_data", lambda *arguments: pool)
     teacher, asked = counting(lambda texts: {"logits": torch.tensor([[float(len(text))] for text in texts])})
-    wanted = job.DistillSettings.of({"calls": 24, "store": "r.db", "student": "bag_8", "method": "kd", "test": None})
+    wanted = DistillSettings.of({"calls": 24, "store": "r.db", "student": "bag_8", "method": "kd", "test": None})
     with pytest.raises((UserError, TeacherError), match="one column"):
         job.ask(wanted, teacher)
     assert sum(asked) == ResponseStore("r.db").accounts().paid == 1
@@ -273,7 +277,7 @@ def test_a_zero_byte_in_a_name_is_a_sentence(name: str, tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="zero byte"):
         data.load(name)
     with pytest.raises(UserError, match="zero byte"):
-        job.find_teacher(name)
+        find_teacher(name)
     monkeypatch.chdir(tmp_path)
     for setting in ("data", "teacher", "store", "features"):
         (tmp_path / "s.yaml").write_text(f"{setting}: {json.dumps(name)}\n")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuition.errors import UserError
-from tuition.pipeline.job import DistillSettings
+from tuition.pipeline.settings import DistillSettings
 from tuition.studies import grid
 from tuition.studies.grid import Study
 from tuition.studies.records import Record

@@ -19,6 +19,8 @@ from tuition.cli import main as cli
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.pipeline import job
+from tuition.pipeline.settings import AskSettings, DistillSettings, TeachSettings
+from tuition.pipeline.sources import question
 from tuition.store import usage
 from tuition.studies import records, study, tables
 from tuition.studies.executor import Outcome
@@ -52,9 +54,7 @@ def here(monkeypatch):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
-    job.train_teacher(
-        job.TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder
-    )
+    job.train_teacher(TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder)
     return folder
 
 
@@ -108,7 +108,7 @@ def test_every_run_has_its_row(finished):
 
 def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):
     record = next(r for r in records.read(finished) if (r.method, r.calls, r.seed) == ("ckd", 40, 1))
-    chosen = job.DistillSettings.of(
+    chosen = DistillSettings.of(
         {
             **SMALL["settings"],
             "calls": 40,
@@ -125,13 +125,13 @@ def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):
 def test_answers_are_paid_once_for_all_methods_and_budgets(finished):
     asked = set()
     for seed in (0, 1):
-        asked |= set(job.question(job.AskSettings(calls=40, seed=seed)).inputs.digests)
+        asked |= set(question(AskSettings(calls=40, seed=seed)).inputs.digests)
     assert ResponseStore(str(finished / "responses.db")).accounts("cnn_16").paid == len(asked)
 
 
 @pytest.mark.parametrize("view", ["clean", "random"])
 def test_a_smaller_budget_asks_nothing_that_a_larger_one_does_not(view):
-    asked = [set(job.question(job.AskSettings(calls=calls, seed=3, view=view)).inputs.digests) for calls in (30, 90)]
+    asked = [set(question(AskSettings(calls=calls, seed=3, view=view)).inputs.digests) for calls in (30, 90)]
     assert asked[0] < asked[1]
 
 
@@ -159,7 +159,7 @@ def test_a_continued_study_pays_for_nothing_that_it_does_not_need(finished, teac
 
 def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, here):
     other = tmp_path / "cnn_16"
-    job.train_teacher(job.TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
+    job.train_teacher(TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
     assert forecast(Study.of(SMALL), tmp_path / "s", teachers=[other], continue_from=[finished]).runs == 8
     with pytest.raises(UserError, match="stands for another teacher"):
         study.run(Study.of(SMALL), finished, teachers=[other])
@@ -167,13 +167,13 @@ def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, h
 
 def test_defaults_that_change_make_new_runs(finished, teacher, monkeypatch):
     assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 0
-    monkeypatch.setattr(job.DistillSettings.model_fields["momentum"], "default", 0.8)
-    job.DistillSettings.model_rebuild(force=True)
+    monkeypatch.setattr(DistillSettings.model_fields["momentum"], "default", 0.8)
+    DistillSettings.model_rebuild(force=True)
     try:
         assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 8
     finally:
         monkeypatch.undo()
-        job.DistillSettings.model_rebuild(force=True)
+        DistillSettings.model_rebuild(force=True)
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
@@ -320,8 +320,8 @@ def test_a_forecast_is_right_and_writes_nothing(teacher, tmp_path, here):
     content = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
     ahead = forecast(Study.of(SMALL | {"axes": {"calls": [20, 60], "seed": [0]}}), tmp_path / "s", teachers=[teacher])
     assert ahead.paid == store.accounts().paid
-    wanted = set(job.question(job.AskSettings(calls=60)).inputs.digests)
-    held = {d for s in (0, 1) for d in job.question(job.AskSettings(calls=40, seed=s)).inputs.digests}
+    wanted = set(question(AskSettings(calls=60)).inputs.digests)
+    held = {d for s in (0, 1) for d in question(AskSettings(calls=40, seed=s)).inputs.digests}
     assert ahead.new == len(wanted - held)
     assert content == {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
 

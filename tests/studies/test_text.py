@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 from tuition import UserError, load, teachers
 from tuition.cli.main import app
 from tuition.pipeline import job
+from tuition.pipeline.checks import preflight
+from tuition.pipeline.settings import AskSettings, DistillSettings
+from tuition.pipeline.teacher import _taught, find_teacher
 
 WORDS = (["cat", "dog", "fern", "moss", "ape", "oak"], [0, 0, 1, 1, 0, 1])
 
@@ -98,13 +101,13 @@ def test_what_texts_cannot_be_used_for_is_said_before_a_call(folder):
         ({"select": "medoids"}, "text"),
     ):
         with pytest.raises(UserError, match=says):
-            job.preflight(job.DistillSettings.of(asked | change), None)
+            preflight(DistillSettings.of(asked | change), None)
     assert not (folder / "responses.db").exists()
 
 
 def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
     tuition("teach", "--data", "texts", "--model", "bag_16", *TRAINED, "--out", "taught")
-    taught, found = load("taught"), job.find_teacher("taught")
+    taught, found = load("taught"), find_teacher("taught")
     texts = ["cat dog ape", "moss fern", "oak"]
     assert found.class_names == taught.class_names == ("animal", "plant")
     torch.testing.assert_close(found(texts)["logits"], taught.logits(texts), rtol=0, atol=0)
@@ -112,23 +115,23 @@ def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
     assert "80 answers of taught" in shown
     shown = tuition("distill", "--data", "texts", "--teacher", "taught", "--calls", 80, "--student", "bag_8", *TRAINED)
     assert "teacher calls served" in shown
-    job._taught.cache_clear()
-    assert job.find_teacher("taught").fingerprint == found.fingerprint
+    _taught.cache_clear()
+    assert find_teacher("taught").fingerprint == found.fingerprint
 
 
 def test_a_taught_model_of_text_refuses_images_before_a_call(folder):
     tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "other")
     settings = {"data": "digits", "teacher": "other", "calls": 20, "labels": False}
     with pytest.raises(UserError, match="it reads text, and the inputs are images or vectors"):
-        job.ask(job.AskSettings.of(settings), job.find_teacher("other"))
+        job.ask(AskSettings.of(settings), find_teacher("other"))
     assert not (folder / "responses.db").exists()
 
 
 def test_the_hashing_is_part_of_a_taught_model_s_fingerprint(folder):
     tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "one")
-    before = job.find_teacher("one").fingerprint
+    before = find_teacher("one").fingerprint
     record = json.loads((folder / "one" / "run.json").read_text())
     record["student"]["hashing"]["ngrams"] = [4]
     (folder / "one" / "run.json").write_text(json.dumps(record))
-    job._taught.cache_clear()
-    assert job.find_teacher("one").fingerprint != before
+    _taught.cache_clear()
+    assert find_teacher("one").fingerprint != before

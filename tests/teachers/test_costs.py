@@ -13,7 +13,7 @@ import yaml
 
 from tuition import ResponseStore
 from tuition.cli import main as cli
-from tuition.pipeline.job import AskSettings, DistillSettings
+from tuition.pipeline.settings import AskSettings, DistillSettings
 
 TEXTS = 100
 PRICE = {"cost_per_call": "0.0004", "cost_per_million_tokens": "0.15,0.6"}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import TransferSet
-from tuition.pipeline import job
+from tuition.pipeline.settings import DistillSettings, TeachSettings
 from tuition.training.preflight import check
 
 THINGS = ("cat", "dog", "fern", "moss")
@@ -82,9 +82,9 @@ def test_adamw_is_usual_for_text(answered, texts, transfer, tmp_path):
         "adamw": ("adamw", 0.003),
         "rate": ("adamw", 0.01),
     }
-    named = job.DistillSettings.of({"student": "transformer_32_1"}), job.TeachSettings.of({"model": "bag_32"})
+    named = DistillSettings.of({"student": "transformer_32_1"}), TeachSettings.of({"model": "bag_32"})
     assert [(settings.optimizer, settings.learning_rate) for settings in named] == [("adamw", 0.003)] * 2
-    assert job.DistillSettings.of({}).optimizer == "sgd"
+    assert DistillSettings.of({}).optimizer == "sgd"
 
 
 def test_answers_do_not_depend_on_how_texts_come(run, texts):

@@ -52,6 +52,9 @@ def ask(
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
     from tuition.pipeline import job
+    from tuition.pipeline.plan import plan
+    from tuition.pipeline.settings import AskSettings
+    from tuition.pipeline.teacher import named_teacher
     from tuition.studies import cluster_ask
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
@@ -59,11 +62,11 @@ def ask(
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     given["trust_code"] = trust_code or None
-    settings = settings_of(job.AskSettings, config, given, sets)
+    settings = settings_of(AskSettings, config, given, sets)
     if dry_run:
-        print_plan(job.plan(settings))
+        print_plan(plan(settings))
         return
-    known = job.the_teacher(settings)
+    known = named_teacher(settings)
     if executor == Executor.ray:
         with counting("calls") as advance:
             whole = cluster_ask.ask(settings, known, workers=workers, progress=advance)
@@ -97,13 +100,14 @@ def check(
     sets: Sets = None,
 ) -> None:
     """Try a teacher on a few inputs: what it takes and gives, how fast it is, and how often it is right."""
-    from tuition.pipeline import check_teacher, job
+    from tuition.pipeline import check_teacher
+    from tuition.pipeline.settings import AskSettings
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "cost_per_call": cost_per_call, "cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     given["trust_code"] = trust_code or None
-    settings = settings_of(job.AskSettings, None, given, sets)
+    settings = settings_of(AskSettings, None, given, sets)
     found = check_teacher.check(settings)
     table = new_table(f"{found.transfer.teacher} on {len(found.transfer):,} inputs of {settings.data}", "", "")
     for what, figure in found.rows():

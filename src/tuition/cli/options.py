@@ -12,7 +12,7 @@ from typer import Option
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
-    from tuition.pipeline.job import Columns
+    from tuition.pipeline.settings import Columns
     from tuition.training.settings import Settings
 
 Config = Annotated[Path | None, Option("--config", help="YAML file of settings; options given here override it.")]
@@ -63,7 +63,7 @@ S = TypeVar("S", bound="Settings")
 
 
 def columns_of(text: str | None, label: str | None, image: str | None) -> Columns:
-    from tuition.pipeline.job import Columns
+    from tuition.pipeline.settings import Columns
 
     return Columns(text or "auto", label or "auto", image or "auto")
 

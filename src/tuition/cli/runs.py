@@ -27,13 +27,13 @@ def predict(
 ) -> None:
     """Predict classes with a finished student, as CSV: input, class, confidence."""
     from tuition import load
-    from tuition.pipeline import job
+    from tuition.pipeline.predict_inputs import inputs_of
     from tuition.training import files
 
     if out is not None:
         disk.replaceable(out)
     student = load(run, trust_code=trust_code)
-    names, pool = job.inputs_of(inputs, split, size, student, columns_of(text_column, None, image_column))
+    names, pool = inputs_of(inputs, split, size, student, columns_of(text_column, None, image_column))
     confidence, classes = student.probabilities(pool).max(dim=1)
     rows = [
         {"input": name, "class": student.class_names[index] if student.class_names else index, "confidence": f"{p:.4f}"}
@@ -59,13 +59,13 @@ def evaluate(
 ) -> None:
     """Evaluate a finished student on labelled data."""
     from tuition import load
-    from tuition.pipeline import job
+    from tuition.pipeline.sources import load_data
     from tuition.training import evaluation, files
 
     if confusion is not None:
         disk.replaceable(confusion)  # which is refused before anything is computed or printed
     student = load(run, trust_code=trust_code)
-    pool = job.load_data(data, split, size, columns_of(text_column, label_column, image_column))
+    pool = load_data(data, split, size, columns_of(text_column, label_column, image_column))
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
     labels = student.labels_of(pool)

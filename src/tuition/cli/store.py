@@ -71,7 +71,8 @@ def verify(
     has changed silently.
     """
     from tuition import store as stores
-    from tuition.pipeline import job
+    from tuition.pipeline.sources import load_data
+    from tuition.pipeline.teacher import find_teacher
 
     opened = _store(store)
     found = stores.verify(opened)
@@ -81,10 +82,10 @@ def verify(
     if reask:
         if teacher is None or data is None or budget is None:
             raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
-        pool = job.load_data(data, "train")
+        pool = load_data(data, "train")
         compared = stores.reask(
             opened,
-            job.find_teacher(teacher, trust_code=trust_code),
+            find_teacher(teacher, trust_code=trust_code),
             pool,
             count=reask,
             budget=budget,

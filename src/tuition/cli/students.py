@@ -51,11 +51,12 @@ def teach(
 ) -> None:
     """Train a teacher on labels by plain cross-entropy."""
     from tuition.pipeline import job
+    from tuition.pipeline.settings import TeachSettings
 
     given: dict[str, Any] = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     given["trust_code"] = trust_code or None
-    settings = settings_of(job.TeachSettings, config, given, sets)
+    settings = settings_of(TeachSettings, config, given, sets)
     with training() as progress:
         run = job.train_teacher(settings, out, progress)
     print_run(run, f"Teacher {settings.model} of {settings.data}")
@@ -86,6 +87,9 @@ def distill(
     `torchrun --nproc-per-node 2 -m tuition distill ...` shares the training between two processes.
     """
     from tuition.pipeline import job
+    from tuition.pipeline.checks import preflight
+    from tuition.pipeline.settings import DistillSettings, default_folder
+    from tuition.pipeline.stand_in import STAND_IN, STAND_IN_EPOCHS, stand_in_folder, with_stand_in
     from tuition.training import parallel
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
@@ -93,18 +97,18 @@ def distill(
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
     given["trust_code"] = trust_code or None
-    settings = settings_of(job.DistillSettings, config, given, sets)
+    settings = settings_of(DistillSettings, config, given, sets)
     if settings.teacher is None:
-        name, folder = job.STAND_IN, job.stand_in_folder(settings)
-        say(f"No teacher is named, so a quick stand-in serves: {name}, {job.STAND_IN_EPOCHS} epochs, kept in {folder}.")
+        name, folder = STAND_IN, stand_in_folder(settings)
+        say(f"No teacher is named, so a quick stand-in serves: {name}, {STAND_IN_EPOCHS} epochs, kept in {folder}.")
         with training() as progress:
-            settings = job.with_stand_in(settings, progress)
-    out = job.usual_folder(settings) if out is None else out
+            settings = with_stand_in(settings, progress)
+    out = default_folder(settings) if out is None else out
 
     with contextlib.ExitStack() as held:  # the folder, from before a call is paid
 
         def asked() -> tuple[TransferSet, Pool | TransferSet]:
-            known = job.preflight(settings, out)
+            known = preflight(settings, out)
             held.enter_context(disk.hold(out))
             with counting("calls") as advance:
                 transfer, validation = job.ask(settings, known, advance)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from tuition.data import Pool, TransferSet
 from tuition.data.classes import shown
-from tuition.pipeline import job
-from tuition.pipeline.job import AskSettings
+from tuition.pipeline.checks import check_answer
 from tuition.pipeline.paid_mixes import UNLIMITED
+from tuition.pipeline.settings import AskSettings
+from tuition.pipeline.sources import load_data, train_columns
+from tuition.pipeline.teacher import named_teacher
 from tuition.store import ResponseStore
 from tuition.store.agreement import Look
 from tuition.teachers import Teacher
@@ -84,11 +86,11 @@ def check(settings: AskSettings) -> Tried:
     """
     from tuition.store import stepwise
 
-    teacher = job.the_teacher(settings)
-    pool = job.load_data(settings.data, "train", settings.size, job.train_columns(settings))
+    teacher = named_teacher(settings)
+    pool = load_data(settings.data, "train", settings.size, train_columns(settings))
     pool = pool.sample(min(settings.calls, len(pool)), seed=settings.seed)
     pool = pool if settings.labels else pool.without_labels
-    job.check_answer(teacher, pool)
+    check_answer(teacher, pool)
     timed = Timed(teacher)
     transfer = ResponseStore(settings.store).ask(
         timed,

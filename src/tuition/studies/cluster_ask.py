@@ -11,9 +11,11 @@ from pathlib import Path
 
 from tuition.data import Pool
 from tuition.errors import UserError
-from tuition.pipeline import job
-from tuition.pipeline.job import AskSettings
+from tuition.pipeline.checks import check_answer, check_budget
 from tuition.pipeline.paid_mixes import UNLIMITED
+from tuition.pipeline.settings import AskSettings
+from tuition.pipeline.sources import question
+from tuition.pipeline.teacher import named_teacher
 from tuition.store import ResponseStore
 from tuition.store.price import FREE
 from tuition.store.shared_ask import Whole, announced, ask_part
@@ -41,9 +43,9 @@ def ask(
     kind, colon, place = (settings.teacher or "").rpartition(":")
     if Path(place).exists():  # nodes stand elsewhere
         settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
-    asked = job.question(settings, teacher)
-    job.check_answer(teacher, asked.inputs)
-    job.check_budget(settings, asked.inputs)
+    asked = question(settings, teacher)
+    check_answer(teacher, asked.inputs)
+    check_budget(settings, asked.inputs)
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
         if fingerprint != teacher.fingerprint:
             raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
@@ -104,13 +106,13 @@ def send(part: Part) -> int:
 def _look(settings: AskSettings) -> str:
     """The teacher's fingerprint, on a node that sees the store."""
     ResponseStore(settings.store)
-    return job.the_teacher(settings).fingerprint
+    return named_teacher(settings).fingerprint
 
 
 @lru_cache(maxsize=1)
 def _teacher(name: str, device: str, trust_code: bool) -> Teacher:
     """The teacher, loaded once for all parts."""
-    return job.the_teacher(AskSettings.of({"teacher": name, "device": device, "trust_code": trust_code}))
+    return named_teacher(AskSettings.of({"teacher": name, "device": device, "trust_code": trust_code}))
 
 
 def _budget(settings: AskSettings) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from tuition.data import TransferSet
-from tuition.pipeline import job
+from tuition.pipeline.settings import Columns
+from tuition.pipeline.sources import load_data, train_columns
 from tuition.studies.finished import Book
 from tuition.studies.grid import Study, Trial, images, plan
 from tuition.studies.records import Record
@@ -89,16 +90,16 @@ def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> fl
                 settings.size,
                 settings.batch_size,
                 settings.device,
-                job.train_columns(settings),
+                train_columns(settings),
             )
         total += rate * images(settings)
     return total
 
 
 @cache
-def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str, columns: job.Columns) -> float:
+def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str, columns: Columns) -> float:
     """Seconds an image, of training with the whole machine on a few images."""
-    pool = job.load_data(data, "train", size, columns)[: 2 * batch_size]
+    pool = load_data(data, "train", size, columns)[: 2 * batch_size]
     answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
     run = distill(student, TransferSet(pool, answers), "kd", epochs=5, batch_size=batch_size, device=device)
     # The quickest epoch: the first one warms up, and others may have been disturbed.

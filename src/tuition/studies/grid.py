@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from tuition import factories
 from tuition.errors import UserError
-from tuition.pipeline.job import ASKED, TRAINED, DistillSettings
+from tuition.pipeline.settings import ASKED, TRAINED, DistillSettings
 from tuition.studies.records import Record
 from tuition.training import methods
 from tuition.training.settings import Settings

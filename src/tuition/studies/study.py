@@ -24,7 +24,10 @@ from tuition.data import Pool
 from tuition.errors import UserError, without_passwords
 from tuition.identity import code_digest
 from tuition.pipeline import job
-from tuition.pipeline.job import DistillSettings
+from tuition.pipeline.checks import preflight
+from tuition.pipeline.settings import Columns, DistillSettings, TeachSettings
+from tuition.pipeline.sources import load_data, question, test_data, train_columns
+from tuition.pipeline.teacher import find_teacher, named_teacher
 from tuition.store import ResponseStore, address
 from tuition.studies import cluster
 from tuition.studies.executor import run_parallel
@@ -174,7 +177,7 @@ def train(task: Job) -> tuple[dict[str, Any], list[float] | None] | None:
     settings = task.settings
     try:
         watch()
-        teacher = job.the_teacher(settings)
+        teacher = named_teacher(settings)
         transfer, validation = job.ask(settings, teacher)
         transfer = job.complete(settings, teacher, transfer)
         run = job.train_student(settings, transfer, validation, task.folder, watch)
@@ -186,7 +189,7 @@ def train(task: Job) -> tuple[dict[str, Any], list[float] | None] | None:
         "curve": [[row["epoch"], row["loss"], row["validation"]] for row in run.history],
     }
     del figures["best_epoch"], figures["teacher_inputs"]
-    test = job.test_data(settings) if task.spectrum else None
+    test = test_data(settings) if task.spectrum else None
     return figures, None if test is None else spectrum(run.student.to(pick_device(settings.device)), test)
 
 
@@ -263,7 +266,7 @@ TAUGHT = {
 
 def _teach(study: Study, name: str, folder: Path, watch: Progress) -> None:
     shared = {k: v for k, v in study.settings.items() if k in TAUGHT}
-    settings = job.TeachSettings.of({"model": name, **shared, **study.teaching})
+    settings = TeachSettings.of({"model": name, **shared, **study.teaching})
     job.train_teacher(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
 
 
@@ -274,14 +277,12 @@ def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Ident
     def fingerprint(teacher: str) -> str:
         if not is_ready(folders[teacher]):
             return "to be trained"
-        return job.find_teacher(folders[teacher], trust_code=trust_code).fingerprint
+        return find_teacher(folders[teacher], trust_code=trust_code).fingerprint
 
     def identify(settings: DistillSettings) -> dict[str, str]:
         found = {
             "teacher": fingerprint(settings.teacher or ""),
-            "data": _content(
-                settings.data, settings.test, settings.size, job.train_columns(settings), settings.columns
-            ),
+            "data": _content(settings.data, settings.test, settings.size, train_columns(settings), settings.columns),
         }
         if factories.is_factory(settings.student):
             found["student"] = str(code_digest(factories.find(settings.student)))
@@ -293,10 +294,10 @@ def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Ident
 
 
 @cache
-def _content(data: str, test: str | None, size: int | None, train_columns: job.Columns, columns: job.Columns) -> str:
+def _content(data: str, test: str | None, size: int | None, train_columns: Columns, columns: Columns) -> str:
     total = hashlib.sha256()
     for split, which in (("train", train_columns), (test, columns)):
-        pool = None if split is None else job.load_data(data, split, size, which)
+        pool = None if split is None else load_data(data, split, size, which)
         if pool is not None:
             total.update(b"".join(pool.digests))
             total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
@@ -314,7 +315,7 @@ def check(wanted: Iterable[DistillSettings]) -> None:
         (s.teacher, s.student, s.method, json.dumps(s.options)): s for s in sorted(wanted, key=lambda s: s.calls)
     }
     for settings in largest.values():
-        job.preflight(settings, None)
+        preflight(settings, None)
 
 
 def _check_nodes(wanted: Sequence[DistillSettings], out: Path) -> None:
@@ -334,9 +335,9 @@ def _look(places: Sequence[DistillSettings], out: Path) -> dict[str, str]:
     found = {f"version of {name}": version for name, version in versions().items()}
     for settings in places:
         ResponseStore(settings.store)
-        found[f"teacher {settings.teacher}"] = job.the_teacher(settings).fingerprint
+        found[f"teacher {settings.teacher}"] = named_teacher(settings).fingerprint
         found[f"content of {settings.data}"] = _content(
-            settings.data, settings.test, settings.size, job.train_columns(settings), settings.columns
+            settings.data, settings.test, settings.size, train_columns(settings), settings.columns
         )
     return found
 
@@ -361,12 +362,12 @@ def calls(wanted: Iterable[DistillSettings]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for settings in _asks(wanted):
         name = settings.teacher or ""
-        inputs = job.question(settings).inputs
+        inputs = question(settings).inputs
         fresh = inputs[[row for row, digest in enumerate(inputs.digests) if digest not in seen[name]]]
         seen[name].update(inputs.digests)
         new, paid = len(set(fresh.digests)), 0
         if is_ready(name) and address.exists(settings.store):
-            known = ResponseStore(settings.store).plan(job.find_teacher(name, trust_code=settings.trust_code), fresh)
+            known = ResponseStore(settings.store).plan(find_teacher(name, trust_code=settings.trust_code), fresh)
             new, paid = known.new, known.paid
         found[name] = found.get(name, (0, 0))[0] + new + settings.paid_mixes, paid
         if settings.budget is not None and sum(found[name]) > settings.budget:
@@ -382,7 +383,7 @@ def _pay(wanted: Sequence[DistillSettings], watch: Progress) -> None:
     if not any(new for new, _ in calls(wanted).values()):
         return
     for settings in _asks(wanted):
-        teacher = job.the_teacher(settings)
+        teacher = named_teacher(settings)
         transfer, _ = job.ask(settings, teacher, partial(watch, "calls"))
         if settings.paid_mixes:
             job.complete(settings, teacher, transfer)

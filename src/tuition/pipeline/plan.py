@@ -1,0 +1,79 @@
+"""What an ask would take, before anything is asked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tuition.data import Bill
+from tuition.pipeline.checks import try_blank
+from tuition.pipeline.settings import (
+    AskSettings,
+)
+from tuition.pipeline.sources import question
+from tuition.pipeline.teacher import is_local, named_teacher
+from tuition.store import Plan, ResponseStore, address
+from tuition.store.price import estimate, money
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an ask would take: calls, money and time, as far as they are known."""
+
+    plan: Plan
+    seconds: float | None
+    by_tokens: bool = False
+
+    def rows(self) -> list[tuple[str, str]]:
+        cost = "give --cost-per-call or --cost-per-million-tokens"
+        if self.plan.cost is not None:
+            cost = ("about " if self.by_tokens else "") + money(self.plan.cost)
+        elif self.by_tokens:
+            cost = "unknown until answers of this teacher tell their tokens; ask about a few first"
+        seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
+        return [
+            ("new calls", f"{self.plan.new:,}"),
+            ("served from the store", f"{self.plan.served:,}"),
+            ("paid so far", f"{self.plan.paid:,}"),
+            *self._accuracy(),
+            ("cost of the new calls", cost),
+            *([] if self.plan.tokens is None else [("tokens of a call, so far", _tokens(*self.plan.tokens))]),
+            ("time", seconds),
+        ]
+
+    def _accuracy(self) -> list[tuple[str, str]]:
+        if self.plan.accuracy is None:
+            return []
+        figure = f"{self.plan.accuracy:.2f} % of {self.plan.labelled:,}"
+        return [("teacher's accuracy on what is stored", figure)]
+
+
+def _tokens(read: Decimal, written: Decimal) -> str:
+    return f"{read:,.1f} in, {written:,.1f} out"
+
+
+def plan(settings: AskSettings) -> Estimate:
+    """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
+    teacher = named_teacher(settings)
+    asked = question(settings, teacher).inputs
+    charged = settings.price
+    if address.exists(settings.store):
+        found = ResponseStore(settings.store).plan(
+            teacher,
+            asked,
+            cost_per_call=settings.cost_per_call,
+            cost_per_million_tokens=settings.cost_per_million_tokens,
+        )
+    else:  # nor make a store
+        new = len(set(asked.digests))
+        found = Plan(new, len(asked) - new, 0, *estimate(charged, new, Bill()))
+    seconds = None
+    if settings.seconds_per_call is not None:
+        seconds = found.new * settings.seconds_per_call / settings.concurrency
+    elif is_local(teacher):
+        try_blank(teacher, asked, settings.ask_batch)
+        begun = time.perf_counter()
+        try_blank(teacher, asked, settings.ask_batch)
+        seconds = found.new * (time.perf_counter() - begun) / settings.ask_batch
+    return Estimate(found, seconds, charged is not None and charged.per_token)
