@@ -20,10 +20,10 @@ import torch.nn.functional as F
 
 from tuition import data, models
 from tuition.data import Crop, Pool, TransferSet
-from tuition.training import Objective, Student, methods
+from tuition.training import Objective, Student, methods, parallel
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import fitting_threads
-from tuition.training.loop import step
+from tuition.training.loop import Learner, step
 
 ROWS, CLASSES, BATCH = 1600, 100, 64
 BLACK_BOX = [
@@ -78,13 +78,16 @@ class Training:
             num_classes=CLASSES,
             device=device,
             generator=torch.Generator().manual_seed(0),
+            rank=parallel.rank(),
+            processes=parallel.count(),
         )
         return cls(student, objective, batches, sgd(student, objective))
 
     def steps(self) -> Iterator[int]:
         """Runs a step, and tells how many images it took; on and on."""
+        learner = parallel.averaged(Learner(self.student, self.objective))
         for drawn in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
-            step(self.student, self.objective, self.optimizer, self.batches.batch(*drawn))
+            step(learner, self.optimizer, self.batches.batch(*drawn))
             yield len(drawn[0])
 
 

@@ -25,7 +25,7 @@ from tuition.data import Pool, TransferSet, ondisk
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import fitting_threads
-from tuition.training.loop import step
+from tuition.training.loop import Learner, step
 
 CLASSES, SHAPE, BLOCK = 10, (3, 32, 32), 10_000
 T = TypeVar("T")
@@ -107,10 +107,11 @@ def steps(student: str, pool: Pool) -> Iterator[int]:
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
     )
+    learner = Learner(whole, objective)
     with fitting_threads(whole, BATCH):
         while True:
             for drawn in batches.draw():
-                step(whole, objective, optimizer, batches.batch(*drawn))
+                step(learner, optimizer, batches.batch(*drawn))
                 yield len(drawn[0])
 
 

@@ -9,7 +9,7 @@ from tuition import models
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import fitting_threads, step_flops
-from tuition.training.loop import step
+from tuition.training.loop import Learner, step
 
 # Mixes draw their boxes and orders on the host.
 BLACK_BOX = [method.name for method in methods.METHODS.values() if method.layers is None and method.family != "mixing"]
@@ -77,5 +77,5 @@ def test_a_step_never_waits_for_the_device(transfer, method):
         optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=0.1, momentum=0.9, fused=True)
         for rows, views, _ in draws[:2]:
             batch = batches.batch(mode.from_tensor(rows), mode.from_tensor(views))
-            terms = step(student, objective, optimizer, batch)
+            terms = step(Learner(student, objective), optimizer, batch)
             assert all(term.shape == () for term in terms.values())

@@ -78,9 +78,9 @@ def main() -> int:
     with stopping.handled():
         try:
             if _processes() > 1:
-                from tuition.training import parallel
+                from tuition.cli.processes import launched
 
-                code, message = parallel.launched(outcome, last_resort)
+                code, message = launched(outcome, last_resort)
             else:
                 code, message = outcome()
         except Exception as error:

@@ -1,16 +1,13 @@
 """RKD_d: comparison of differences in d fixed directions (Xu et al., WACV 2025, figure 4)."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from tuition.losses._check import pair
 from tuition.losses.ckd import ckd
 
 
-def rkd_projected(
-    student: Tensor, teacher: Tensor, projection: Tensor, *, group: dist.ProcessGroup | None = None
-) -> Tensor:
+def rkd_projected(student: Tensor, teacher: Tensor, projection: Tensor) -> Tensor:
     """Mean over ordered pairs of MSE(theta(s_i - s_j), theta(t_i - t_j)), theta(x) = x P: `ckd(s @ P, t @ P)`.
 
     The paper keeps d dimensions of a difference without saying how; here theta is a fixed random orthonormal projection
@@ -20,7 +17,6 @@ def rkd_projected(
         student: (n, D).
         teacher: (n, D), a constant.
         projection: (D, d), a constant.
-        group: as for `ckd`.
 
     Returns:
         Scalar, float32 or float64.
@@ -38,7 +34,7 @@ def rkd_projected(
         )
     projection = projection.detach().to(student)
     with torch.autocast(student.device.type, enabled=False):
-        return ckd(student @ projection, teacher @ projection, group=group)
+        return ckd(student @ projection, teacher @ projection)
 
 
 def orthonormal_projection(dim: int, d: int, *, seed: int) -> Tensor:

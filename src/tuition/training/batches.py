@@ -20,8 +20,7 @@ from torch import Tensor
 
 from tuition.data import Crop, TransferSet, ondisk
 from tuition.errors import UserError
-from tuition.training import parallel
-from tuition.training.objective import Batch, Objective, Share
+from tuition.training.objective import Batch, Objective
 
 AHEAD = 4  # batches fetched before they are wanted
 
@@ -48,6 +47,8 @@ class Batches:
         generator: torch.Generator,
         matched: bool = False,
         aligned: bool = False,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         if len(transfer) < 2:
             raise UserError(
@@ -76,7 +77,7 @@ class Batches:
         self.views = None
         if aligned and augment is not None and self.maps:
             self.views = pool.asked_views(augment).to(device)
-        self.mix, self.gathers = objective.mix, objective.gathers
+        self.mix, self.rank, self.processes = objective.mix, rank, processes
         self.rows, self.groups, self.drawn = len(transfer), objective.groups, None
         self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
         if self.groups is not None:
@@ -86,10 +87,12 @@ class Batches:
             self.groups_per_step = max(2, min(batch_size, len(transfer)) // rows) if matched else batch_size
             if objective.groups_drawn:
                 self.drawn = draw_groups(len(transfer), objective.groups_drawn, rows, generator)
-        if self.groups is None:
-            parallel.check_share(len(transfer) // self.steps, "rows")
-        else:
-            parallel.check_share(self.groups_per_step, "groups")
+        units, what = (len(transfer) // self.steps, "rows") if self.groups is None else (self.groups_per_step, "groups")
+        if processes > 1 and units < 2 * processes:  # batch norm needs two in each
+            raise UserError(
+                f"batches of {units} {what} are too small for {processes} processes; "
+                f"use up to {max(1, units // 2)} processes, or larger batches."
+            )
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -119,27 +122,35 @@ class Batches:
     def batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None = None) -> Batch:
         """The batch of these rows (b,), seen through these views (b, 3), and mixed where the method mixes.
 
-        With several processes, this one's share of it. Nothing waits for the device.
+        Of several processes, with the inputs of this one's share. Nothing waits for the device.
         """
-        if parallel.count() == 1:
-            return self._batch(rows, views, inputs)
-        index = parallel.share(len(rows), self.groups, self.device)
-        if self.mix is None and not self.gathers:
-            views, inputs = (None if drawn is None else drawn[index] for drawn in (views, inputs))
-            return replace(self._batch(rows[index], views, inputs), share=Share(index, len(rows), None))
-        whole = self._batch(rows, views, inputs)
-        return replace(whole.at(index), share=Share(index, len(rows), whole))
-
-    def _batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None) -> Batch:
-        responses = {name: value[rows] for name, value in self.responses.items()}
+        own = None if self.processes == 1 else self._share(len(rows))
+        seen = slice(None) if own is None or self.mix is not None else own  # a mix needs all inputs
         if inputs is None:
             assert self.inputs is not None
-            inputs = self._seen(self.inputs, rows, views)
+            inputs = self._seen(self.inputs, rows[seen], None if views is None else views[seen])
+        else:
+            inputs = inputs[seen]
+        responses = {name: value[rows] for name, value in self.responses.items()}
         if self.views is not None and views is not None:
             size = (inputs.shape[2], inputs.shape[3])
             responses |= {name: move(responses[name], self.views[rows], views, size) for name in self.maps}
-        batch = Batch(inputs, rows, responses, self._targets(rows), self.groups)
-        return batch if self.mix is None else self.mix(batch, self.generator)
+        batch = Batch(inputs, rows, responses, self._targets(rows), self.groups, own)
+        if self.mix is None:
+            return batch
+        batch = self.mix(batch, self.generator)
+        return batch if own is None else replace(batch, inputs=batch.inputs[own])
+
+    def _share(self, rows: int) -> Tensor:
+        """Positions in a batch of `rows` of those that this process forwards, in equal numbers to within one.
+
+        Of groups (see `Batch`) each process has complete ones, in the same order of sides.
+        """
+        p, q = self.groups if self.groups is not None else (1, 0)
+        m = rows // (p + q)
+        left, right = (torch.arange(size, device=self.device) for size in (p, q))
+        mine = torch.arange(m, device=self.device).tensor_split(self.processes)[self.rank][:, None]
+        return torch.cat([(mine * p + left).flatten(), (m * p + mine * q + right).flatten()])
 
     def _held(self, inputs: Tensor) -> Tensor:
         """Raw inputs (n, ...) as they are indexed: channels last, in every view that may be drawn."""

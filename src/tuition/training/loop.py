@@ -103,7 +103,7 @@ def train(
                 if parallel.rank() == 0:
                     save()
                 saved_at = time.monotonic()
-            if number := parallel.largest(held.arrived):
+            if number := max(parallel.all_of(held.arrived)):
                 parallel.first(save)  # which all wait for
                 held.deliver(number)
         best = _weights(student, objective) if validate is None else run.best
@@ -118,8 +118,9 @@ class Training:
     def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
         self.student, self.objective, self.batches, self.settings = student, objective, batches, settings
         self.state, self.stages = State(), Stages(settings.patience)
-        parameters = [*student.parameters(), *objective.parameters()]
-        self.optimizer = make_optimizer(parameters, settings, fused=batches.device.type in ("cpu", "cuda"))
+        learner = Learner(student, objective)
+        self.optimizer = make_optimizer([*learner.parameters()], settings, batches.device)
+        self.learner = parallel.averaged(learner)
         self.best = _weights(student, objective)
         self.sums: dict[str, Tensor] = {}  # of the terms, over the steps of the epoch
         self.rate = settings.learning_rate
@@ -144,8 +145,7 @@ class Training:
                 factor = self.stages.factor
             self.rate = self.settings.learning_rate * factor
             self.optimizer.param_groups[0]["lr"] = self.rate
-            batch = self.batches.batch(*drawn)
-            for name, value in step(self.student, self.objective, self.optimizer, batch).items():
+            for name, value in step(self.learner, self.optimizer, self.batches.batch(*drawn)).items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.state.steps += 1
             self.state.done += 1
@@ -167,8 +167,8 @@ class Training:
     def measure(self, validate: Callable[[Student], float] | None) -> dict[str, float]:
         """End an epoch: its figures, and what follows from them."""
         state = self.state
-        parallel.average(list(self.sums.values()))
-        parallel.average_buffers(self.student.model, self.objective)
+        # Running statistics are linear in those of batches, so once an epoch is as good as every step.
+        parallel.average([x for x in self.student.buffers() if x.is_floating_point()])
         terms = {name: float(total) / len(self.batches) for name, total in self.sums.items()}
         for name, mean in terms.items():
             if not abs(mean) < float("inf"):
@@ -264,29 +264,41 @@ def _compare(before: dict[str, Any], device: torch.device) -> None:
             )
 
 
-def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings, fused: bool) -> torch.optim.Optimizer:
-    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": fused}
+def make_optimizer(
+    parameters: list[nn.Parameter], settings: TrainSettings, device: torch.device
+) -> torch.optim.Optimizer:
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    shared["fused"] = device.type in ("cpu", "cuda")
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **shared)
     return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
 
 
-def step(
-    student: Student,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-) -> dict[str, Tensor]:
-    """One optimizer step; returns the detached terms, still on the device.
+class Learner(nn.Module):
+    """A student and what it learns by, in one module: from a batch to the weighted loss terms.
 
-    With several processes `batch` is a share, and the mean of the terms over the processes is theirs.
+    Of several processes each forwards the inputs of its share. The outputs are gathered, and the terms are those of the
+    complete batch in every process.
     """
+
+    def __init__(self, student: Student, objective: Objective) -> None:
+        super().__init__()
+        self.student, self.objective = student, objective
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=batch.rows.device.type == "cuda"):
+            outputs = forward(self.student, batch, self.objective.reads)
+        if batch.own is not None:
+            outputs = {name: parallel.gather(x, batch.own, len(batch.rows)) for name, x in outputs.items()}
+        terms: dict[str, Tensor] = self.objective(outputs, batch)
+        return terms
+
+
+def step(learner: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
+    """One optimizer step of a `Learner`; returns the detached terms, still on the device."""
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=batch.rows.device.type == "cuda"):
-        outputs = forward(student, batch, objective.reads)
-    terms = objective(outputs, batch)
+    terms = learner(batch)
     torch.stack(list(terms.values())).sum().backward()
-    parallel.average_gradients([p for group in optimizer.param_groups for p in group["params"]])
     optimizer.step()
     return {name: value.detach() for name, value in terms.items()}
 

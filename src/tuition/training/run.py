@@ -244,6 +244,8 @@ def _train(whole: Student, objective: Objective, task: _Task, progress: Progress
         generator=torch.Generator().manual_seed(task.seed),
         matched=chosen.accounting == "matched",
         aligned=chosen.aligned,
+        rank=parallel.rank(),
+        processes=parallel.count(),
     )
     centre = centre_of(transfer, num_classes, objective.recentre) if objective.recentre else None
     with fitting_threads(whole, math.ceil(chosen.batch_size / parallel.count())):

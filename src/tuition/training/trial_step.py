@@ -11,9 +11,8 @@ from torch import Tensor
 from tuition import models
 from tuition.data import TransferSet
 from tuition.errors import UserError
-from tuition.training import parallel
 from tuition.training.batches import Batches
-from tuition.training.loop import make_optimizer, step
+from tuition.training.loop import Learner, make_optimizer, step
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
@@ -35,7 +34,7 @@ def attempt(
         UserError: what is wrong with the student or the method.
     """
     devices = [device] if device.type == "cuda" else []
-    with parallel.alone(), torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(0)
         copy = models.copied(student).to(device)
         objective, few = _few(build, copy, transfer)
@@ -97,8 +96,8 @@ def _train(
             f"the student returns {what} in training mode, not {student.output} of shape (n, k); let it return them "
             "alone (of torchvision's models: aux_logits=False)."
         )
-    optimizer = make_optimizer(parameters, chosen, fused=device.type in ("cpu", "cuda"))
-    for name, value in step(student, objective, optimizer, batch).items():
+    optimizer = make_optimizer(parameters, chosen, device)
+    for name, value in step(Learner(student, objective), optimizer, batch).items():
         if not bool(value.isfinite()):
             raise UserError(
                 f"the loss term {name} is {float(value)} before the student has learned anything; change the method's "
