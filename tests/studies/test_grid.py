@@ -31,19 +31,19 @@ def key(**changes):
 
 def plan(study, known=()):
     records = {record.key: record for record in known}
-    return grid.plan(study, lambda trial: records.get(trial.key), lambda _: WHO)
+    return grid.plan(study, lambda planned: records.get(planned.key), lambda _: WHO)
 
 
-def record(trial, validation, **fields):
-    chosen = trial.settings.model_dump(
+def record(planned, validation, **fields):
+    chosen = planned.settings.model_dump(
         include={"student", "calls", "seed", "learning_rate", "schedule", "epochs", "accounting"}
     )
     fields = {"accuracy": 50.0} | fields
     return Record(
-        key=trial.key,
+        key=planned.key,
         dataset="d",
         teacher="t",
-        method=trial.row,
+        method=planned.row,
         purpose="selection",
         validation=validation,
         **chosen,
@@ -159,43 +159,44 @@ def test_images_count_both_sides_of_groups(method, options, seen):
 def test_the_grid_holds_every_combination_once():
     now = plan(Study.of(SMALL))
     wanted = product(["kd", "ckd_published"], [40, 80], [0, 1, 2], ["published", "matched"])
-    found = [(e.row, t.settings.calls, t.settings.seed, e.accounting) for e, t in now.ends.items()]
+    found = [(e.row, t.settings.calls, t.settings.seed, e.accounting) for e, t in now.rows.items()]
     assert Counter(found) == Counter(wanted)
     assert len(now.ready) == 6 + 12, "kd is one run for both accountings"
     assert not now.later
-    sizes = [grid.images(trial.settings) for trial in now.ready]
+    sizes = [grid.images(planned.settings) for planned in now.ready]
     assert sizes == sorted(sizes, reverse=True), "the largest first"
-    done = [record(trial, 1.0) for trial in now.ready[:5]]
-    assert {trial.key for trial in plan(Study.of(SMALL), done).ready} == {trial.key for trial in now.ready[5:]}
+    done = [record(planned, 1.0) for planned in now.ready[:5]]
+    assert {planned.key for planned in plan(Study.of(SMALL), done).ready} == {planned.key for planned in now.ready[5:]}
 
 
 def test_rows_tell_variants_apart():
     rows = [{"method": "ckd", "options": {"anchor": 0.3}}, {"name": "mine", "method": "kd"}, "kd"]
     study = Study.of(SMALL | {"methods": rows, "axes": {"options.label_weight": [1.0], "view": ["clean", "random"]}})
     study = study.model_copy(update={"methods": study.methods[:1]})
-    assert {end.row for end in plan(study).ends} == {"ckd [anchor=0.3, view=clean]", "ckd [anchor=0.3, view=random]"}
+    assert {end.row for end in plan(study).rows} == {"ckd [anchor=0.3, view=clean]", "ckd [anchor=0.3, view=random]"}
     assert plan(study).ready[0].settings.options == {"anchor": 0.3, "label_weight": 1.0}
     study = Study.of(SMALL | {"methods": rows})
-    assert {end.row for end in plan(study).ends} == {"ckd [anchor=0.3]", "mine", "kd"}
+    assert {end.row for end in plan(study).rows} == {"ckd [anchor=0.3]", "mine", "kd"}
 
 
 def test_settings_are_chosen_for_each_row_budget_and_accounting():
     study = Study.of(SMALL | {"choose": RATES | {"also": {"ckd_published": {"options.left": [1, 2]}}}})
     now = plan(study)
     assert len(now.ready) == 2 * 3 * 2 + 2 * 3 * 4 * 2, "kd: budgets, seeds, rates; ckd: also groups and accountings"
-    assert {end.purpose for end in now.ends} == {"selection"}
+    assert {end.purpose for end in now.rows} == {"selection"}
     assert len(now.later) == 0, "all results will be among these runs"
     # With kd a high rate is best at 40 calls, a low one at 80; groups of three are always better.
     best = {40: 0.1, 80: 0.05}
     done = [
         record(
-            trial, (trial.settings.learning_rate == best[trial.settings.calls]) + trial.settings.options.get("left", 0)
+            run,
+            (run.settings.learning_rate == best[run.settings.calls]) + run.settings.options.get("left", 0),
         )
-        for trial in now.ready
+        for run in now.ready
     ]
     now = plan(study, done)
     assert not now.ready
-    results = [trial.settings for end, trial in now.ends.items() if end.purpose == "result"]
+    results = [planned.settings for end, planned in now.rows.items() if end.purpose == "result"]
     assert len(results) == 2 * 2 * 3 * 2
     assert all(chosen.learning_rate == best[chosen.calls] for chosen in results)
     assert all(chosen.options == {"left": 2} for chosen in results if chosen.method == "ckd_published")
@@ -206,9 +207,9 @@ def test_settings_are_chosen_once_where_the_file_says_so():
     now = plan(study)
     assert [(t.settings.calls, t.settings.seed) for t in now.ready] == [(80, 1), (80, 1)]
     assert len(now.later) == 5, "the sixth result is among the candidates"
-    now = plan(study, [record(trial, trial.settings.learning_rate) for trial in now.ready])
+    now = plan(study, [record(planned, planned.settings.learning_rate) for planned in now.ready])
     assert len(now.ready) == 5
-    assert {trial.settings.learning_rate for trial in now.ready} == {0.1}
+    assert {planned.settings.learning_rate for planned in now.ready} == {0.1}
     assert not now.later
 
 
@@ -226,7 +227,7 @@ def test_of_equals_the_first_is_chosen_and_failures_are_out():
 def test_the_choice_never_sees_test_data(validations, salt):
     """Whatever was measured on test data, the plan is the same."""
     study = Study.of(SMALL | {"methods": ["kd"], "axes": {"calls": [40, 80], "seed": [0]}, "choose": RATES})
-    done = [record(trial, v) for trial, v in zip(plan(study).ready, validations, strict=True)]
+    done = [record(planned, v) for planned, v in zip(plan(study).ready, validations, strict=True)]
     tested = ("accuracy", "accuracy_last", "top5", "calibration_error", "agreement")
     other = [replace(r, **{name: float(hash((salt, i, name)) % 100) for name in tested}) for i, r in enumerate(done)]
     assert plan(study, other) == plan(study, done)

@@ -38,8 +38,8 @@ def settings_of(name, *variants):
         **dict.fromkeys(("calls", "seed", "learning_rate", "epochs"), 0),
     }
     done = records.Record(accounting="published", purpose="result", validation=1.0, **same)
-    now = grid.plan(whole, lambda trial: done, lambda _: WHO)
-    return whole, {end: trial.settings for end, trial in now.ends.items()}
+    now = grid.plan(whole, lambda planned: done, lambda _: WHO)
+    return whole, {end: planned.settings for end, planned in now.rows.items()}
 
 
 def test_all_of_them_are_there():

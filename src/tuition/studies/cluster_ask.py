@@ -56,11 +56,11 @@ def ask(
         requests = math.ceil(len(whole.rows) / (4 * batch * (workers or cluster.cores())))
         size = batch * min(requests, REQUESTS)
 
-        def parts() -> Iterator[Part]:
+        def parts() -> Iterator[AskPart]:
             for start in range(0, len(whole.rows), size):
                 if failed:
                     return  # those under way go on to their ends, for what they have in flight is paid
-                yield Part(settings, asked.inputs[whole.rows[start : start + size]].without_labels, whole.number)
+                yield AskPart(settings, asked.inputs[whole.rows[start : start + size]].without_labels, whole.number)
 
         on_gpu = settings.device != "cpu"
         with closing(cluster.run_on_cluster(send, parts(), workers=workers, on_gpu=on_gpu)) as outcomes:  # type: ignore[type-var]
@@ -79,7 +79,7 @@ def ask(
 
 
 @dataclass(frozen=True)
-class Part:
+class AskPart:
     """Different inputs to ask about, and the number of the ask that they are a part of."""
 
     settings: AskSettings
@@ -87,7 +87,7 @@ class Part:
     whole: int
 
 
-def send(part: Part) -> int:
+def send(part: AskPart) -> int:
     """Ask about a part; returns how many inputs that were."""
     settings = part.settings
     ask_part(

@@ -30,7 +30,7 @@ SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Job:
+class StudentTask:
     """One student."""
 
     out: Path
@@ -64,17 +64,17 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
         store.ask(teacher, pool[:calls], budget=plan.paid + plan.new)
 
     # The largest first, so that no core waits for a late one.
-    jobs = [Job(out, *rest) for rest in product(METHODS, CALLS, range(SEEDS))]
-    jobs.sort(key=lambda job: -job.calls)
+    tasks = [StudentTask(out, *rest) for rest in product(METHODS, CALLS, range(SEEDS))]
+    tasks.sort(key=lambda task: -task.calls)
     accuracies: dict[tuple[str, int], list[float]] = {(m, c): [] for m, c in product(METHODS, CALLS)}
-    for done, outcome in enumerate(run_parallel(train_student, jobs, workers=workers), start=1):
-        job = jobs[outcome.index]
+    for done, outcome in enumerate(run_parallel(train_student, tasks, workers=workers), start=1):
+        task = tasks[outcome.index]
         if outcome.result is None:
             kind = RuntimeError if "\n" in str(outcome.error) else UserError  # a traceback, or a sentence
-            raise kind(f"the student {job.method}, {job.calls} calls, seed {job.seed} failed: {outcome.error}")
-        accuracies[job.method, job.calls].append(outcome.result)
+            raise kind(f"the student {task.method}, {task.calls} calls, seed {task.seed} failed: {outcome.error}")
+        accuracies[task.method, task.calls].append(outcome.result)
         if progress is not None:
-            progress(done, len(jobs))
+            progress(done, len(tasks))
 
     results = [
         {"method": m, "calls": c, "mean": statistics.mean(a), "std": statistics.stdev(a), "seeds": len(a)}
@@ -109,16 +109,16 @@ def part(seed: int) -> Pool:
     return pool[order.tensor_split(SEEDS)[seed]]
 
 
-def train_student(job: Job) -> float:
+def train_student(task: StudentTask) -> float:
     """Test accuracy of one student, in percent.
 
     A fourth as many labelled inputs as calls choose its best epoch. All methods see equally many images.
     """
-    pool = part(job.seed)
-    transfer = ResponseStore(str(job.out / "responses.db")).ask(_teacher(job.out), pool[: job.calls], budget=0)
-    validation, test = pool[len(pool) - job.calls // 4 :], data.load("digits", split="test")
+    pool = part(task.seed)
+    transfer = ResponseStore(str(task.out / "responses.db")).ask(_teacher(task.out), pool[: task.calls], budget=0)
+    validation, test = pool[len(pool) - task.calls // 4 :], data.load("digits", split="test")
     accuracy = distill(
-        STUDENT, transfer, job.method, validation=validation, test=test, seed=job.seed, accounting="matched"
+        STUDENT, transfer, task.method, validation=validation, test=test, seed=task.seed, accounting="matched"
     ).accuracy
     assert accuracy is not None
     return accuracy

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tuition import disk
+from tuition import disk, escape
 from tuition.data.plotting import matplotlib
 from tuition.studies.published import label, plus
 
@@ -169,7 +169,7 @@ def accuracy_points(
             axes.plot([row["low"], row["high"]], [y, y], color=style.colour, linewidth=1.4, solid_capstyle="butt")
             axes.plot(row["values"], [y] * len(row["values"]), "|", color=style.colour, alpha=0.55, markersize=7)
             axes.plot([row["mean"]], [y], zorder=4, **style.marks())
-        axes.set_yticks(range(len(results)), [label(row["method"]) for row in results])
+        axes.set_yticks(range(len(results)), [escape.line(label(row["method"])) for row in results])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(results) - 0.5, -0.5)
@@ -223,7 +223,7 @@ def _name_ends(axes: Axes, ends: list[tuple[float, str, Style]]) -> None:
         if style.marker:
             axes.plot([1.06], [moved], transform=axes.transAxes, clip_on=False, **style.marks())
         left = 1.095 if style.marker else 1.06
-        axes.text(left, moved, name, transform=axes.transAxes, va="center_baseline", fontsize=7.5)
+        axes.text(left, moved, escape.line(name), transform=axes.transAxes, va="center_baseline", fontsize=7.5)
     for line in axes.lines:
         line.set_clip_on(False)
 

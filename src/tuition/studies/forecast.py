@@ -15,10 +15,10 @@ import torch
 from tuition.data import TransferSet
 from tuition.pipeline.settings import Columns
 from tuition.pipeline.sources import load_data, train_columns
-from tuition.studies.finished import Book
-from tuition.studies.grid import Study, Trial, images, plan
+from tuition.studies.finished import FinishedRuns
+from tuition.studies.grid import PlannedRun, Study, images, plan
 from tuition.studies.records import Record
-from tuition.studies.study import at_hand, calls, check, identities, is_ready, place
+from tuition.studies.study import calls, check, identities, is_ready, place, with_teacher_path
 from tuition.training import distill
 
 
@@ -52,25 +52,25 @@ def forecast(
 ) -> Forecast:
     """Look ahead at what `run` would do. Nothing is asked, trained to keep, or written."""
     study, folders = place(study, out, teachers)
-    book = Book(study, out, continue_from, retry=retry)
+    finished = FinishedRuns(study, out, continue_from, retry=retry)
     trust_code = bool(study.settings.get("trust_code", False))
-    now = plan(study, book.find, identities(folders, trust_code=trust_code))
+    now = plan(study, finished.find, identities(folders, trust_code=trust_code))
     todo = [*now.ready, *now.later]
-    wanted = [at_hand(trial.settings, folders) for trial in todo]
+    wanted = [with_teacher_path(planned.settings, folders) for planned in todo]
     check(settings for settings in wanted if is_ready(settings.teacher or ""))
     counts = calls(wanted).values()
-    known = {trial.key for trial in now.ends.values() if book.find(trial) is not None}
+    known = {planned.key for planned in now.rows.values() if finished.find(planned) is not None}
     return Forecast(
         runs=len(todo),
         known=len(known),
         teachers=[name for name, folder in folders.items() if not is_ready(folder)],
         new=sum(new for new, _ in counts),
         paid=sum(paid for _, paid in counts),
-        seconds=_seconds(todo, book.known.values(), workers or os.cpu_count() or 1),
+        seconds=_seconds(todo, finished.known.values(), workers or os.cpu_count() or 1),
     )
 
 
-def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> float:
+def _seconds(todo: Sequence[PlannedRun], known: Iterable[Record], workers: int) -> float:
     """Time that runs will take, by seconds an image of like ones."""
     measured: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in known:
@@ -78,8 +78,8 @@ def _seconds(todo: Sequence[Trial], known: Iterable[Record], workers: int) -> fl
             measured[record.student,].append(record)
             measured[record.student, record.settings["method"]].append(record)
     total = 0.0
-    for trial in todo:
-        settings = trial.settings
+    for planned in todo:
+        settings = planned.settings
         like = measured.get((settings.student, settings.method)) or measured.get((settings.student,))
         if like:
             rate = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers

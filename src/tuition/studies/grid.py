@@ -1,6 +1,6 @@
-"""A study as a file: the grid of runs it stands for, and the choice of settings on validation.
+"""A study as a file: its grid of runs, and the choice of settings by validation.
 
-Nothing here loads data, trains or writes: a study and the records of finished runs go in, trials come out.
+Nothing here loads data, trains or writes: a study and the records of finished runs go in, planned runs come out.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple
@@ -40,7 +40,7 @@ class Pair(Settings):
     student: str
 
 
-class Row(Settings):
+class MethodRow(Settings):
     """A row of the tables: a method with options of its own."""
 
     method: str
@@ -55,7 +55,7 @@ class Row(Settings):
 
 
 class Choose(Settings):
-    """Settings chosen for each row by validation: the best mean over seeds; of equals, the one listed first."""
+    """Settings chosen for each row by validation: the best mean over seeds; the first of ties."""
 
     candidates: dict[str, list[Any]] = Field({}, description="setting: values, for every row")
     also: dict[str, dict[str, list[Any]]] = Field({}, description="row: further settings with values")
@@ -69,7 +69,9 @@ class Study(Settings):
     teaching: dict[str, Any] = Field({}, description="how teachers that are absent are trained (`tuition teach`)")
     pairs: list[Pair] = Field(min_length=1)
     methods: list[
-        Annotated[Row, BeforeValidator(lambda it: {"method": it} if isinstance(it, str) else it)]  # a name will do
+        Annotated[
+            MethodRow, BeforeValidator(lambda it: {"method": it} if isinstance(it, str) else it)
+        ]  # a name will do
     ] = Field(min_length=1)
     axes: dict[str, list[Any]] = Field({}, description="setting: values")
     choose: Choose = Choose()
@@ -178,20 +180,20 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-# -- trials ------------------------------------------------------------------------------------------------------------
+# -- planned runs ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run to be had: `row` is where it stands in the tables, `key` what it is."""
+class PlannedRun:
+    """One run of the grid: `row` names its row in the tables, `key` identifies its content."""
 
     row: str
     settings: DistillSettings
     key: str
 
 
-class End(NamedTuple):
-    """What a run is for. One run may serve several ends, and has a row in runs.csv for each."""
+class RecordId(NamedTuple):
+    """What identifies a row of runs.csv: a run and its use. A run that is used several times has several rows."""
 
     key: str
     row: str
@@ -200,11 +202,11 @@ class End(NamedTuple):
 
 
 Identify = Callable[[DistillSettings], Mapping[str, str]]
-Find = Callable[[Trial], Record | None]
+Find = Callable[[PlannedRun], Record | None]
 
 
 def resolved(settings: DistillSettings) -> dict[str, Any]:
-    """All settings that matter to a run, the method's defaults among them, and no path of this machine."""
+    """All settings that matter to a run, the method's defaults among them, without paths of this machine."""
     values = settings.model_dump(include=MATTERS) | settings.columns.named
     values["data"] = Path(settings.data).name
     values["features"] = settings.features and Path(settings.features).name
@@ -217,21 +219,21 @@ def resolved(settings: DistillSettings) -> dict[str, Any]:
 def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
     """Digest of the settings that matter, the data's content and the teacher's fingerprint.
 
-    Settings at their defaults take no part, so that one that is added later leaves old keys as they are.
+    Settings at their defaults are left out, so a setting that is added later leaves old keys as they are.
     """
-    values, usual = resolved(settings), resolved(DistillSettings(method=settings.method))
+    values, defaults = resolved(settings), resolved(DistillSettings(method=settings.method))
     named = ("method", "options", "data", "teacher")  # options and identities are compared in their own way
     matters = {
         "method": settings.method,
-        "settings": {k: v for k, v in values.items() if k not in named and v != usual[k]},
-        "options": {k: v for k, v in values["options"].items() if v != usual["options"].get(k)},
+        "settings": {k: v for k, v in values.items() if k not in named and v != defaults[k]},
+        "options": {k: v for k, v in values["options"].items() if v != defaults["options"].get(k)},
         **identity,
     }
     return hashlib.sha256(json.dumps(matters, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def images(settings: DistillSettings) -> int:
-    """Images that a run sees at most."""
+    """The most images that a run sees."""
     steps = math.ceil(settings.calls / settings.batch_size)
     sizes = methods.groups(settings.method, settings.options)
     if sizes is None or settings.accounting == "matched":
@@ -240,72 +242,91 @@ def images(settings: DistillSettings) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where a study stands.
+class StudyPlan:
+    """What a study has done and has yet to do.
 
     Attributes:
-        ends: every row wanted in runs.csv, as far as choices are made, and its run.
-        ready: runs to make now, each once, the largest first.
-        later: results whose settings are still to be chosen, with the first candidate in the place of the chosen.
+        rows: every row that runs.csv should hold, as far as choices are made, and its run.
+        ready: runs to start now, each once, the largest first.
+        later: results whose settings are not chosen yet, with the first candidate in place of the chosen one.
     """
 
-    ends: Mapping[End, Trial]
-    ready: Sequence[Trial]
-    later: Sequence[Trial]
+    rows: Mapping[RecordId, PlannedRun]
+    ready: Sequence[PlannedRun]
+    later: Sequence[PlannedRun]
 
 
-def plan(study: Study, find: Find, identify: Identify) -> Plan:
-    """What `study` has still to do, given the finished runs (failed ones too) that `find` finds."""
+def plan(study: Study, find: Find, identify: Identify) -> StudyPlan:
+    """What `study` has yet to do, after the finished runs (failed ones too) that `find` returns."""
     _check_size(study)
-    ends: dict[End, Trial] = {}
-    later: dict[str, Trial] = {}
-    axes = {name: values for name, values in study.axes.items() if name != "seed"}
     seeds = study.axes.get("seed", [study.settings.get("seed", 0)])
-
-    def add(trial: Trial, purpose: Literal["result", "selection"]) -> None:
-        ends[End(trial.key, trial.row, purpose, trial.settings.accounting)] = trial
-
-    for pair, row, *values in product(study.pairs, study.methods, *axes.values()):
-        cell = dict(zip(axes, values, strict=True))
-        title = row.title({k: v for k, v in cell.items() if k not in COMMON_AXES and len(axes[k]) > 1})
-
-        def trial(
-            *changes: Mapping[str, Any], pair: Pair = pair, row: Row = row, title: str = title, cell: Any = cell
-        ) -> Trial:
-            settings = _settings(study, pair, row, {k: v for part in (cell, *changes) for k, v in part.items()})
-            return Trial(title, settings, key_of(settings, identify(settings)))
-
-        options = study.choose.candidates | study.choose.also.get(row.name or row.method, {})
-        candidates = [dict(zip(options, found, strict=True)) for found in product(*options.values())]
-        best: int | None = 0
+    at = study.choose.at
+    tuning_seeds = at.get("seed", seeds)
+    tuning_seeds = tuning_seeds if isinstance(tuning_seeds, list) else [tuning_seeds]
+    rows: dict[RecordId, PlannedRun] = {}
+    later: dict[str, PlannedRun] = {}
+    for point in _points(study, identify):
+        candidates = point.candidates()
+        chosen: int | None = 0
         if len(candidates) > 1:
-            at = {"seed": seeds} | study.choose.at
-            at["seed"] = at["seed"] if isinstance(at["seed"], list) else [at["seed"]]
-            tried = [[trial(at, candidate, {"seed": seed}) for seed in at["seed"]] for candidate in candidates]
-            for found in tried:
-                for each in found:
-                    add(each, "selection")
-            records = [[find(each) for each in found] for found in tried]
-            if any(record is None for found in records for record in found):
-                for seed in seeds:
-                    stand_in = trial(candidates[0], {"seed": seed})
-                    later[stand_in.key] = stand_in
+            tried = [[point.run(at, each, {"seed": seed}) for seed in tuning_seeds] for each in candidates]
+            rows |= _records(chain(*tried), "selection")
+            finished = [[find(run) for run in runs] for runs in tried]
+            if any(record is None for record in chain(*finished)):
+                later |= {run.key: run for run in (point.run(candidates[0], {"seed": seed}) for seed in seeds)}
                 continue
-            best = choose([[record.validation for record in found if record] for found in records])
-        if best is not None:
-            for seed in seeds:
-                add(trial(candidates[best], {"seed": seed}), "result")
-
-    missing = {trial.key: trial for trial in ends.values() if find(trial) is None}
-    return Plan(
-        ends,
-        sorted(missing.values(), key=lambda trial: -images(trial.settings)),
-        [trial for trial in later.values() if trial.key not in missing and find(trial) is None],
+            chosen = choose([[record.validation for record in of_one if record] for of_one in finished])
+        if chosen is not None:
+            rows |= _records((point.run(candidates[chosen], {"seed": seed}) for seed in seeds), "result")
+    missing = {run.key: run for run in rows.values() if find(run) is None}
+    return StudyPlan(
+        rows,
+        sorted(missing.values(), key=lambda run: -images(run.settings)),
+        [run for run in later.values() if run.key not in missing and find(run) is None],
     )
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A place in the grid without a seed: a pair, a method, and a value of every other axis."""
+
+    study: Study
+    identify: Identify
+    pair: Pair
+    method: MethodRow
+    values: Mapping[str, Any]
+
+    def candidates(self) -> list[dict[str, Any]]:
+        choose = self.study.choose
+        options = choose.candidates | choose.also.get(self.method.name or self.method.method, {})
+        return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+
+    def run(self, *changes: Mapping[str, Any]) -> PlannedRun:
+        """The run of this place with changed settings."""
+        axes = self.study.axes
+        title = self.method.title({k: v for k, v in self.values.items() if k not in COMMON_AXES and len(axes[k]) > 1})
+        place = {"teacher": self.pair.teacher, "student": self.pair.student, "method": self.method.method}
+        flat = {**self.study.settings, **place, **self.values}
+        for change in changes:
+            flat |= change
+        options = {**_mapping(flat.pop("options", {}), "options"), **self.method.options}
+        options |= {k.removeprefix("options."): flat.pop(k) for k in list(flat) if k.startswith("options.")}
+        settings = DistillSettings.of(flat | {"options": options})
+        return PlannedRun(title, settings, key_of(settings, self.identify(settings)))
+
+
+def _points(study: Study, identify: Identify) -> Iterator[_Point]:
+    axes = {name: values for name, values in study.axes.items() if name != "seed"}
+    for pair, method, *values in product(study.pairs, study.methods, *axes.values()):
+        yield _Point(study, identify, pair, method, dict(zip(axes, values, strict=True)))
+
+
+def _records(runs: Iterable[PlannedRun], purpose: Literal["result", "selection"]) -> dict[RecordId, PlannedRun]:
+    return {RecordId(run.key, run.row, purpose, run.settings.accounting): run for run in runs}
+
+
 def _check_size(study: Study) -> None:
-    """Refuse a study without runs, and one that nobody can run."""
+    """Refuse a study without runs, and one that is too large to run."""
     axes = study.axes | study.choose.candidates | {k: v for also in study.choose.also.values() for k, v in also.items()}
     empty = [name for name, values in axes.items() if not values]
     if empty:
@@ -316,17 +337,10 @@ def _check_size(study: Study) -> None:
 
 
 def choose(validations: Sequence[Sequence[float]]) -> int | None:
-    """Index of the candidate with the best mean validation accuracy; nan stands for a run that failed.
+    """Index of the candidate with the best mean validation accuracy; nan marks a failed run.
 
-    Of equals the first; a candidate with a failed run is out; None if all are.
+    The first of ties is chosen. A candidate with a failed run is left out; None if all are.
     """
     means = [round(fmean(values), 9) for values in validations]  # equal figures in another order must stay equal
     left = [mean for mean in means if not math.isnan(mean)]
     return means.index(max(left)) if left else None
-
-
-def _settings(study: Study, pair: Pair, row: Row, values: Mapping[str, Any]) -> DistillSettings:
-    flat = {**study.settings, "teacher": pair.teacher, "student": pair.student, "method": row.method, **values}
-    options = {**_mapping(flat.pop("options", {}), "options"), **row.options}
-    options |= {k.removeprefix("options."): flat.pop(k) for k in list(flat) if k.startswith("options.")}
-    return DistillSettings.of(flat | {"options": options})

@@ -9,19 +9,19 @@ import math
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from tuition import disk, escape
+from tuition import disk
 from tuition.errors import UserError
 from tuition.studies import figures, records, statistics, tables
 from tuition.studies.records import Record, Section
-from tuition.studies.tables import Cell, Table
+from tuition.studies.templating import render, source
 
 GENERATOR = '<meta name="generator" content="tuition">'  # by which a page of ours is known
 PAGE, COMMAND = "report.html", "command.txt"  # command.txt: the command that made a folder's runs, one a line
@@ -46,33 +46,31 @@ def build(directories: Sequence[Path], out: Path) -> Path:
 def _build(directories: Sequence[Path], out: Path) -> Path:
     runs = records.read(*directories)
     if not runs:
-        raise UserError(f"there are no runs in {', '.join(map(str, directories))}; let the study finish one first.")
+        raise UserError(f"no runs were found in {', '.join(map(str, directories))}; let the study finish one first.")
     spectra = records.read_spectra(*directories)
-    parts, contents = [], []
-    for number, section in enumerate(records.sections(runs)):
-        drawn = draw(section, spectra, out / "figures")
-        made = tables.all_tables(section)
-        tables.write(made, out / "tables")
-        parts.append(_section(f"section-{number}", section, drawn, made))
-        contents.append(
-            f'<li><a href="#section-{number}">{escape.page(section.title)}</a> {escape.page(section.conditions)}'
-        )
-    template = resources.files("tuition.studies").joinpath("report_template.html").read_text(encoding="utf-8")
-    page = {
-        "title": escape.page(f"Study {out.resolve().name}"),
-        "summary": _summary(runs),
-        "contents": f"<ul>{''.join(contents)}</ul>" if len(contents) > 1 else "",
-        "failures": _failures(runs),
-        "sections": "".join(parts),
-        "accounts": _table(tables.accounts(runs)),
-        "versions": _table(tables.versions(runs)),
-        "commands": escape.page("\n".join(_commands(directories, out))),
-        "data": json.dumps(_embedded(runs), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-    }
+    sections: list[dict[str, Any]] = []
+    for section in records.sections(runs):
+        drawn = [(_inline(path), caption) for path, caption in draw(section, spectra, out / "figures")]
+        filled = tables.all_tables(section)
+        tables.write(filled, out / "tables")
+        words = {"title": section.title, "conditions": section.conditions}
+        sections.append({**words, "figures": drawn, "tables": filled})
+    css, script = source("report.css"), source("report.js")
+    page = render(
+        "report.html",
+        title=f"Study {out.resolve().name}",
+        policy=_policy(script, [css, *_styles(svg for section in sections for svg, _ in section["figures"])]),
+        css=css,
+        script=script,
+        tiles=_tiles(runs),
+        failures=[run for run in runs if run.status == "failed"],
+        sections=sections,
+        common=[tables.accounts(runs), tables.versions(runs)],
+        commands=_commands(directories, out),
+        data=_embedded(runs),
+    )
     out.mkdir(parents=True, exist_ok=True)
-    page["policy"] = _policy(template, template + page["sections"])
-    text = re.sub(r"\{\{(\w+)\}\}", lambda match: page[match[1]], template)
-    disk.write(out / PAGE, text.encode())
+    disk.write(out / PAGE, page.encode())
     return out / PAGE
 
 
@@ -109,33 +107,24 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _section(anchor: str, section: Section, drawn: Sequence[tuple[Path, str]], made: Sequence[Table]) -> str:
-    pictures = "".join(
-        f'<figure role="group">{_inline(path)}<figcaption>{escape.page(caption)}</figcaption></figure>'
-        for path, caption in drawn
-    )
-    return (
-        f'<section id="{anchor}"><h2>{escape.page(section.title)}</h2>'
-        f'<p class="conditions">{escape.page(section.conditions)}</p>'
-        f'<div class="figures">{pictures}</div>{"".join(map(_table, made))}</section>'
-    )
+def _policy(script: str, styles: Iterable[str]) -> str:
+    """The page's Content-Security-Policy: nothing is fetched, and only this script and these styles count."""
 
-
-def _policy(scripts: str, styles: str) -> str:
-    """The page's Content-Security-Policy: nothing is fetched, and only the scripts and styles of these texts count."""
-
-    def hashes(kind: str, text: str) -> str:
-        bodies = re.findall(rf"<{kind}(?: type=\"text/css\")?>(.*?)</{kind}>", text, re.DOTALL)
-        digests = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in dict.fromkeys(bodies))
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
+    def digests(bodies: Iterable[str]) -> str:
+        each = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in dict.fromkeys(bodies))
+        return " ".join(f"'sha256-{digest}'" for digest in each)
 
     return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {hashes('script', scripts)}; "
-        f"style-src-elem {hashes('style', styles)}; style-src-attr 'unsafe-inline'"
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {digests([script])}; "
+        f"style-src-elem {digests(styles)}; style-src-attr 'unsafe-inline'"
     )
 
 
-def _inline(path: Path) -> str:
+def _styles(pictures: Iterable[str]) -> list[str]:
+    return [body for svg in pictures for body in re.findall(r"<style[^>]*>(.*?)</style>", svg, re.DOTALL)]
+
+
+def _inline(path: Path) -> Markup:
     """A figure as SVG that follows the page's theme and width."""
     svg = path.with_name(path.name + ".svg").read_text(encoding="utf-8")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -143,56 +132,25 @@ def _inline(path: Path) -> str:
     svg = re.sub(r' (width|height)="[^"]*"', "", root) + ' role="img">' + rest
     for colour, name in THEMED.items():
         svg = svg.replace(colour, f"var(--{name})")
-    return svg
+    return Markup(svg)
 
 
-def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col"><button type="button">{escape.page(name)}</button></th>' for name in table.header)
-    body = "".join(
-        f"<tr{' class=published' if row[0].detail == tables.PUBLISHED else ''}>{''.join(map(_cell, row))}</tr>"
-        for row in table.rows
-    )
-    kind = table.name.split("-")[0]
-    return (
-        f'<div class="table {kind}"><h3>{escape.page(table.title)}</h3><div class="scroll"><table class="sortable">'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="note">{escape.page(table.note)}</p></div>'
-    )
-
-
-def _cell(cell: Cell) -> str:
-    value = "" if cell.value is None or math.isnan(cell.value) else f' data-value="{cell.value:.6g}"'
-    text = f"<strong>{escape.page(cell.text)}</strong>" if cell.best else escape.page(cell.text)
-    return f"<td{value}>{text}{f' <small>{escape.page(cell.detail)}</small>' if cell.detail else ''}</td>"
-
-
-def _summary(runs: Sequence[Record]) -> str:
+def _tiles(runs: Sequence[Record]) -> dict[str, str]:
     once = list({run.key: run for run in runs}.values())
     hours = sum(run.seconds for run in once if not math.isnan(run.seconds)) / 3600
     counts = Counter(run.status for run in once)
-    tiles = {
+    return {
         "runs done": f"{counts['done']:,}",
         "failed": f"{counts['failed']:,}",
-        "methods": len({run.method for run in runs}),
-        "seeds": len({run.seed for run in runs}),
+        "methods": f"{len({run.method for run in runs})}",
+        "seeds": f"{len({run.seed for run in runs})}",
         "hours of training": f"{hours:,.1f}",
     }
-    return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles.items())
-
-
-def _failures(runs: Sequence[Record]) -> str:
-    failed = [run for run in runs if run.status == "failed"]
-    names = (f"{r.dataset}, {r.student}, {r.method}, {r.calls:,} calls, seed {r.seed}: {r.error}" for r in failed)
-    items = "".join(f"<li>{escape.page(name)}</li>" for name in names)
-    summary = f'<details class="failures"><summary>{len(failed)} failed</summary>'
-    return f"{summary}<ul>{items}</ul></details>" if failed else ""
 
 
 def _commands(directories: Sequence[Path], out: Path) -> list[str]:
-    made = [
-        path.read_text(errors="replace") for directory in directories if (path := Path(directory) / COMMAND).is_file()
-    ]
-    lines = dict.fromkeys(line for text in made for line in text.splitlines())
+    paths = [path for directory in directories if (path := Path(directory) / COMMAND).is_file()]
+    lines = dict.fromkeys(line for path in paths for line in path.read_text(errors="replace").splitlines())
     return [*lines, shlex.join(["tuition", "report", *map(str, directories), "--out", str(out)])]
 
 

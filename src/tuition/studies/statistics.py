@@ -18,7 +18,7 @@ MIN_COUNTS, MAX_STRETCH, MIN_R2 = 4, 3.0, 0.95  # when to trust a learning curve
 
 
 @dataclass(frozen=True)
-class Summary:
+class SeedSummary:
     """Mean over n seeds, sample standard deviation, and the t interval of the mean (nan below two seeds)."""
 
     n: int
@@ -28,16 +28,16 @@ class Summary:
     high: float
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Summary of one accuracy a seed."""
+def summarise(values: Sequence[float]) -> SeedSummary:
+    """SeedSummary of one accuracy a seed."""
     from scipy.stats import t
 
     x = np.asarray(values, dtype=float)
     if x.size < 2:
-        return Summary(x.size, x.mean() if x.size else math.nan, math.nan, math.nan, math.nan)
+        return SeedSummary(x.size, x.mean() if x.size else math.nan, math.nan, math.nan, math.nan)
     mean, std = float(x.mean()), float(x.std(ddof=1))
     half = float(t.isf(TAIL, x.size - 1)) * std / math.sqrt(x.size)
-    return Summary(x.size, mean, std, mean - half, mean + half)
+    return SeedSummary(x.size, mean, std, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """A number with its 95 % interval. nan: unknown. An infinite end lies outside what was measured."""
 
     value: float
@@ -147,7 +147,7 @@ def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) ->
     return np.where(~reached.any(axis=-1), math.inf, np.where(right == 0, exact, crossing))
 
 
-def calls_to_reach(curve: Curve, target: float) -> Estimate:
+def calls_to_reach(curve: Curve, target: float) -> IntervalEstimate:
     """Calls one method needs for a target accuracy (table 1), and where the seeds leave that open.
 
     The interval inverts t tests (Fieller's method): it ends where the mean curve is significantly below the target on
@@ -155,7 +155,7 @@ def calls_to_reach(curve: Curve, target: float) -> Estimate:
     the mean curve does not cross the target in the measured range.
     """
     value, low, high = _calls_to_reach(mean_curve(curve), target, TAIL)
-    return Estimate(value if math.isfinite(value) else math.nan, low, high)
+    return IntervalEstimate(value if math.isfinite(value) else math.nan, low, high)
 
 
 def _calls_to_reach(mean: MeanCurve, target: float, tail: float) -> tuple[float, float, float]:
@@ -194,7 +194,7 @@ def _crossing(grid: np.ndarray, excess: np.ndarray, i: int) -> float:
     return float(grid[i])
 
 
-def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> Estimate:
+def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> IntervalEstimate:
     """Percent of calls saved against the baseline that needs fewest (table 1's delta).
 
     The interval joins those of the two numbers of calls on the scale of their logarithms (method of variance estimates
@@ -207,19 +207,19 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> Estimate:
     wider = [_log_ratio(curve, baseline, target, TAIL / len(baselines)) for baseline in baselines]
     ends = min(each.value for each in usual), min(each.low for each in usual), min(each.high for each in wider)
     percent = [-100 * math.expm1(-end) for end in ends]
-    return Estimate(percent[0] if math.isfinite(ends[0]) else math.nan, *percent[1:])
+    return IntervalEstimate(percent[0] if math.isfinite(ends[0]) else math.nan, *percent[1:])
 
 
-def _log_ratio(curve: Curve, baseline: Curve, target: float, tail: float) -> Estimate:
+def _log_ratio(curve: Curve, baseline: Curve, target: float, tail: float) -> IntervalEstimate:
     """log(calls of the baseline / calls of the method) for a target; infinite where only one of them has a crossing."""
     ours, theirs = mean_curve(curve), mean_curve(baseline)
     a, a_low, a_high = _logs(ours, target, tail)
     b, b_low, b_high = _logs(theirs, target, tail)
     if not math.isfinite(a) or not math.isfinite(b):
-        return Estimate(b - a if math.isfinite(a) else -math.inf, b_low - a_high, b_high - a_low)
+        return IntervalEstimate(b - a if math.isfinite(a) else -math.inf, b_low - a_high, b_high - a_low)
     r = _correlation(ours, math.exp(a), theirs, math.exp(b))
     low, high = (_joined(*sides, r) for sides in ((b - b_low, a_high - a), (b_high - b, a - a_low)))
-    return Estimate(b - a, b - a - low, b - a + high)
+    return IntervalEstimate(b - a, b - a - low, b - a + high)
 
 
 def _logs(mean: MeanCurve, target: float, tail: float) -> tuple[float, float, float]:
@@ -272,9 +272,9 @@ class LearningCurve:
         return f"poor fit: R² {self.r2:.2f}" if self.r2 < MIN_R2 else ""
 
     @property
-    def limit(self) -> Estimate:
+    def limit(self) -> IntervalEstimate:
         _, half = self.mean.combine(self._weights(np.array([math.inf])))
-        return Estimate(self.a, self.a - float(half[0]), self.a + float(half[0]))
+        return IntervalEstimate(self.a, self.a - float(half[0]), self.a + float(half[0]))
 
     def _weights(self, calls: np.ndarray) -> np.ndarray:
         """(n, c) by how much the fitted accuracy at (n,) calls moves with each mean."""
@@ -286,7 +286,7 @@ class LearningCurve:
         first = self.mean.calls[0]
         return gradient(calls / first) @ np.linalg.pinv(gradient(self.mean.calls / first))
 
-    def predict(self, target: float) -> tuple[Estimate, str]:
+    def predict(self, target: float) -> tuple[IntervalEstimate, str]:
         """Calls for a target accuracy, and why not to believe them ("" if nothing speaks against it).
 
         That is the fit's distrust, a target above the limit a, more than MAX_STRETCH times the largest count, or one
@@ -297,7 +297,7 @@ class LearningCurve:
         grid = np.geomspace(self.mean.calls[0], 4 * MAX_STRETCH * largest, 2000)
         _, half = self.mean.combine(self._weights(grid))
         low, high = _open_range(grid, self.a - self.b * grid**-self.c - target, half, value)
-        estimate = Estimate(value if math.isfinite(value) else math.nan, low, high)
+        estimate = IntervalEstimate(value if math.isfinite(value) else math.nan, low, high)
         if self.distrust:
             return estimate, self.distrust
         if target >= self.a:

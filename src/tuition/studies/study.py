@@ -31,8 +31,8 @@ from tuition.pipeline.teacher import find_teacher, named_teacher
 from tuition.store import ResponseStore, address
 from tuition.studies import cluster
 from tuition.studies.executor import run_parallel
-from tuition.studies.finished import Book, record_of
-from tuition.studies.grid import End, Identify, Pair, Plan, Study, Trial, images, plan
+from tuition.studies.finished import FinishedRuns, record_of
+from tuition.studies.grid import Identify, Pair, PlannedRun, RecordId, Study, StudyPlan, images, plan
 from tuition.studies.records import Record
 from tuition.training import Student, files
 from tuition.training.preflight import pick_device
@@ -48,7 +48,7 @@ class DeadlineError(Exception):
 
 
 @dataclass(frozen=True)
-class Summary:
+class StudyResult:
     """What came of a study: runs that are done, those that failed, and how many are left where time ran out."""
 
     done: int
@@ -67,7 +67,7 @@ def run(
     minutes: float = math.inf,
     executor: str = "local",
     progress: Progress | None = None,
-) -> Summary:
+) -> StudyResult:
     """Make every run of a study that is not known yet; it stands in OUT/runs.csv as soon as it has ended.
 
     Killed or stopped at any moment, the same call goes on from there; runs under way continue from their checkpoints.
@@ -100,7 +100,7 @@ def _run(
     minutes: float,
     executor: str,
     progress: Progress | None,
-) -> Summary:
+) -> StudyResult:
     deadline = time.time() + 60 * minutes
     show = progress or (lambda what, done, total: None)
 
@@ -113,34 +113,34 @@ def _run(
     if executor == "ray":
         cluster.check_store(study.settings["store"])
         cluster.connect()
-    book = Book(study, out, continue_from, retry=retry)
+    finished = FinishedRuns(study, out, continue_from, retry=retry)
     made = 0
     try:
         for name, folder in folders.items():
             if not is_ready(folder):
                 _teach(study, name, Path(folder), watch)
         identify = identities(folders, trust_code=bool(study.settings.get("trust_code", False)))
-        now = plan(study, book.find, identify)
-        wanted = [at_hand(trial.settings, folders) for trial in (*now.ready, *now.later)]
+        now = plan(study, finished.find, identify)
+        wanted = [with_teacher_path(planned.settings, folders) for planned in (*now.ready, *now.later)]
         check(wanted)
         out.mkdir(parents=True, exist_ok=True)
         if executor == "ray" and wanted:
             _check_nodes(wanted, out)
         _pay(wanted, watch)
         while now.ready:
-            book.write(now.ends)
+            finished.write(now.rows)
             total = made + len(now.ready) + len(now.later)
             watch("runs", made, total)
-            for _ in _make(now, book, folders, workers, deadline, executor):
+            for _ in _make(now, finished, folders, workers, deadline, executor):
                 made += 1
                 show("runs", made, total)
-            now = plan(study, book.find, identify)
-        book.write(now.ends)
+            now = plan(study, finished.find, identify)
+        finished.write(now.rows)
     except DeadlineError:
-        now = plan(study, book.find, identities(folders, trust_code=bool(study.settings.get("trust_code", False))))
-    found = {trial.key: record for trial in now.ends.values() if (record := book.find(trial)) is not None}
+        now = plan(study, finished.find, identities(folders, trust_code=bool(study.settings.get("trust_code", False))))
+    found = {planned.key: record for planned in now.rows.values() if (record := finished.find(planned)) is not None}
     failed = [record for record in found.values() if record.status == "failed"]
-    return Summary(len(found) - len(failed), failed, len(now.ready) + len(now.later))
+    return StudyResult(len(found) - len(failed), failed, len(now.ready) + len(now.later))
 
 
 def note_command(out: Path, arguments: Sequence[str]) -> None:
@@ -158,7 +158,7 @@ def note_command(out: Path, arguments: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class RunTask:
     """A run to make before `deadline` (as time.time()), in a folder if its checkpoints are to be kept."""
 
     settings: DistillSettings
@@ -167,7 +167,7 @@ class Job:
     spectrum: bool
 
 
-def train(task: Job) -> tuple[dict[str, Any], list[float] | None] | None:
+def train(task: RunTask) -> tuple[dict[str, Any], list[float] | None] | None:
     """The figures of one run and, where wanted, its spectrum; None if its time was up first."""
 
     def watch(*_: Any) -> None:
@@ -304,7 +304,7 @@ def _content(data: str, test: str | None, size: int | None, train_columns: Colum
     return total.hexdigest()
 
 
-def at_hand(settings: DistillSettings, folders: Mapping[str, str], **changes: Any) -> DistillSettings:
+def with_teacher_path(settings: DistillSettings, folders: Mapping[str, str], **changes: Any) -> DistillSettings:
     """The settings with the teacher's place instead of its name."""
     return settings.model_copy(update={"teacher": folders[settings.teacher or ""], **changes})
 
@@ -390,34 +390,39 @@ def _pay(wanted: Sequence[DistillSettings], watch: Progress) -> None:
 
 
 def _make(
-    now: Plan, book: Book, folders: Mapping[str, str], workers: int | None, deadline: float, executor: str
+    now: StudyPlan,
+    finished: FinishedRuns,
+    folders: Mapping[str, str],
+    workers: int | None,
+    deadline: float,
+    executor: str,
 ) -> Iterator[Record]:
     """Make the runs that are ready, and write each down as it ends. What time did not suffice for is left out."""
-    ends: dict[str, dict[End, Trial]] = defaultdict(dict)
-    for end, trial in now.ends.items():
-        ends[end.key][end] = trial
+    ends: dict[str, dict[RecordId, PlannedRun]] = defaultdict(dict)
+    for end, planned in now.rows.items():
+        ends[end.key][end] = planned
     gpus = 0 if executor == "ray" else torch.cuda.device_count()
     jobs = []
-    for i, trial in enumerate(now.ready):
-        share = {"device": f"cuda:{i % gpus}"} if gpus > 1 and trial.settings.device == "auto" else {}
-        settings = at_hand(trial.settings, folders, budget=0, **share)
+    for i, planned in enumerate(now.ready):
+        share = {"device": f"cuda:{i % gpus}"} if gpus > 1 and planned.settings.device == "auto" else {}
+        settings = with_teacher_path(planned.settings, folders, budget=0, **share)
         # Named after all that a checkpoint is bound to, which knows data and teachers by their places.
-        name = hashlib.sha256(f"{trial.key} {settings.data} {settings.teacher}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{planned.key} {settings.data} {settings.teacher}".encode()).hexdigest()[:32]
         if settings.log_dir is not None:
-            log = f"{trial.row}-{settings.calls}-seed{settings.seed}-{trial.key[:8]}"
+            log = f"{planned.row}-{settings.calls}-seed{settings.seed}-{planned.key[:8]}"
             settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
-        folder = book.out.absolute() / "unfinished" / name if images(settings) > LITTLE else None
-        jobs.append(Job(settings, folder, deadline, book.wants_spectra))
+        folder = finished.out.absolute() / "unfinished" / name if images(settings) > LITTLE else None
+        jobs.append(RunTask(settings, folder, deadline, finished.keep_spectra))
     spread = cluster.run_on_cluster if executor == "ray" else run_parallel
     with closing(spread(train, jobs, workers=workers)) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.result is None and outcome.error is None:
                 continue  # its time was up
-            trial, folder = now.ready[outcome.index], jobs[outcome.index].folder
+            planned, folder = now.ready[outcome.index], jobs[outcome.index].folder
             figures, found = outcome.result or (None, None)
-            record = record_of(trial, figures, outcome.error)
-            book.add(record, found)
-            book.write(ends[trial.key])
+            record = record_of(planned, figures, outcome.error)
+            finished.add(record, found)
+            finished.write(ends[planned.key])
             if folder is not None and folder.exists():
                 shutil.rmtree(folder)
             yield record

@@ -17,7 +17,8 @@ from tuition import disk, escape
 from tuition.studies import published, statistics
 from tuition.studies.published import label
 from tuition.studies.records import Record, Section
-from tuition.studies.statistics import Curve, Estimate
+from tuition.studies.statistics import Curve, IntervalEstimate
+from tuition.studies.templating import render
 
 ALPHA = 0.05
 PUBLISHED = "published"
@@ -44,6 +45,10 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     data: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition("-")[0]
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -108,7 +113,9 @@ def calls_to_accuracy(section: Section) -> Table:
             data += [{"method": method, "target": goal, "source": "measured", "calls": e.value, "low": e.low,
                       "high": e.high} for goal, e in found.items()]  # fmt: skip
         if values := printed.get(method):
-            rows.append([Cell(label(method), PUBLISHED), *(_count(Estimate(values.get(g, math.nan))) for g in goals)])
+            rows.append(
+                [Cell(label(method), PUBLISHED), *(_count(IntervalEstimate(values.get(g, math.nan))) for g in goals)]
+            )
             data += [{"method": method, "target": goal, "source": "published", "calls": calls}
                      for goal, calls in values.items()]  # fmt: skip
     saved = _savings(section, goals)
@@ -132,7 +139,7 @@ def calls_to_accuracy(section: Section) -> Table:
     return Table("calls", "Calls needed for an accuracy", note, ["method", *(f"{g:g} %" for g in goals)], rows, data)
 
 
-def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, Estimate]]:
+def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, IntervalEstimate]]:
     """By what the focus is compared with: percent of calls saved for each target."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     if "ckd" not in section.focus or section.focus not in curves:
@@ -145,11 +152,11 @@ def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, 
     return {name: {g: statistics.saving(ours, them, g) for g in goals} for name, them in compared.items()}
 
 
-def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> Estimate:
+def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> IntervalEstimate:
     """Delta of table 1, in percent: against the baseline with the fewest printed calls."""
     calls = printed[ours].get(goal)
     others = [printed[method][goal] for method in published.BASELINES if goal in printed[method]]
-    return Estimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
+    return IntervalEstimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
 
 
 def paired(section: Section) -> Table:
@@ -194,7 +201,7 @@ def learning(section: Section) -> Table:
         for goal in beyond:
             estimate, word = fit.predict(goal)
             row.append(Cell("-", f"({word})") if word else _count(estimate))
-            shown = Estimate(math.nan) if word else estimate
+            shown = IntervalEstimate(math.nan) if word else estimate
             data.append({"method": method, "a": fit.a, "b": fit.b, "c": fit.c, "r2": fit.r2, "target": goal,
                          "distrust": word, "calls": shown.value, "low": shown.low, "high": shown.high})  # fmt: skip
         rows.append(row)
@@ -259,7 +266,7 @@ def cost(section: Section) -> Table:
         runs = [run for run in section.runs if run.method == method]
         images, seconds = np.mean([run.images_seen for run in runs]), np.mean([run.seconds for run in runs])
         totals = (len(runs), sum(run.paid for run in runs), float(images), float(seconds))
-        rows.append([Cell(label(method)), *(_count(Estimate(total)) for total in totals)])
+        rows.append([Cell(label(method)), *(_count(IntervalEstimate(total)) for total in totals)])
         data.append(dict(zip(names, (method, *totals), strict=True)))
     note = "Calls stood for are those the runs' transfer sets hold; runs of one seed share them, so fewer were paid."
     header = ["method", "runs", "calls stood for", "images seen a run", "seconds a run"]
@@ -338,13 +345,13 @@ def _calls(calls: Sequence[int]) -> list[str]:
     return [f"{n:,} calls" for n in calls]
 
 
-def _mean(s: statistics.Summary) -> Cell:
+def _mean(s: statistics.SeedSummary) -> Cell:
     if math.isnan(s.mean):
         return Cell("-")
     return Cell(f"{s.mean:.2f}", "" if math.isnan(s.std) else f"({s.std:.2f})", s.mean)
 
 
-def _count(estimate: Estimate) -> Cell:
+def _count(estimate: IntervalEstimate) -> Cell:
     known = math.isfinite(estimate.low) or math.isfinite(estimate.high)
     interval = f"[{_end(estimate.low)}, {_end(estimate.high)}]" if known else ""
     if math.isnan(estimate.value):
@@ -352,7 +359,7 @@ def _count(estimate: Estimate) -> Cell:
     return Cell(f"{estimate.value:,.0f}", interval, estimate.value)
 
 
-def _percent(estimate: Estimate) -> Cell:
+def _percent(estimate: IntervalEstimate) -> Cell:
     if math.isnan(estimate.value):
         return Cell("-")
     ends = (f"{end:.1f}" if -math.inf < end < 100 else "unknown" for end in (estimate.low, estimate.high))
@@ -367,38 +374,12 @@ def _end(value: float) -> str:
 
 
 def markdown(table: Table) -> str:
-    def text(cell: Cell) -> str:
-        words = escape.markdown(cell.text)
-        strong = f"**{words}**" if cell.best else words
-        return f"{strong} {escape.markdown(cell.detail)}".strip()
-
-    lines = [
-        list(map(escape.markdown, table.header)),
-        [":--", *["--:"] * (len(table.header) - 1)],
-        *([text(c) for c in r] for r in table.rows),
-    ]
-    return (
-        f"### {escape.markdown(table.title)}\n\n"
-        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        + f"\n\n{escape.line(table.note)}\n"
-    )
+    return render("table.md", table=table)
 
 
 def latex(table: Table) -> str:
     """A `table` environment for the package booktabs."""
-
-    def text(cell: Cell) -> str:
-        strong = f"\\textbf{{{escape.latex(cell.text)}}}" if cell.best else escape.latex(cell.text)
-        return f"{strong} {{\\scriptsize {escape.latex(cell.detail)}}}" if cell.detail else strong
-
-    def line(cells: Iterable[str]) -> str:
-        return "    " + " & ".join(cells) + " \\\\"
-
-    body = [line(map(escape.latex, table.header)), "    \\midrule", *(line(map(text, row)) for row in table.rows)]
-    columns = "l" + "r" * (len(table.header) - 1)
-    head = [f"\\begin{{table}}\n  \\centering\n  \\caption{{{escape.latex(table.title)}. {escape.latex(table.note)}}}",
-            f"  \\begin{{tabular}}{{{columns}}}", "    \\toprule"]  # fmt: skip
-    return "\n".join([*head, *body, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])
+    return render("table.tex", table=table)
 
 
 def comma_separated(table: Table) -> str:
