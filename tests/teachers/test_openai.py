@@ -194,7 +194,7 @@ def test_answers_of_another_kind(server, reply, content):
 
 
 def test_only_texts():
-    with pytest.raises(NotCharged, match="takes text") as refused:
+    with pytest.raises(NotCharged, match="reads text") as refused:
         from_openai("m", base_url="http://localhost:1")(torch.zeros(2, 3))
     assert not refused.value.retry
 

@@ -141,4 +141,5 @@ def test_a_large_pool_is_asked_stored_trained_on_and_evaluated_in_little_memory(
     assert found.returncode == 0, found.stderr
     result = json.loads(found.stdout.splitlines()[-1])
     assert (result["kind"], result["count"]) == ("OnDisk", 20_000)
-    assert 0 < result["growth"] < 120, result
+    # Pages of the file that is mapped count too, though the system may drop them at any time.
+    assert 0 < result["growth"] < 160, result

@@ -80,11 +80,11 @@ def data(
     table = new_table(pool.name, "", "")
     table.add_row("inputs", f"{len(pool):,}")
     table.add_row("different ones, each a teacher call", f"{len(set(pool.digests)):,}")
-    if isinstance(pool.inputs, list):
-        words = sorted(len(text.split()) for text in pool.inputs)
+    if pool.kind == "texts":
+        words = sorted(len(text.split()) for text in pool.texts)
         table.add_row("words, of the median text and the longest", f"{words[len(words) // 2]:,}, {words[-1]:,}")
     else:
-        table.add_row("shape", " x ".join(map(str, pool.inputs.shape[1:])))
+        table.add_row("shape", " x ".join(map(str, pool.shape)))
     table.add_row("classes", "no labels" if pool.labels is None else f"{pool.num_classes:,}")
     show_table(table)
     if sheet is not None:

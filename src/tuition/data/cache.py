@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
             if pool is not None:
                 return pool
     pool = build()
-    if not isinstance(pool.inputs, Tensor):
+    if pool.kind == "texts":
         return pool  # texts are read as fast as they would be from here
     try:
         _write(path, pool, found)
@@ -99,7 +100,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
             "cannot cache %s in %s (%s); set TUITION_CACHE to a folder that can be written.", name, path.parent, error
         )
         return pool
-    return pool if pool.inputs.nbytes <= ondisk.IN_MEMORY else _read(path, found) or pool
+    return pool if pool.nbytes <= ondisk.IN_MEMORY else _read(path, found) or pool
 
 
 def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -126,11 +127,16 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 def _digest(pool: Pool, identity: str) -> str:
     digest = hashlib.sha256(json.dumps([pool.name, pool.class_names, identity]).encode())
-    for tensor in (pool.inputs, pool.labels):
-        if isinstance(tensor, (Tensor, OnDisk)):
-            for part in tensor.split(BLOCK):
-                digest.update(part.contiguous().numpy().data)
+    for tensor in _tensors(pool).values():
+        for part in tensor.split(BLOCK):
+            digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(pool: Pool) -> dict[str, Tensor]:
+    """What a file holds, the larger type first, because it must be aligned; inputs on disk quack like a tensor."""
+    inputs = cast("Tensor", pool.inputs)
+    return {"inputs": inputs} if pool.labels is None else {"labels": pool.labels, "inputs": inputs}
 
 
 def _write(path: Path, pool: Pool, identity: str) -> None:
@@ -138,9 +144,7 @@ def _write(path: Path, pool: Pool, identity: str) -> None:
     about = {"name": pool.name, "class_names": json.dumps(pool.class_names), "identity": identity}
     digest = _digest(pool, identity)
     header: dict[str, object] = {"__metadata__": about | {"digest": digest}}
-    assert isinstance(pool.inputs, Tensor)
-    # The larger type first, for it must be aligned.
-    tensors, end = ({} if pool.labels is None else {"labels": pool.labels}) | {"inputs": pool.inputs}, 0
+    tensors, end = _tensors(pool), 0
     for name, tensor in tensors.items():
         place = [end, end := end + tensor.nbytes]
         header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}

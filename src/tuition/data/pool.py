@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from tuition.data import classes
 from tuition.data.augment import Crop
+from tuition.data.inputs import Inputs, Kind, rows_of
 from tuition.data.ondisk import OnDisk
 from tuition.data.sequences import as_inputs, as_labels
 from tuition.errors import UserError
-
-Inputs = Tensor | list[str]
 
 DIGEST_BYTES = 16
 BLOCK = 1024  # rows that are looked at in one go
@@ -53,8 +52,8 @@ class Pool:
 
     def __repr__(self) -> str:
         what = f"{self.name}, {len(self)} inputs"
-        if not isinstance(self.inputs, list):
-            what += f" of shape {tuple(self.inputs.shape[1:])}"
+        if self.kind != "texts":
+            what += f" of shape {self.shape}"
         return f"Pool({what}, {'no labels' if self.labels is None else f'{self.num_classes} classes'})"
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Pool:
@@ -64,10 +63,30 @@ class Pool:
             raise UserError("a pool is indexed by a slice or a list of rows; write pool[i : i + 1] for a single input.")
         return replace(
             self,
-            inputs=[self.inputs[i] for i in index.tolist()] if isinstance(self.inputs, list) else self.inputs[index],
+            inputs=rows_of(self.inputs).take(index),
             labels=None if self.labels is None else self.labels[index],
             views=None if self.views is None else self.views[index],
         )
+
+    @property
+    def kind(self) -> Kind:
+        """What an input is: one of "images", "vectors" and "texts"."""
+        return rows_of(self.inputs).kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input: (c, h, w) of an image, (d,) of a vector, () of a text."""
+        return rows_of(self.inputs).shape
+
+    @property
+    def nbytes(self) -> int:
+        """What the inputs take in memory; 0 of texts."""
+        return rows_of(self.inputs).nbytes
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the inputs are held in memory, and not in a file."""
+        return rows_of(self.inputs).in_memory
 
     @property
     def num_classes(self) -> int | None:
@@ -102,24 +121,48 @@ class Pool:
         """The same pool, asked about through `crop`: one random view of each image by `seed`, or the centred one."""
         if crop is None:
             return replace(self, crop=None, views=None)
-        if isinstance(self.inputs, list) or self.inputs.ndim != 4:
+        if self.kind != "images":
             raise UserError("only pools of images have views; leave out the crop.")
-        height, width = self.inputs.shape[2:]
+        _, height, width = self.shape
         views = None
         if seed is not None:
             views = crop.draw(len(self), (height, width), torch.Generator().manual_seed(seed))
         return replace(self, crop=crop, views=views)
 
-    def asked(self, rows: slice | Sequence[int] | Tensor = slice(None)) -> Inputs:
-        """Raw inputs of `rows`, in memory, as the teacher sees them, that is, through their views."""
-        part = self[rows]
-        inputs = part.inputs.read() if isinstance(part.inputs, OnDisk) else part.inputs
+    def asked(self, rows: slice | Sequence[int] | Tensor | None = None) -> Inputs:
+        """Raw inputs of `rows` (None is all) in memory, as the teacher sees them: through their views."""
+        part = self if rows is None else self[rows]
+        inputs = rows_of(part.inputs).read()
         if part.crop is None:
             return inputs
-        assert isinstance(inputs, Tensor)
-        height, width = inputs.shape[2:]
+        _, height, width = part.shape
         views = part.views if part.views is not None else part.crop.centre(len(part), (height, width))
-        return part.crop(inputs, views)
+        return part.crop(cast("Tensor", inputs), views)
+
+    def asked_tensor(self, rows: slice | Sequence[int] | Tensor | None = None) -> Tensor:
+        """The same, of images or vectors.
+
+        Raises:
+            UserError: the inputs are texts.
+        """
+        if self.kind == "texts":
+            raise UserError(f"{self.name} holds texts, and images or vectors are needed; encode the texts first.")
+        return cast("Tensor", self.asked(rows))
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs of a pool of texts.
+
+        Raises:
+            UserError: the inputs are images or vectors.
+        """
+        if self.kind != "texts":
+            raise UserError(f"{self.name} holds {self.kind}, and texts are needed; give texts.")
+        return cast("list[str]", self.inputs)
+
+    def blank(self, count: int) -> Inputs:
+        """`count` inputs as asked without content; of texts, the first one."""
+        return rows_of(self.asked(slice(1))).blank(count)
 
     def blocks(self, size: int = BLOCK) -> Iterator[Inputs]:
         """What is asked about, `size` rows at a time."""
@@ -127,26 +170,21 @@ class Pool:
 
     def asked_views(self, frame: Crop) -> Tensor:
         """The views (n, 3) that are asked about, in the padded frame of another crop of the same output size."""
-        assert not isinstance(self.inputs, list)
         crop = self.crop if self.crop is not None else Crop(padding=0)
-        size = (self.inputs.shape[2], self.inputs.shape[3])
-        views = self.views if self.views is not None else crop.centre(len(self), size)
+        _, height, width = self.shape
+        views = self.views if self.views is not None else crop.centre(len(self), (height, width))
         shift = frame.padding - crop.padding
         return views + torch.tensor([shift, shift, 0])
 
     @cached_property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of the content of each input as asked: equal inputs, equal digests, wherever they stand."""
-        found: list[bytes] = []
+        digests: list[bytes] = []
         for inputs in self.blocks():
-            if isinstance(inputs, list):
-                kind, contents = "text", [text.encode() for text in inputs]
-            else:
-                kind = f"{str(inputs.dtype).removeprefix('torch.')}{tuple(inputs.shape[1:])}"
-                contents = list(inputs.cpu().contiguous().view(torch.uint8).flatten(1).numpy())
+            kind, contents = rows_of(inputs).contents()
             person = hashlib.blake2b(kind.encode(), digest_size=16).digest()
-            found += [hashlib.blake2b(it, digest_size=DIGEST_BYTES, person=person).digest() for it in contents]
-        return found
+            digests += [hashlib.blake2b(it, digest_size=DIGEST_BYTES, person=person).digest() for it in contents]
+        return digests
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Pool
 from tuition.errors import UserError
 
@@ -98,12 +97,11 @@ def medoids(features: Tensor, count: int, seed: int) -> Tensor:
 
 def _features(pool: Pool, features: Any) -> Tensor:
     if features is None:
-        if isinstance(pool.inputs, OnDisk):
+        if not pool.in_memory:
             raise UserError(f"the pixels of {len(pool)} inputs do not fit in memory; give features of an encoder.")
-        if not isinstance(pool.inputs, Tensor):
+        if pool.kind == "texts":
             raise UserError("texts have no features of their own; give those of an encoder, or select at random.")
-        inputs = pool.asked()
-        assert isinstance(inputs, Tensor)
+        inputs = pool.asked_tensor()
         features = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
     features = torch.as_tensor(features).detach().cpu().float().flatten(1)
     if len(features) != len(pool) or not bool(torch.isfinite(features).all()):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tuition.data import arrays, folders, hub, parquet, texts
 from tuition.data.augment import Crop
@@ -193,13 +192,12 @@ def _decoded(found: EncodedImages, key: str, name: str, split: str, size: int | 
 
 def _alike(pool: Pool, coloured: bool) -> Pool:
     """The pool, with grey images as RGB if other splits of the data set have colours."""
-    assert isinstance(pool.inputs, Tensor)
-    count, channels, *shape = pool.inputs.shape
+    channels, *size = pool.shape
     if channels > 1 or not coloured:
         return pool
     _log.warning("the pictures of %s are grey; they are read as RGB, as other splits of this data are.", pool.name)
-    images = scratch((count, 3, *shape), torch.uint8)
-    images[:] = pool.inputs
+    images = scratch((len(pool), 3, *size), torch.uint8)
+    images[:] = pool.asked_tensor()
     return replace(pool, inputs=images)
 
 
@@ -209,9 +207,9 @@ def _usual_views(pool: Pool) -> Pool:
     Shifts by an eighth of the side (4 of 32) and flips, but no flips of grey images: they may be characters. Stanford
     Cars at 64 pixels, known by its classes wherever its files lie, is cropped to 56 (Xu et al., WACV 2025).
     """
-    if isinstance(pool.inputs, list) or pool.inputs.ndim != 4:
+    if pool.kind != "images":
         return pool
-    channels, height, width = pool.inputs.shape[1:]
+    channels, height, width = pool.shape
     if (height, width) == (64, 64) and pool.class_names is not None and pool.class_names[0] == CARS_FIRST_CLASS:
         crop = Crop(padding=0, size=56)
         return replace(pool, crop=crop, augment=crop)

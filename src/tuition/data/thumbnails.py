@@ -7,8 +7,6 @@ import os
 import textwrap
 from pathlib import Path
 
-from torch import Tensor
-
 from tuition import disk
 from tuition.data.plotting import matplotlib
 from tuition.data.pool import Pool
@@ -28,7 +26,7 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
     Raises:
         UserError: the pool holds no images, or the picture cannot be written; another file is not replaced.
     """
-    if isinstance(pool.inputs, list) or pool.inputs.ndim != 4:
+    if pool.kind != "images":
         raise UserError(f"a contact sheet shows images, but {pool.name} holds none; choose another pool.")
     matplotlib()
     from matplotlib.figure import Figure
@@ -36,11 +34,11 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
     part = pool.sample(min(count, len(pool)), seed=seed)
     if part.labels is not None:
         part = part[part.labels.argsort(stable=True)]
-    assert isinstance(part.inputs, Tensor)
+    images = part.view(None).asked_tensor()
     names = [""] * len(part)
     if part.labels is not None and part.class_names is not None:
         names = [_short(part.class_names[label]) for label in part.labels.tolist()]
-    channels, height, width = part.inputs.shape[1:]
+    channels, height, width = part.shape
     columns = min(len(part), 8)
     rows = -(-len(part) // columns)
     # In inches: images 1.15 wide and 0.1 apart, lines of text 0.11 high, a margin of 0.1 and a title of 0.4.
@@ -49,7 +47,7 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
     wide, high = max(0.1 + 1.25 * columns, 5), 0.5 + step * rows
     figure = Figure(figsize=(wide, high), dpi=120)
     figure.text(0.5, 1 - 0.25 / high, _title(pool), fontsize=11, ha="center", va="center")
-    for row, (image, name) in enumerate(zip(part.inputs.permute(0, 2, 3, 1).numpy(), names, strict=True)):
+    for row, (image, name) in enumerate(zip(images.permute(0, 2, 3, 1).numpy(), names, strict=True)):
         left, top = 0.1 + 1.25 * (row % columns), high - 0.4 - step * (row // columns)
         axes = figure.add_axes((left / wide, (top - tall) / high, 1.15 / wide, tall / high))
         axes.imshow(image if channels == 3 else image[:, :, 0], cmap="gray", vmin=0, vmax=255)
@@ -65,8 +63,7 @@ def contact_sheet(pool: Pool, path: str | os.PathLike[str], *, count: int = 64, 
 
 
 def _title(pool: Pool) -> str:
-    assert not isinstance(pool.inputs, list)
-    channels, height, width = pool.inputs.shape[1:]
+    channels, height, width = pool.shape
     colour = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     classes = "no labels" if pool.labels is None else f"{pool.num_classes} classes"
     return f"{pool.name}: {len(pool):,} images, {width}x{height} {colour}, {classes}"

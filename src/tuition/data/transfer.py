@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from tuition.data.inputs import Inputs
 from tuition.data.ondisk import OnDisk
-from tuition.data.pool import Inputs, Pool, row_index
+from tuition.data.pool import Pool, row_index
 
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 

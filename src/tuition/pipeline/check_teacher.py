@@ -107,10 +107,10 @@ def check(settings: AskSettings) -> Tried:
 
 
 def _taken(pool: Pool) -> str:
-    inputs = pool.asked()
-    if isinstance(inputs, list):
-        lengths = sorted(map(len, inputs))
+    if pool.kind == "texts":
+        lengths = sorted(map(len, pool.texts))
         return f"texts of {lengths[0]:,} to {lengths[-1]:,} characters"
+    inputs = pool.asked_tensor()
     kind = str(inputs.dtype).removeprefix("torch.")
     return f"{kind} ({', '.join(map(str, inputs.shape[1:]))}), {float(inputs.min()):g} to {float(inputs.max()):g}"
 

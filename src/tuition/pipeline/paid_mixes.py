@@ -46,14 +46,15 @@ def add_paid_mixes(
     Source: Wang et al., What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909, section 5.
     """
     pool = transfer.pool
-    if pool.labels is None or not isinstance(pool.inputs, Tensor) or pool.inputs.ndim != 4:
+    if pool.labels is None or pool.kind != "images":
         raise UserError("paid mixes need labelled images; set paid_mixes: 0.")
+    images = pool.view(None).asked_tensor()
     generator = torch.Generator().manual_seed(seed)
     one_hot = F.one_hot(pool.labels, transfer.responses["logits"].shape[1]).float()
     mixes: list[tuple[Tensor, ...]] = []
     for size in torch.arange(calls).split(BOXES):
         rows = torch.randint(len(pool), (len(size),), generator=generator)
-        mixes.append(losses.cutmix(pool.inputs[rows], one_hot[rows], generator=generator))
+        mixes.append(losses.cutmix(images[rows], one_hot[rows], generator=generator))
     inputs, shares = (torch.cat(parts) for parts in zip(*mixes, strict=True))
     mixed = replace(pool, inputs=inputs, labels=shares.argmax(dim=1), views=None, name=f"mixes of {pool.name}")
 
@@ -75,7 +76,7 @@ def add_paid_mixes(
     kept = entropy.topk(max(1, len(answered) // 2)).indices.sort().values
     joined = replace(
         pool,
-        inputs=torch.cat([pool.inputs, inputs[kept]]),
+        inputs=torch.cat([images, inputs[kept]]),
         labels=torch.cat([pool.labels, shares[kept].argmax(dim=1)]),
         views=None if pool.views is None else torch.cat([pool.views, _centred(transfer, len(kept))]),
     )
@@ -87,5 +88,5 @@ def add_paid_mixes(
 
 def _centred(transfer: TransferSet, count: int) -> Tensor:
     assert transfer.pool.crop is not None
-    assert isinstance(transfer.pool.inputs, Tensor)
-    return transfer.pool.crop.centre(count, (transfer.pool.inputs.shape[2], transfer.pool.inputs.shape[3]))
+    _, height, width = transfer.pool.shape
+    return transfer.pool.crop.centre(count, (height, width))

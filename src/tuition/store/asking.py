@@ -329,7 +329,7 @@ class Sending:
             return None
         self.settled += 1
         row = self.rows[piece.digests[0]]
-        text = self.pool.inputs[row] if isinstance(self.pool.inputs, list) else None
+        text = self.pool.texts[row] if self.pool.kind == "texts" else None
         self.refused.append(Refusal.of(row, piece.digests[0], text, str(why)))
         if self.again:
             return self.error(f"refused an input ({why}); nothing was charged for that request", why)

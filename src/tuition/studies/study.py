@@ -197,11 +197,9 @@ def train(task: RunTask) -> tuple[dict[str, Any], list[float] | None] | None:
 def spectrum(student: Student, pool: Pool) -> list[float]:
     """Singular values, descending, of the centred penultimate features (n, d) of a pool (figure 5)."""
     path = f"{models.classifier(student.model)}:input"
-    inputs = pool.asked()
-    assert isinstance(inputs, torch.Tensor)
     parts = []
     with models.Capture(student.model, [path]) as captured:
-        for batch in inputs.split(256):
+        for batch in pool.asked_tensor().split(256):
             student.logits(batch)
             parts.append(captured[path].double().cpu())
     features = torch.cat(parts)

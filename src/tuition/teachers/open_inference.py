@@ -15,7 +15,7 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher, plain_url
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import Answer, BadAnswer, NotCharged
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, as_tensor, as_texts
 from tuition.teachers.replies import metered
 
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
@@ -172,13 +172,11 @@ def _choose(what: str, wanted: str | None, tensors: dict[str, Any]) -> dict[str,
 def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
     """A batch of a pool's inputs as a V2 tensor."""
     rows = model.shape
-    if isinstance(inputs, list):
-        if model.datatype not in (None, "BYTES"):
-            raise NotCharged(f"the model takes {model.datatype}, not text", retry=False)
+    if model.datatype == "BYTES" or (model.datatype is None and isinstance(inputs, list)):
+        inputs = as_texts(inputs, "the model")
         shape = [len(inputs), *(1 for _ in rows or ())]
         return {"name": model.input, "shape": shape, "datatype": "BYTES", "data": inputs}
-    if model.datatype == "BYTES":
-        raise NotCharged("the model takes text, not images or vectors", retry=False)
+    inputs = as_tensor(inputs, "the model")
     datatype = model.datatype or "FP32"
     if inputs.dtype == torch.uint8 and datatype != "UINT8":
         inputs = inputs.float() / 255

@@ -21,7 +21,7 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher
 from tuition.teachers.names import class_names
-from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused, as_texts
 from tuition.teachers.replies import Trouble, in_order, metered, refusal, tokens_of, trouble_in
 
 BASE_URL = "https://api.openai.com/v1"
@@ -103,23 +103,17 @@ def from_openai(
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
 
     def check(inputs: Any) -> None:
-        _texts(inputs)
+        as_texts(inputs)
         client.check()
 
     return RemoteTeacher(name, fingerprint, max_batch, answer, check, names)
-
-
-def _texts(inputs: Any) -> list[str]:
-    if not isinstance(inputs, list):
-        raise NotCharged("this teacher takes text, not images or vectors", retry=False)
-    return inputs
 
 
 # -- embeddings --------------------------------------------------------------------------------------------------------
 
 
 def _embed(client: Client, body: dict[str, Any], width: int | None, inputs: Any) -> Answer:
-    texts = _texts(inputs)
+    texts = as_texts(inputs)
     answer = client.post("/embeddings", {**body, "input": texts}, inputs=len(texts), holding=["data"])
     return metered(answer, partial(_embeddings, len(texts), width))
 
@@ -172,7 +166,7 @@ def _prompt(prompt: str, labels: Sequence[str], words: Sequence[str]) -> tuple[s
 def _classify(
     client: Client, body: dict[str, Any], before: str, after: str, words: Sequence[str], inputs: Any
 ) -> Answer:
-    prompts = [before + text + after for text in _texts(inputs)]
+    prompts = [before + text + after for text in as_texts(inputs)]
     if "top_logprobs" in body:
         messages = [{"role": "user", "content": prompts[0]}]
         answer = client.post("/chat/completions", {**body, "messages": messages}, inputs=1, holding=["choices"])

@@ -64,6 +64,28 @@ class NotCharged(Exception):  # noqa: N818 - the name is what it says, and publi
         self.tokens = tokens
 
 
+def as_texts(inputs: Any, who: str = "this teacher") -> list[str]:
+    """A batch of texts.
+
+    Raises:
+        NotCharged: the inputs are images or vectors.
+    """
+    if not isinstance(inputs, list):
+        raise NotCharged(f"{who} reads text, not images or vectors", retry=False)
+    return inputs
+
+
+def as_tensor(inputs: Any, who: str = "this teacher") -> Tensor:
+    """A batch of images or vectors.
+
+    Raises:
+        NotCharged: the inputs are texts.
+    """
+    if isinstance(inputs, list):
+        raise NotCharged(f"{who} reads images or vectors, not text", retry=False)
+    return inputs
+
+
 class Refused(NotCharged):
     """The teacher refuses these inputs for what they are: too long, filtered, or too many at once. It costs nothing.
 

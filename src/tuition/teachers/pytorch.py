@@ -16,7 +16,7 @@ from tuition.errors import UserError
 from tuition.identity import code_digest, state_digest
 from tuition.teachers.fingerprint import short, structure_digest, weights_digest
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged
+from tuition.teachers.protocol import NotCharged, as_tensor
 
 
 class Prepare(Protocol):
@@ -37,8 +37,7 @@ class Scaled:
     resize: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, inputs: Any, /) -> Tensor:
-        if not isinstance(inputs, Tensor):
-            raise NotCharged("a PyTorch teacher takes images or vectors, not text; use from_callable", retry=False)
+        inputs = as_tensor(inputs, "a PyTorch teacher")
         inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
         if self.resize is not None:
             inputs = self.resize(inputs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged
+from tuition.teachers.protocol import NotCharged, as_tensor, as_texts
 from tuition.teachers.pytorch import TorchTeacher
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
@@ -160,8 +160,9 @@ class Images:
     description: str
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
-        if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8 or inputs.ndim != 4:
-            raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors or text", retry=False)
+        inputs = as_tensor(inputs)
+        if inputs.dtype != torch.uint8 or inputs.ndim != 4:
+            raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors", retry=False)
         if inputs.shape[1] == 1 and self.channels == 3:  # grey, as three equal channels
             inputs = inputs.expand(-1, 3, -1, -1)
         if inputs.shape[1] != self.channels:
@@ -196,9 +197,7 @@ class Texts:
     description: str
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
-        if isinstance(inputs, Tensor):
-            raise NotCharged("this teacher reads text, not images or vectors", retry=False)
-        texts = [self.prompt + (text.lower() if self.lower else text) for text in inputs]
+        texts = [self.prompt + (text.lower() if self.lower else text) for text in as_texts(inputs)]
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
         return {name: value for name, value in tokens.items() if name in self.accepted}
 

@@ -54,20 +54,17 @@ class Batches:
             raise UserError(
                 f"a student is trained on at least 2 inputs, not {len(transfer)}; ask for more teacher calls."
             )
-        if isinstance(transfer.inputs, list):
+        if transfer.pool.kind == "texts":
             raise UserError("this student needs images or vectors; encode the texts first.")
         pool = transfer.pool
         self.augment, self.device, self.generator = augment, device, generator
         # Without augmentation the student sees what the teacher was asked about.
         self.source = pool if augment is None else pool.view(None)
-        sample = self.source.asked(slice(1))
-        assert isinstance(sample, Tensor)
+        sample = self.source.asked_tensor(slice(1))
         self.size = (sample.shape[-2], sample.shape[-1])
         self.inputs = None
-        if transfer.inputs.nbytes <= ondisk.IN_MEMORY:
-            inputs = transfer.inputs if augment is not None else pool.asked()
-            assert isinstance(inputs, Tensor)
-            self.inputs = self._held(inputs.to(device))
+        if pool.nbytes <= ondisk.IN_MEMORY:
+            self.inputs = self._held(self.source.asked_tensor().to(device))
         self.responses = {name: value.to(device) for name, value in transfer.responses.items()}
         self.targets = self.responses.pop("targets", None)  # of mixed inputs, whose labels are shares
         self.labels, self.num_classes = None, num_classes
@@ -163,8 +160,7 @@ class Batches:
 
     def _fetched(self, drawn: tuple[Tensor, Tensor | None, Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
         rows, views, wanted = drawn
-        inputs = self.source.asked(wanted)
-        assert isinstance(inputs, Tensor)
+        inputs = self.source.asked_tensor(wanted)
         if self.device.type == "cuda":
             inputs = inputs.pin_memory()
         held = self._held(inputs.to(self.device, non_blocking=True))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import Pool, TransferSet, classes
-from tuition.data.ondisk import OnDisk
-from tuition.data.pool import BLOCK, Inputs
+from tuition.data.pool import BLOCK
 from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.training import files, methods, trial_step
@@ -44,7 +43,7 @@ def check(
     Raises:
         UserError: what `distill` would say.
     """
-    chosen = TrainSettings.of(usual(settings, isinstance(pool.inputs, list)))
+    chosen = TrainSettings.of(usual(settings, pool.kind == "texts"))
     device = pick_device(chosen.device)
     options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
@@ -211,12 +210,14 @@ def build_student(
     Embeddings may be of another width than the teacher's.
     """
     if isinstance(model, str):
-        channels = pool.inputs.shape[1] if not isinstance(pool.inputs, list) else 1
+        channels = pool.shape[0] if pool.kind != "texts" else 1
         model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
     if preprocess is None:
-        preprocess = usual_preprocess(model, pool.inputs)
-    asked = pool[:2].asked()
-    sample = preprocess(asked) if isinstance(preprocess, models.Hashing) else as_tensor(asked)
+        preprocess = usual_preprocess(model, pool)
+    if pool.kind == "texts" and not isinstance(preprocess, models.Hashing):
+        raise UserError("this preprocessing is of images or vectors; give texts a models.Hashing.")
+    first = pool[:2]
+    sample = preprocess(first.asked()) if isinstance(preprocess, models.Hashing) else first.asked_tensor()
     model = models.copied(model)
     try:
         models.initialise(model, preprocess, sample, seed)
@@ -252,15 +253,15 @@ def build_student(
     return student
 
 
-def usual_preprocess(model: nn.Module, inputs: Inputs | OnDisk) -> nn.Module:
+def usual_preprocess(model: nn.Module, pool: Pool) -> nn.Module:
     """Where none is given: the channels' mean and std; of texts, the hashing that the model is made for."""
     hashing = getattr(model, "hashing", None)
-    if not isinstance(inputs, list):
+    if pool.kind != "texts":
         if hashing is not None:
             raise UserError(
                 "this student reads text, and the inputs are images or vectors; use another, such as cnn_8."
             )
-        return models.Preprocess.fit(inputs)
+        return models.Preprocess.fit(pool.inputs)
     if not isinstance(hashing, models.Hashing):
         raise UserError("this student reads images or vectors, and the inputs are text; use another, such as bag_64.")
     return hashing
@@ -340,10 +341,3 @@ def check_evaluation(student: Student, *pools: Pool | TransferSet | None) -> Non
             raise UserError(f"the answers to validate on have no {student.output}; ask the same teacher for them.")
         if pool is not None:
             student.outputs((pool.pool if isinstance(pool, TransferSet) else pool)[:1])
-
-
-def as_tensor(inputs: Inputs) -> Tensor:
-    """The inputs, which are no text."""
-    if not isinstance(inputs, Tensor):
-        raise UserError("this preprocessing is of images or vectors; give texts a models.Hashing.")
-    return inputs

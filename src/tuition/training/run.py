@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from tuition import disk, models
 from tuition.data import Accounts, Bill, Pool, TransferSet
-from tuition.data.ondisk import OnDisk
 from tuition.training import evaluation, files, leaks, methods, parallel
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import fitting_threads
@@ -154,7 +153,7 @@ def distill(
     Raises:
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
-    chosen = TrainSettings.of(usual(settings, isinstance(transfer.inputs, list)))
+    chosen = TrainSettings.of(usual(settings, transfer.pool.kind == "texts"))
     options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
     check_responses(transfer)
     accuracy = transfer.teacher_accuracy
@@ -412,7 +411,7 @@ def _validator(
     assert wanted is not None
     device = next(whole.parameters()).device
     mine = torch.arange(len(pool)).tensor_split(parallel.count())[parallel.rank()]
-    inputs = pool[mine] if isinstance(pool.inputs, OnDisk) else whole.read(pool)[mine].to(device)
+    inputs = whole.read(pool)[mine].to(device) if pool.in_memory else pool[mine]
     wanted = wanted.to(device)
 
     def validate(student: Student) -> float:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from tuition import factories, models
 from tuition.data import Crop, Pool
-from tuition.data.ondisk import OnDisk
-from tuition.data.pool import Inputs
+from tuition.data.inputs import Inputs
 from tuition.errors import UserError
 from tuition.training import evaluation, files
 
@@ -95,7 +94,7 @@ class Student(nn.Module):
 
     def _collect(self, inputs: Pool | Inputs | str, function: Callable[[Tensor], Tensor]) -> Tensor:
         blocks: Iterable[Tensor]
-        if isinstance(inputs, Pool) and isinstance(inputs.inputs, OnDisk):
+        if isinstance(inputs, Pool):
             rows, blocks = len(inputs), map(self.read, inputs.blocks())
         else:
             blocks = [self.read(inputs)]
