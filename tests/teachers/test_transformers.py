@@ -214,7 +214,7 @@ def test_images_are_classified_through_their_own_processor(tmp_path: Path) -> No
         ) / 0.5
         torch.testing.assert_close(row, model(torch.tensor(pixels[None]).float()).logits[0], atol=1e-4, rtol=1e-4)
     for inputs in (["text"], torch.zeros(2, 3)):
-        with pytest.raises(NotCharged, match="reads (uint8 images|images or vectors, not text)") as raised:
+        with pytest.raises(NotCharged, match=r"reads (uint8 images|images or vectors, not text)") as raised:
             teacher(inputs)
         assert not raised.value.retry
     with pytest.raises(NotCharged, match="reads images of 3 channels, not of 2"):

@@ -21,7 +21,7 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher
 from tuition.teachers.names import class_names
-from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused, as_texts
+from tuition.teachers.protocol import Answer, BadAnswer, Refused, as_texts
 from tuition.teachers.replies import Trouble, in_order, metered, refusal, tokens_of, trouble_in
 
 BASE_URL = "https://api.openai.com/v1"
