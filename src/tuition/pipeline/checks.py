@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tuition.data import Pool
@@ -80,7 +79,7 @@ def check_answer(teacher: Teacher, pool: Pool) -> None:
         try_blank(teacher, pool, 1)
     elif hasattr(teacher, "check"):
         try:
-            teacher.check(_blank(pool, 1))
+            teacher.check(pool.blank(1))
         except NotCharged as error:
             raise UserError(f"the teacher cannot be asked about {pool.name}: {error}.") from None
 
@@ -101,7 +100,7 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         UserError: it cannot read such inputs, or its answers are not what a pool like this needs.
     """
     try:
-        answer = teacher(_blank(pool, count))
+        answer = teacher(pool.blank(count))
     except NotCharged as error:
         why = str(error).splitlines()[0].rstrip(".")
         raise UserError(
@@ -119,10 +118,3 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         check_width(vectors)
         arranged(teacher, pool, width=vectors.shape[1])
     return answer
-
-
-def _blank(pool: Pool, count: int) -> Tensor | list[str]:
-    sample = pool[:1].asked()
-    if not isinstance(sample, Tensor):
-        return sample * count
-    return torch.zeros_like(sample).expand(count, *sample.shape[1:])

@@ -6,8 +6,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from tuition.data import Pool, folders, texts
 from tuition.data.images import read_images
 from tuition.pipeline.settings import (
@@ -36,8 +34,7 @@ def inputs_of(
         pool = read_images(found, size=size)
     else:
         pool = load_data(name, "train" if path.is_file() else split, size, columns._replace(label=None))
-        names = pool.inputs if isinstance(pool.inputs, list) else [f"{pool.name} {i}" for i in range(len(pool))]
-    inputs = pool.inputs
-    if isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] == 1 and student.input_shape[0] == 3:
-        pool = replace(pool, inputs=inputs.expand(-1, 3, -1, -1))
+        names = pool.texts if pool.kind == "texts" else [f"{pool.name} {i}" for i in range(len(pool))]
+    if pool.kind == "images" and pool.shape[0] == 1 and student.input_shape[0] == 3:
+        pool = replace(pool, inputs=pool.asked_tensor().expand(-1, 3, -1, -1))
     return names, pool

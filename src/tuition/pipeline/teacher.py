@@ -17,8 +17,9 @@ from tuition.models import Hashing, Preprocess
 from tuition.pipeline.settings import (
     AskSettings,
 )
-from tuition.teachers import NotCharged, Teacher
+from tuition.teachers import Teacher
 from tuition.teachers.function import with_code
+from tuition.teachers.protocol import as_texts
 from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import load
 from tuition.training.preflight import pick_device
@@ -101,9 +102,7 @@ class _Hashed:
     hashing: Hashing
 
     def __call__(self, inputs: Any, /) -> Tensor:
-        if isinstance(inputs, Tensor):
-            raise NotCharged("it reads text, and the inputs are images or vectors", retry=False)
-        return self.hashing(inputs)
+        return self.hashing(as_texts(inputs, "it"))
 
     def __str__(self) -> str:
         return f"hashing {json.dumps(self.hashing.settings())}"
