@@ -61,7 +61,7 @@ def mse(
     answer: Answer = "logits",
 ) -> Objective:
     """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
-    term, modules = compared(task, "mse", losses.mse, weight, reads, answer, "rows")
+    term, modules = compared(task, "mse", losses.mse, weight, reads, answer)
     return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
 
 
@@ -77,12 +77,12 @@ def ckd(
 ) -> Objective:
     """Comparisons of every pair of a batch, exact and anchored (after Xu et al., 2025)."""
     loss = partial(losses.ckd, anchor=anchor)
-    term, modules = compared(task, "ckd", loss, teacher_weight, reads, answer, "sums")
+    term, modules = compared(task, "ckd", loss, teacher_weight, reads, answer)
     if recentre and modules:
         raise UserError("only what is compared directly can be recentred, not through a projector; use ckd.")
     if recentre and (reads, answer) != ("logits", "logits"):
         raise UserError("only logits can be recentred; leave reads and answer as they are.")
-    terms = [term, *label_terms(task, "ckd_label", loss, label_weight, "sums")]
+    terms = [term, *label_terms(task, "ckd_label", loss, label_weight)]
     return Objective(terms, modules=modules, recentre=(teacher_weight, label_weight) if recentre else None)
 
 
@@ -116,8 +116,8 @@ def group_terms(task: Task, teacher_weight: float, label_weight: float) -> list[
         assert batch.targets is not None
         return between_groups(student, batch.targets, batch)
 
-    terms = [Term("ckd", on_teacher, teacher_weight, over="rows")]
-    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label_weight, over="rows")]
+    terms = [Term("ckd", on_teacher, teacher_weight)]
+    return terms if task.labels is None else [*terms, Term("ckd_label", on_labels, label_weight)]
 
 
 def rkd(
@@ -148,13 +148,10 @@ def rkd_projected(
     task.response("logits")
     projection = _Constant(losses.orthonormal_projection(task.num_classes, dimensions, seed=task.seed))
 
-    def loss(student: Tensor, batch: Batch, **group: Any) -> Tensor:
-        return losses.rkd_projected(student, batch.responses["logits"], projection.value, **group)
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        return losses.rkd_projected(student, batch.responses["logits"], projection.value)
 
-    terms = [
-        Term("rkd_projected", loss, weight, over="sums"),
-        *distilled(task, kd_weight, ce_weight, temperature),
-    ]
+    terms = [Term("rkd_projected", loss, weight), *distilled(task, kd_weight, ce_weight, temperature)]
     return Objective(terms, modules=[projection])
 
 
@@ -273,5 +270,5 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: f
     def on_teacher(student: Tensor, batch: Batch) -> Tensor:
         return losses.cross_entropy(student, batch.responses["distribution"])
 
-    terms = [Term("ce_teacher", on_teacher, teacher_weight, over="rows")]
+    terms = [Term("ce_teacher", on_teacher, teacher_weight)]
     return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label_weight), mix=apply)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-Over = Literal["batch", "rows", "sums"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,6 @@ class Term:
     loss: Callable[..., Tensor]
     weight: float = 1.0
     reads: str | tuple[str, ...] = "logits"
-    over: Over = "batch"
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         read = outputs[self.reads] if isinstance(self.reads, str) else [outputs[path] for path in self.reads]

@@ -311,7 +311,7 @@ def own_code(student: Student, objective: Objective, given: bool) -> str | None:
 
     An objective that is `given`, not named, counts by all that its terms hold too, but not by the state they train.
     """
-    parts = [(term.name, term.weight, term.reads, term.over, term.loss) for term in objective.terms]
+    parts = [(term.name, term.weight, term.reads, term.loss) for term in objective.terms]
     others = (objective.mix, objective.groups, objective.groups_drawn, objective.recentre)
     loss = code_digest(type(objective), parts, others, but=objective.state, always=given)
     model = code_digest(student.model, student.preprocess)

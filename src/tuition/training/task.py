@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuition import losses, models
 from tuition.errors import UserError
-from tuition.training.objective import Batch, Over, Term
+from tuition.training.objective import Batch, Term
 
 Loss = Callable[..., Tensor]
 
@@ -71,12 +70,12 @@ def on_response(task: Task, loss: Loss, name: str = "logits") -> Loss:
         UserError: the teacher did not give it.
     """
     task.response(name)
-    return lambda student, batch, **group: loss(student, batch.responses[name], **group)
+    return lambda student, batch: loss(student, batch.responses[name])
 
 
 def on_label(loss: Loss) -> Loss:
     """`loss(student, target)` on the label probabilities."""
-    return lambda student, batch, **group: loss(student, batch.targets, **group)
+    return lambda student, batch: loss(student, batch.targets)
 
 
 def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -84,22 +83,20 @@ def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
     return losses.ckd_groups(student.flatten(1), target.flatten(1), *batch.group_indices())
 
 
-def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0, over: Over = "rows") -> list[Term]:
+def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[Term]:
     """The term on labels, which falls away where there are none."""
-    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight, over=over)]
+    return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]
 
 
 def distilled(task: Task, kd_weight: float, ce_weight: float, temperature: float) -> list[Term]:
     """KD and cross-entropy, which most methods keep beside their own term; without logits, KD falls away."""
     terms = []
     if kd_weight and task.answer == "logits":
-        terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd_weight, over="rows")]
+        terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd_weight)]
     return terms + label_terms(task, "ce", losses.cross_entropy, ce_weight)
 
 
-def compared(
-    task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str, over: Over
-) -> tuple[Term, list[nn.Module]]:
+def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str) -> tuple[Term, list[nn.Module]]:
     """A term between a student output and a response; where their widths differ, they meet in a learned projector.
 
     The response called "logits" is the embedding of a teacher that has none.
@@ -107,17 +104,17 @@ def compared(
     answer = task.answer if answer == "logits" else answer
     width, wanted = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
     if width == wanted:
-        return Term(name, on_response(task, loss, answer), weight, reads, over), []
+        return Term(name, on_response(task, loss, answer), weight, reads), []
     if len(width) != 1 or len(wanted) != 1:
         raise UserError(
             f"{reads} of the student is {width}, {answer} of the teacher {wanted}; name vectors to compare."
         )
     projector = losses.Projector(width[0], wanted[0], seed=task.seed)
 
-    def term(student: Tensor, batch: Batch, **group: Any) -> Tensor:
-        return loss(projector(student), batch.responses[answer], **group)
+    def term(student: Tensor, batch: Batch) -> Tensor:
+        return loss(projector(student), batch.responses[answer])
 
-    return Term(name, term, weight, reads, over), [projector]
+    return Term(name, term, weight, reads), [projector]
 
 
 # -- layers of white-box methods -------------------------------------------------------------------------------------

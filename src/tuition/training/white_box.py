@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from tuition import losses
 from tuition.training.black_box import ce, ckd, contrasted, group_terms
-from tuition.training.objective import Batch, Objective, Over, Term
+from tuition.training.objective import Batch, Objective, Term
 from tuition.training.options import CEWeight, KDWeight, LabelWeight, Name, Pairs, TeacherWeight, Temperature, Weight
 from tuition.training.task import Loss, Task, between_groups, distilled, layer_pairs, middle_layer, middle_layers
 
@@ -47,7 +47,7 @@ def fitnets(
     temperature: Temperature = 4.0,
 ) -> Objective:
     """Regression onto a middle layer's map (Romero et al., 2015)."""
-    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint, "rows")
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint)
     return _with_crd(task, terms, modules, crd_weight, distilled(task, kd_weight, ce_weight, temperature))
 
 
@@ -62,8 +62,8 @@ def fitnets_ckd(
     label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
-    loss: tuple[Loss, Over] = (between_groups, "rows") if sampled else (losses.ckd, "sums")
-    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), *loss)
+    loss = between_groups if sampled else losses.ckd
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), loss)
     return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
 
 
@@ -97,9 +97,7 @@ def vid_ckd(
     return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
 
 
-def _hints(
-    task: Task, weight: float, pairs: dict[str, str], loss: Loss, over: Over
-) -> tuple[list[Term], list[nn.Module]]:
+def _hints(task: Task, weight: float, pairs: dict[str, str], loss: Loss) -> tuple[list[Term], list[nn.Module]]:
     """A regressor and a term for each pair of layers."""
     terms: list[Term] = []
     modules: list[nn.Module] = []
@@ -109,13 +107,11 @@ def _hints(
         relu = bool((target >= 0).all())
         regressor = losses.Regressor(task.shape(path)[1:], target.shape[1:], relu=relu, seed=task.seed)
 
-        def term(
-            student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer, **group: Any
-        ) -> Tensor:
+        def term(student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer) -> Tensor:
             maps = regressor(student), batch.responses[answer]
-            return loss(*maps, batch) if loss is between_groups else loss(*maps, **group)
+            return loss(*maps, batch) if loss is between_groups else loss(*maps)
 
-        terms.append(Term(f"hint_{path}", term, weight, path, over))
+        terms.append(Term(f"hint_{path}", term, weight, path))
         modules.append(regressor)
     return terms, modules
 
@@ -133,7 +129,7 @@ def _variational(
         def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
             return module(student, batch.responses[answer], *(batch.group_indices() if sampled else ()))
 
-        terms.append(Term(f"vid_{path}", term, weight, path, "batch" if compare and not sampled else "rows"))
+        terms.append(Term(f"vid_{path}", term, weight, path))
         modules.append(module)
     return terms, modules
 
