@@ -394,7 +394,7 @@ def test_resumed_by_two_then_one_then_four_it_ends_as_one_process_does(folder, t
 @pytest.mark.parametrize(
     ("name", "codes", "sentence"),
     [
-        ("unknown", [2, 2], "Error: there is no method 'unknown'"),
+        ("unknown", [2, 2], "Error: the method 'unknown' was not found"),
         ("unseen", [2, 2], "nowhere"),
         ("Mistaken", [1, 70], "Error: unexpected RuntimeError: the student's own mistake"),
         ("Killed", [1, -signal.SIGKILL], "Error: another process has ended; give the same command again"),
