@@ -257,7 +257,7 @@ CASES = [
     Case("no store to look at", "store usage nothing.db", "there is no store nothing.db"),
     Case("paid answers pruned by mistake", "store prune responses.db --teacher teacher", "24 calls were paid; say --yes"),
     Case("a teacher unknown to the store", "store export responses.db new --teacher big", "nothing to export of big"),
-    Case("an import of nothing", "store import responses.db thesis", "holds no whole export"),
+    Case("an import of nothing", "store import responses.db thesis", "holds no complete export"),
     # disks
     Case("a full disk for the run", DISTILL + f"--out {FULL}/run", "cannot write to full/run: no space left on device"),
     Case("a full disk for the store", DISTILL + f"--store {FULL}/r.db", "is full|No space|disk I/O|cannot be used"),

@@ -293,7 +293,7 @@ def test_a_store_is_looked_after():
     code, _, err = tuition("store", "prune", "copy.db", "--teacher", "teacher")
     assert (code, err.count("--yes")) == (2, 1)
     assert ok("store", "prune", "copy.db", "--teacher", "teacher", "--yes")[1] == f"{count} answers were dropped.\n"
-    assert ok("store", "verify", "copy.db")[1] == "0 of 0 answers are whole.\n"
+    assert ok("store", "verify", "copy.db")[1] == "0 of 0 answers are intact.\n"
 
 
 def test_a_teacher_is_asked_again_within_the_budget():

@@ -364,7 +364,7 @@ class Books:
         stored = self.read()
         require(self.stored <= stored, f"lost {sorted(self.stored - stored)}")
         checked = verify(ResponseStore(self.url))
-        require(checked.responses == checked.whole == len(stored) and not checked.problems, f"damaged: {checked}")
+        require(checked.responses == checked.intact == len(stored) and not checked.problems, f"damaged: {checked}")
         self.stored, self.seen = stored, len(events)
         self.left += left
         require(not TOO_LONG & stored or self.refused is not REFUSED, "an input was refused and answered")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tuition.store import agreement
-from tuition.store.agreement import FEWEST, look
+from tuition.store.agreement import FEWEST, judge
 
 
 def test_the_score_is_that_of_all_orders_of_the_labels():
@@ -31,7 +31,7 @@ def test_chance_is_the_agreement_of_shuffled_labels():
     logits = torch.randn(40, 3, generator=generator)
     predicted = logits.argmax(1)
     expected = 100 * sum(float((predicted == k).double().mean() * (labels == k).double().mean()) for k in range(3))
-    assert look(logits, labels).chance == pytest.approx(expected)
+    assert judge(logits, labels).chance == pytest.approx(expected)
 
 
 def signal(classes, accuracy):
@@ -63,7 +63,7 @@ def bought(logits, labels, first):
     """The verdict, and the calls it took: looks at `first` answers, at twice as many, and so on."""
     seen = first
     while True:
-        found = look(logits[:seen], labels[:seen])
+        found = judge(logits[:seen], labels[:seen])
         if found.verdict != "unclear" or seen >= len(logits):
             return found.verdict, min(seen, len(logits))
         seen *= 2
@@ -107,23 +107,23 @@ def test_guesses_are_stopped_in_the_end(classes):
 def test_what_is_wrong_is_told_apart():
     generator = torch.Generator().manual_seed(0)
     logits, labels = answers("honest", 10, 0.9, generator, 64)
-    other = look(logits.roll(1, dims=1), labels)
+    other = judge(logits.roll(1, dims=1), labels)
     assert other.reason.startswith("in another order of classes 8")
     assert "order of its classes" in other.advice
-    assert look(torch.zeros(64, 10), labels).reason == "the answers to different inputs are all the same"
-    assert look(torch.ones(8, 5) * 0.3, None).verdict == "bad"
-    assert look(torch.ones(7, 5), None).verdict == "unclear"
+    assert judge(torch.zeros(64, 10), labels).reason == "the answers to different inputs are all the same"
+    assert judge(torch.ones(8, 5) * 0.3, None).verdict == "bad"
+    assert judge(torch.ones(7, 5), None).verdict == "unclear"
     nearly = torch.ones(64, 10).index_add(1, torch.tensor([3]), torch.ones(64, 1))
     nearly[0, 5] = 9.0
-    assert "98 % of the answers are one class" in look(nearly, labels).reason
+    assert "98 % of the answers are one class" in judge(nearly, labels).reason
 
 
 def test_two_classes_of_ten_in_each_others_place_are_seen():
     """A fifth of the answers is wrong, four fifths are right."""
     logits, labels = answers("honest", 10, 0.95, torch.Generator().manual_seed(0), 256)
-    assert look(logits, labels).verdict == "good"
+    assert judge(logits, labels).verdict == "good"
     order = [1, 0, *range(2, 10)]
-    assert "another order" in look(logits[:, order], labels).reason
+    assert "another order" in judge(logits[:, order], labels).reason
 
 
 @pytest.mark.parametrize("share", [0.8, 0.95])
@@ -138,6 +138,6 @@ def test_honest_teachers_of_classes_of_unequal_size_pass(share):
 
 def test_nothing_is_said_of_few_or_of_one_label():
     logits, labels = answers("permuted", 10, 0.9, torch.Generator().manual_seed(0), 64)
-    assert look(logits[: FEWEST - 1], labels[: FEWEST - 1]).verdict == "unclear"
-    one = look(logits, torch.zeros(64, dtype=torch.long))
+    assert judge(logits[: FEWEST - 1], labels[: FEWEST - 1]).verdict == "unclear"
+    one = judge(logits, torch.zeros(64, dtype=torch.long))
     assert (one.verdict, math.isnan(one.score)) == ("unclear", False)

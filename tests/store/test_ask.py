@@ -99,7 +99,7 @@ def test_the_budget_of_a_store_counts_all_its_teachers(url: str, pool: Pool) -> 
     one, two = (teachers.from_callable(lambda x: x, fingerprint=version) for version in ("1", "2"))
     ResponseStore(url).ask(one, pool[:30], budget=30)
     store = ResponseStore(url, budget=50)
-    with pytest.raises(BudgetError, match="21 new calls do not fit in the budget of 50 for the whole store"):
+    with pytest.raises(BudgetError, match="21 new calls do not fit in the budget of 50 for all teachers of the store"):
         store.ask(two, pool[:21], budget=1000)
     store.ask(two, pool[:20], budget=20)
     assert store.accounts(two).paid == 20

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from tuition import teachers
 from tuition.data import Accounts, Pool
 from tuition.errors import UserError
-from tuition.store import ResponseStore, export, import_, mend, usage, verify
+from tuition.store import ResponseStore, drop_damaged, export, import_, usage, verify
 from tuition.store.payload import checksum
 
 
@@ -71,9 +71,9 @@ def test_a_blob_that_cannot_be_decoded_is_damage(path: Path, pool: Pool, what: s
     with pytest.raises(UserError, match="blob 4 of the store is damaged"):
         export(store, path.parent / "out")
     found = verify(store)
-    assert (found.whole, len(found.problems)) == (90, 1)
+    assert (found.intact, len(found.problems)) == (90, 1)
     assert "blob 4" in found.problems[0]
-    assert mend(store) == 10
+    assert drop_damaged(store) == 10
     assert verify(store).problems == ()
     assert store.ask(TEACHER, pool, budget=110).accounts == Accounts(paid=10, served=90)
 
@@ -87,7 +87,7 @@ def test_a_list_of_outputs_that_cannot_be_read_is_damage(path: Path, pool: Pool,
     with pytest.raises(UserError, match="damaged"):
         store.ask(TEACHER, pool, budget=100)
     assert len(verify(store).problems) == 10
-    mend(store)
+    drop_damaged(store)
     assert verify(store).problems == ()
     assert store.ask(TEACHER, pool, budget=200).accounts == Accounts(paid=100)
 
@@ -136,12 +136,12 @@ def blob(pool: Pool, logits: torch.Tensor, **more: torch.Tensor) -> bytes:
         (lambda pool: {"file": ["../../etc/passwd"] * 100}, "missing or damaged"),
         (lambda pool: {"file": ["a", "b"] * 50}, "cannot be taken"),
         (lambda pool: {"fingerprint": ["another"] * 100}, "does not say whose answers"),
-        (lambda pool: {"about": []}, "no whole export"),
-        (lambda pool: {"about": {"times three": {"names": []}}}, "no whole export"),
-        (lambda pool: {"about": {"times three": {"names": ["x" * 1000]}}}, "no whole export"),
-        (lambda pool: {"about": {"times three": {"names": ["a\x1b[2J"]}}}, "no whole export"),
-        (lambda pool: {"about": {"times three": 3}}, "no whole export"),
-        (lambda pool: {"about": "{"}, "no whole export"),
+        (lambda pool: {"about": []}, "no complete export"),
+        (lambda pool: {"about": {"times three": {"names": []}}}, "no complete export"),
+        (lambda pool: {"about": {"times three": {"names": ["x" * 1000]}}}, "no complete export"),
+        (lambda pool: {"about": {"times three": {"names": ["a\x1b[2J"]}}}, "no complete export"),
+        (lambda pool: {"about": {"times three": 3}}, "no complete export"),
+        (lambda pool: {"about": "{"}, "no complete export"),
     ],
 )
 def test_an_export_that_is_not_what_it_says(
@@ -180,7 +180,7 @@ def test_a_link_or_a_pipe_in_an_export_is_not_read(exported: Path) -> None:
     import os
 
     os.mkfifo(exported / "responses.parquet")
-    with pytest.raises(UserError, match="no whole export"):
+    with pytest.raises(UserError, match="no complete export"):
         import_(ResponseStore(f"{exported}.db"), exported)
 
 

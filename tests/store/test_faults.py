@@ -40,7 +40,7 @@ def test_what_a_killed_asker_had_in_flight_is_settled_at_once(url: str, concurre
     assert asker.stdout.readline() == "in flight\n"
     answered = 50 if concurrency == "1" else 90
     deadline = time.monotonic() + 120
-    while verify(ResponseStore(url)).whole < answered and time.monotonic() < deadline:
+    while verify(ResponseStore(url)).intact < answered and time.monotonic() < deadline:
         time.sleep(0.05)
     store = ResponseStore(url)
     assert store.accounts() == Accounts(paid=answered), "the request in flight belongs to a living asker"

@@ -16,7 +16,7 @@ import torch
 from tuition import teachers
 from tuition.data import Accounts, Pool, from_tensors
 from tuition.errors import UserError
-from tuition.store import ResponseStore, TeacherError, mend, payload, usage, verify
+from tuition.store import ResponseStore, TeacherError, drop_damaged, payload, usage, verify
 from tuition.store import database as databases
 from tuition.store.ledger import Ledger
 
@@ -75,7 +75,7 @@ def test_a_bad_answer_loses_no_other(url: str, pool: Pool, what: str) -> None:
     store = ResponseStore(url)
     with pytest.raises(TeacherError, match="that answer is paid, not stored"):
         store.ask(teacher(hook), pool[:40], budget=40, batch_size=10, concurrency=4, progress=lambda *_: seen.set())
-    assert (verify(store).whole, store.accounts()) == (30, Accounts(paid=40))
+    assert (verify(store).intact, store.accounts()) == (30, Accounts(paid=40))
     assert verify(store).problems == ()
 
 
@@ -95,7 +95,7 @@ def test_something_that_nobody_foresaw_is_one_bad_answer_too(
     with pytest.raises(TeacherError, match=r"something that cannot be stored \(RuntimeError\); that answer is paid"):
         store.ask(teacher(lambda _: (four.wait(120), None)[1]), pool[:40], budget=40, batch_size=10, concurrency=4)
     # 15 is in the answers to 10...19 alone, and 5 * 3 = 15 in those to 0...9.
-    assert (verify(store).whole, store.accounts()) == (20, Accounts(paid=40))
+    assert (verify(store).intact, store.accounts()) == (20, Accounts(paid=40))
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), KeyboardInterrupt()])
@@ -125,7 +125,7 @@ def test_what_ends_a_teachers_thread_ends_the_ask(
             progress=lambda *_: seen.set(),
         )
     paid = 40 if concurrency > 1 else 30
-    assert (verify(store).whole, store.accounts()) == (paid - 10, Accounts(paid=paid, unknown=10))
+    assert (verify(store).intact, store.accounts()) == (paid - 10, Accounts(paid=paid, unknown=10))
 
 
 # -- the store cannot be written to ------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_damaged_spill_file_is_named_and_stops_nobody(path: Path, pool: Pool) 
         assert kept.exists()
     store.ask(teacher(), pool[:20], budget=100)
     assert [problem for problem in verify(store).problems if kept.name in problem]
-    assert mend(store) == 0
+    assert drop_damaged(store) == 0
     assert not kept.exists()
 
 
@@ -308,7 +308,7 @@ def test_no_call_is_paid_for_without_room_for_its_answer(disk: Callable[[str], P
         with pytest.raises(UserError, match=r"MB free, and the answers to 64 calls may take .* free some space"):
             ResponseStore(place).ask(wide, many, budget=10_000)
     store = ResponseStore(place)
-    assert (verify(store).whole, store.accounts().unknown) == (sum(billed), 0)
+    assert (verify(store).intact, store.accounts().unknown) == (sum(billed), 0)
     assert bool(billed) == (size not in ("600k", "5m"))
     before = len(billed)
     disk("60m")
@@ -383,7 +383,7 @@ def test_a_copy_of_the_one_file_lacks_a_thousand_pages_at_most(path: Path) -> No
     ResponseStore(str(path)).ask(wide, many, budget=200, batch_size=1, progress=look)
     found = verify(ResponseStore(str(copy)))
     assert found.problems == ()
-    assert 190 - 1000 * 4096 // 40_000 <= found.whole <= 190
+    assert 190 - 1000 * 4096 // 40_000 <= found.intact <= 190
 
 
 @pytest.mark.parametrize("name", ["what?.db", "100%.db", "a#b.db", "two words.db", "ünïcødé.db", "%41.db", "a?mode=ro"])
@@ -392,7 +392,7 @@ def test_a_files_name_is_what_it_says(tmp_path: Path, pool: Pool, name: str, for
     place = form.format(tmp_path / name)
     ResponseStore(place).ask(teacher(), pool, budget=100)
     assert [file.name for file in tmp_path.iterdir()] == [name]
-    assert verify(ResponseStore(place)).whole == 100
+    assert verify(ResponseStore(place)).intact == 100
 
 
 # -- together ----------------------------------------------------------------------------------------------------------
@@ -450,4 +450,4 @@ def test_an_error_that_cannot_say_its_text_loses_no_answer(path: Path, pool: Poo
     with pytest.raises(TeacherError, match="failed with Silent: its text cannot be made, RuntimeError"):
         store.ask(teachers.from_callable(answer, fingerprint="t"), pool[:40], budget=40, batch_size=10, concurrency=4)
     assert store.accounts() == Accounts(paid=40, unknown=10)
-    assert verify(store).whole == 30
+    assert verify(store).intact == 30

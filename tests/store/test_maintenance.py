@@ -20,10 +20,10 @@ from tuition.store import (
     BudgetError,
     ResponseStore,
     TeacherError,
+    drop_damaged,
     export,
     import_,
     maps_bytes,
-    mend,
     prune,
     reask,
     recompute,
@@ -62,7 +62,7 @@ def test_verify_reads_everything(url: str, pool: Pool) -> None:
     store.ask(TEACHER, pool, budget=100, batch_size=7)
     store.ask(MAPS, pool, budget=100, batch_size=40)
     found = verify(store)
-    assert (found.responses, found.whole, found.problems) == (200, 200, ())
+    assert (found.responses, found.intact, found.problems) == (200, 200, ())
 
 
 def test_a_silently_changed_teacher_is_found(url: str, pool: Pool) -> None:
@@ -122,7 +122,7 @@ def test_prune_waits_for_nobody(path: Path, pool: Pool) -> None:
         return right(inputs)
 
     store.ask(teachers.from_callable(meddle, fingerprint="times three", name="times", code=""), pool, budget=100)
-    assert verify(store).whole == 100
+    assert verify(store).intact == 100
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -171,7 +171,7 @@ def test_exports_that_cannot_be_taken(path: Path, pool: Pool, tmp_path: Path) ->
     export(store, folder)
     with pytest.raises(UserError, match="holds an export already"):
         export(store, folder)
-    with pytest.raises(UserError, match="holds no whole export"):
+    with pytest.raises(UserError, match="holds no complete export"):
         import_(store, tmp_path)
 
     def refused(name: str, match: str, teacher: Any = None) -> None:
@@ -195,7 +195,7 @@ def test_exports_that_cannot_be_taken(path: Path, pool: Pool, tmp_path: Path) ->
     refused("missing", "a file is missing or damaged")
     index = (folder / "responses.parquet").read_bytes()
     (folder / "responses.parquet").write_bytes(index[: len(index) // 2])
-    refused("cut", "holds no whole export")
+    refused("cut", "holds no complete export")
 
 
 def test_a_damaged_store_is_not_exported(path: Path, pool: Pool, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_damaged_store_is_not_exported(path: Path, pool: Pool, tmp_path: Path)
     with pytest.raises(UserError, match="damaged"):
         export(store, tmp_path / "out")
     assert not (tmp_path / "out" / "responses.parquet").exists()
-    assert mend(store) == 64
+    assert drop_damaged(store) == 64
     assert export(store, tmp_path / "out").responses == 36
 
 
@@ -273,5 +273,5 @@ def test_an_import_of_no_export_makes_no_store(name, tmp_path, monkeypatch, caps
     monkeypatch.setattr("sys.argv", ["tuition", "store", "import", f"{tmp_path}/new.db", str(folder)])
     assert cli.main() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "holds no whole export" in line
+    assert "holds no complete export" in line
     assert not (tmp_path / "new.db").exists()

@@ -15,7 +15,7 @@ from tuition.data import Accounts, Bill, Pool
 from tuition.errors import UserError
 from tuition.store import ResponseStore, TeacherError, export, reask, usage
 from tuition.store.price import Price, money, price
-from tuition.store.shared_ask import announced, ask_part
+from tuition.store.shared_ask import ask_part, open_shared_ask
 from tuition.teachers import Answer, BadAnswer, NotCharged, Refused, Tokens
 
 amounts = st.decimals(0, 10**6, places=12)
@@ -143,11 +143,11 @@ def test_counts_that_cannot_be_are_left_out(path: Path, pool: Pool, told: Any) -
 
 def test_parts_of_an_ask_are_billed_together(url: str, pool: Pool) -> None:
     store, teacher, charged = ResponseStore(url), Metered(), price("0.1", "1,2")
-    with announced(store, teacher, pool, budget=100, price=charged) as whole:
+    with open_shared_ask(store, teacher, pool, budget=100, price=charged) as shared:
         for start in range(0, 100, 40):
-            ask_part(store, teacher, pool[start : start + 40], whole.number, budget=100, batch_size=7, price=charged)
-    assert whole.bill == Bill(Decimal("10.0009"), 700, 100, 100)
-    assert usage(store)[0].bill == whole.bill
+            ask_part(store, teacher, pool[start : start + 40], shared.number, budget=100, batch_size=7, price=charged)
+    assert shared.bill == Bill(Decimal("10.0009"), 700, 100, 100)
+    assert usage(store)[0].bill == shared.bill
 
 
 def test_the_plan_estimates_tokens_by_what_was_answered(url: str, pool: Pool) -> None:

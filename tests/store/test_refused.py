@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tuition import teachers
 from tuition.data import Accounts, Pool, from_tensors
 from tuition.store import ResponseStore, TeacherError
-from tuition.store.pending import Todo
+from tuition.store.pending import Pending
 from tuition.store.refusals import sentence
 from tuition.teachers import NotCharged, Refused
 
@@ -196,7 +196,7 @@ def test_a_timeout_ends_the_ask_where_asking_again_is_not_in_the_budget_or_does_
 )
 def test_every_input_is_answered_or_refused_once(count: int, size: int, bad: set[int], most: int) -> None:
     digests = [bytes([number]) for number in range(count)]
-    todo, answered, refused, requests = Todo(digests, size), list[int](), list[int](), 0
+    todo, answered, refused, requests = Pending(digests, size), list[int](), list[int](), 0
     while todo:
         piece = todo.next()
         requests += 1
@@ -217,7 +217,7 @@ def test_every_input_is_answered_or_refused_once(count: int, size: int, bad: set
 
 
 def test_probes_come_from_all_over_and_are_sent_once() -> None:
-    todo = Todo([bytes([number]) for number in range(100)], 10)
+    todo = Pending([bytes([number]) for number in range(100)], 10)
     first = todo.next()
     todo.split(first)
     todo.probe(8)

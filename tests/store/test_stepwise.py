@@ -84,7 +84,7 @@ def test_classes_in_another_order_end_it(path, count, most):
 @pytest.mark.parametrize("top", [255.0, 1 / 255])
 def test_inputs_of_another_scale_end_it(path, top):
     """A model that expects bytes and is given [0, 1], and one that expects less than it is given."""
-    with pytest.raises(TeacherError, match="Look at the scale and the form of its inputs"):
+    with pytest.raises(TeacherError, match="Check the scale and the form of its inputs"):
         ask(path, local(10, top), images(10))
     assert ResponseStore(str(path)).accounts().paid == 64
 

@@ -58,7 +58,7 @@ def test_ctrl_c_at_the_command_line(server, reply, tmp_path, concurrency) -> Non
         assert time.monotonic() < deadline
         time.sleep(0.01)
     store = ResponseStore(str(tmp_path / "store.db"))
-    while verify(store).whole < 20:  # the last answer is recorded
+    while verify(store).intact < 20:  # the last answer is recorded
         assert time.monotonic() < deadline
         time.sleep(0.05)
     asker.send_signal(signal.SIGINT)
@@ -67,7 +67,7 @@ def test_ctrl_c_at_the_command_line(server, reply, tmp_path, concurrency) -> Non
     assert "Stopped. Give the same command again" in said
     in_flight = 5 * concurrency
     assert store.accounts() == Accounts(paid=20 + in_flight, unknown=in_flight, served=0)
-    assert verify(store).whole == 20
+    assert verify(store).intact == 20
 
     held.set()
     done = subprocess.run(command, capture_output=True, **settings)

@@ -76,7 +76,7 @@ def verify(
 
     opened = _store(store)
     found = stores.verify(opened)
-    say(f"{found.whole:,} of {found.responses:,} answers are whole.")
+    say(f"{found.intact:,} of {found.responses:,} answers are intact.")
     for problem in found.problems:
         say(problem)
     if reask:
@@ -133,13 +133,13 @@ def prune(
     yes: Annotated[bool, Option("--yes", help="Yes, drop what was paid for.")] = False,
 ) -> None:
     """Drop answers."""
-    from tuition.store import mend, prune
+    from tuition.store import drop_damaged, prune
 
     opened = _store(store)
     if (teacher is None) != damaged:
         raise UserError("say what to drop: either --teacher NAME or --damaged.")
     if teacher is None:
-        say(f"{mend(opened):,} damaged answers were dropped.")
+        say(f"{drop_damaged(opened):,} damaged answers were dropped.")
     elif not yes:
         paid = opened.accounts(teacher).paid
         raise UserError(f"this drops all answers of {teacher}, for which {paid:,} calls were paid; say --yes to do it.")

@@ -19,7 +19,7 @@ from tuition.pipeline.settings import AskSettings
 from tuition.pipeline.sources import load_data, train_columns
 from tuition.pipeline.teacher import named_teacher
 from tuition.store import ResponseStore
-from tuition.store.agreement import Look
+from tuition.store.agreement import Judgement
 from tuition.teachers import Teacher
 
 
@@ -46,7 +46,7 @@ class Tried:
     """What was seen of a teacher."""
 
     transfer: TransferSet
-    look: Look
+    look: Judgement
     class_names: tuple[str, ...] | None
     seconds: float | None
 

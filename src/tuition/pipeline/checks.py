@@ -17,7 +17,7 @@ from tuition.pipeline.settings import (
 from tuition.pipeline.sources import load_data, question, test_data, train_columns
 from tuition.pipeline.teacher import is_local, named_teacher
 from tuition.store import BudgetError, address
-from tuition.store.class_columns import arranged
+from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import TrainSettings, check
@@ -116,5 +116,5 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
     if "logits" in answer:
         check_width(vectors)
-        arranged(teacher, pool, width=vectors.shape[1])
+        match_classes(teacher, pool, width=vectors.shape[1])
     return answer

@@ -17,7 +17,7 @@ from tuition.pipeline.settings import (
     Columns,
     DataSettings,
 )
-from tuition.store.class_columns import arranged, local_width
+from tuition.store.class_columns import local_width, match_classes
 from tuition.teachers import Teacher
 from tuition.training import load
 
@@ -113,5 +113,5 @@ def question(settings: AskSettings, teacher: Teacher | None = None) -> Question:
                 raise UserError("this teacher does not name its classes; give class_names=, or drop classes: teacher.")
             names = names if names is not None else numbers(width or 0)
             inputs, validation = (part.in_classes(names, "the teacher") for part in (inputs, pool[held_out]))
-        inputs = arranged(teacher, inputs).pool
+        inputs = match_classes(teacher, inputs).pool
     return Question(inputs, settings.calls, validation)

@@ -8,24 +8,24 @@ from tuition.store.store import Plan, ResponseStore
 
 if TYPE_CHECKING:
     from tuition.store.feature_maps import maps_bytes, recompute
-    from tuition.store.maintenance import Usage, Verification, mend, prune, usage, verify
+    from tuition.store.maintenance import Usage, Verification, drop_damaged, prune, usage, verify
     from tuition.store.reasking import Comparison, reask
-    from tuition.store.transport import Moved, export, import_
+    from tuition.store.transport import Copied, export, import_
 
 __all__ = [
     "BudgetError",
     "Comparison",
-    "Moved",
+    "Copied",
     "Plan",
     "ResponseStore",
     "Stopped",
     "TeacherError",
     "Usage",
     "Verification",
+    "drop_damaged",
     "export",
     "import_",
     "maps_bytes",
-    "mend",
     "prune",
     "reask",
     "recompute",
@@ -35,9 +35,9 @@ __all__ = [
 
 _MODULES = {  # loaded when used, for they need SQLAlchemy
     "feature_maps": ("maps_bytes", "recompute"),
-    "transport": ("Moved", "export", "import_"),
+    "transport": ("Copied", "export", "import_"),
     "reasking": ("Comparison", "reask"),
-    "maintenance": ("Usage", "Verification", "mend", "prune", "usage", "verify"),
+    "maintenance": ("Usage", "Verification", "drop_damaged", "prune", "usage", "verify"),
 }
 
 

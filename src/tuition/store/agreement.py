@@ -62,13 +62,13 @@ ROUNDING = 1e-5
 
 CHANCE = "the answers are not better than chance"
 ORDER = "Compare the order of its classes with the data's"
-SCALE = "Look at the scale and the form of its inputs"
+SCALE = "Check the scale and the form of its inputs"
 
 Verdict = Literal["good", "unclear", "bad"]
 
 
 @dataclass(frozen=True)
-class Look:
+class Judgement:
     """What a look at answers has shown.
 
     Attributes:
@@ -96,19 +96,19 @@ class Look:
         return f"{self.accuracy:.1f} % beside chance {self.chance:.1f} % on {self.inputs:,} labelled answers"
 
 
-def look(outputs: Tensor, labels: Tensor | None) -> Look:
+def judge(outputs: Tensor, labels: Tensor | None) -> Judgement:
     """Judge answers (n, k) to n different inputs by their labels (n,); None without labels, or for embeddings."""
     if len(outputs) >= FEWEST and is_constant(outputs):
         reason = "the answers to different inputs are all the same"
-        return Look(len(outputs), verdict="bad", reason=reason, advice=SCALE)
+        return Judgement(len(outputs), verdict="bad", reason=reason, advice=SCALE)
     if labels is None:
-        return Look(len(outputs), verdict="good" if len(outputs) >= FEWEST else "unclear")
+        return Judgement(len(outputs), verdict="good" if len(outputs) >= FEWEST else "unclear")
     predicted, n = outputs.argmax(dim=1), len(labels)
     accuracy = 100.0 * float((predicted == labels).double().mean())
     chance, score = shuffled(outputs, labels)
     reason, advice = _fault(outputs, labels, predicted, score)
     clear = (score >= CLEAR and n >= ENOUGH) or n >= LAST
-    return Look(n, accuracy, chance, score, "bad" if reason else "good" if clear else "unclear", reason, advice)
+    return Judgement(n, accuracy, chance, score, "bad" if reason else "good" if clear else "unclear", reason, advice)
 
 
 def _fault(outputs: Tensor, labels: Tensor, predicted: Tensor, score: float) -> tuple[str, str]:

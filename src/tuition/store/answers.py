@@ -16,7 +16,7 @@ LONGEST_NAME = 200  # characters of an output's name
 
 
 @dataclass(frozen=True)
-class Looked:
+class CheckedAnswer:
     """An answer that was looked at.
 
     Attributes:
@@ -30,16 +30,16 @@ class Looked:
     wrong: str | None = None
 
 
-Look = Callable[[Flight, Any], Looked]
+Check = Callable[[Flight, Any], CheckedAnswer]
 
 
-def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Look:
+def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Check:
     """What `send_all` looks at answers with: those that are well are stored, vectors in `dtype`."""
 
-    def look(flight: Flight, answer: Any) -> Looked:
+    def look(flight: Flight, answer: Any) -> CheckedAnswer:
         outputs, keep, wrong = check(answer, len(flight.digests), ledger.layers, classes)
         kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, dtype) if keep else {}
-        return Looked([flight.digests[row] for row in keep], kept, wrong)
+        return CheckedAnswer([flight.digests[row] for row in keep], kept, wrong)
 
     return look
 

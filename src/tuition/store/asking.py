@@ -31,13 +31,13 @@ from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Refusal
 from tuition.errors import UserError
 from tuition.store import spill
-from tuition.store.answers import Look
+from tuition.store.answers import Check
 from tuition.store.callers import Callers
-from tuition.store.calls import Landed
+from tuition.store.calls import RequestResult
 from tuition.store.database import Database
 from tuition.store.errors import Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
-from tuition.store.pending import Piece, Todo
+from tuition.store.pending import Pending, Piece
 from tuition.store.price import counted
 from tuition.teachers.protocol import BadAnswer, NotCharged, Refused, Teacher
 
@@ -70,7 +70,7 @@ def send_all(
     teacher: Teacher,
     pool: Pool,
     new: Sequence[bytes],
-    look: Look,
+    look: Check,
     *,
     batch_size: int,
     concurrency: int,
@@ -108,7 +108,7 @@ class Sending:
         teacher: Teacher,
         pool: Pool,
         new: Sequence[bytes],
-        look: Look,
+        look: Check,
         size: int,
         concurrency: int,
         retries: int,
@@ -122,7 +122,7 @@ class Sending:
         self.local = bool(getattr(teacher, "local", False))
         self.callers = Callers(teacher, concurrency, inline=stopping is None or self.local)
         self.rows = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
-        self.todo, self.total = Todo(new, size), len(new)
+        self.todo, self.total = Pending(new, size), len(new)
         self.stored_before = len(self.rows) - len(new)
         self.busy: list[bytes] = []  # in flight at another asker's
         self.flying: dict[int, Piece] = {}
@@ -229,7 +229,7 @@ class Sending:
             if self.progress is not None:
                 self.progress(self.settled, self.total)
 
-    def judge(self, flight: Flight, answer: Any) -> tuple[Landed, str | None]:
+    def judge(self, flight: Flight, answer: Any) -> tuple[RequestResult, str | None]:
         """How a request is counted, what of its answer is stored, and what is wrong with it."""
         calls = len(flight.digests)
         if isinstance(answer, NotCharged):
@@ -242,7 +242,7 @@ class Sending:
         accounts, tokens = Accounts(paid=calls), counted(answer)
         return self.ledger.landed(flight, accounts, tokens, looked.digests, looked.outputs), looked.wrong
 
-    def keep(self, landed: list[Landed]) -> dict[int, str]:
+    def keep(self, landed: list[RequestResult]) -> dict[int, str]:
         """Record in the store, else in a spill file. Returns, by flight, what is wrong with answers not stored."""
         if self.spills:
             self.spill(landed)
@@ -262,7 +262,7 @@ class Sending:
             self.keep([bare])
             return {bare.flight: f"answered with something that cannot be stored ({type(error).__name__})"}
 
-    def spill(self, landed: list[Landed]) -> None:
+    def spill(self, landed: list[RequestResult]) -> None:
         """Keep what arrived outside of the store, wherever there is a place."""
         self.spills, end = True, time.monotonic() + KEEP_TRYING
         while True:

@@ -28,7 +28,7 @@ LOOKUP = 500  # numbers a query
 
 
 @dataclass(frozen=True)
-class Landed:
+class RequestResult:
     """What became of a request.
 
     Attributes:
@@ -47,7 +47,7 @@ class Landed:
 
 
 @dataclass(frozen=True)
-class Settled:
+class Settlement:
     """What settling requests changed: the accounts and the bill of those in flight, answers stored, wrong ones."""
 
     accounts: Accounts
@@ -56,7 +56,7 @@ class Settled:
     wrong: dict[int, str]
 
 
-def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[Landed]) -> Settled:
+def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[RequestResult]) -> Settlement:
     """Count requests of a teacher and store their answers.
 
     A request in flight is counted as it landed. One that was counted as lost, because its asker was taken for dead or
@@ -65,20 +65,20 @@ def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Se
     """
     numbers = [one.flight for one in landed]
     flying, lacking = _rows(connection, flights, numbers), _rows(connection, lost, numbers)
-    query = sa.select(asks.c.owner, asks.c.whole).where(asks.c.owner.in_({row.owner for row in flying.values()}))
-    whole_of = {row.owner: row.whole for row in connection.execute(query)} if flying else {}
+    query = sa.select(asks.c.owner, asks.c.part_of).where(asks.c.owner.in_({row.owner for row in flying.values()}))
+    shared_by = {row.owner: row.part_of for row in connection.execute(query)} if flying else {}
     own, bill = Accounts(), NOTHING
     counts: dict[int, tuple[Accounts, Bill]] = {}  # by the ask that a request's own ask is a part of
     known = []
     for one in landed:
         if one.flight in flying:
-            whole, change = whole_of.get(flying[one.flight].owner, 0), (one.accounts, one.bill)
+            part_of, change = shared_by.get(flying[one.flight].owner, 0), (one.accounts, one.bill)
             own, bill = own + one.accounts, bill + one.bill
         elif one.flight in lacking:
             row = lacking[one.flight]
             before = Price(row.price).bill(row.calls).cost
-            whole, change = (
-                row.whole,
+            part_of, change = (
+                row.part_of,
                 (
                     one.accounts + Accounts(paid=-row.calls, unknown=-row.calls),
                     one.bill + Bill(EXACT.minus(before)),
@@ -87,26 +87,26 @@ def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Se
         else:
             continue
         known.append(one)
-        total = counts.get(whole, (Accounts(), NOTHING))
-        counts[whole] = total[0] + change[0], total[1] + change[1]
-    for whole, (accounts, cost) in counts.items():
-        add(connection, teacher_id, accounts, cost, whole)
+        total = counts.get(part_of, (Accounts(), NOTHING))
+        counts[part_of] = total[0] + change[0], total[1] + change[1]
+    for part_of, (accounts, cost) in counts.items():
+        add(connection, teacher_id, accounts, cost, part_of)
     for table, rows in (flights, flying), (lost, lacking):
         for some in _parts(list(rows)):
             connection.execute(table.delete().where(table.c.id.in_(some)))
     stored, wrong = store_answers(connection, teacher_id, fingerprint, known)
-    return Settled(own, bill, stored, wrong)
+    return Settlement(own, bill, stored, wrong)
 
 
 def store_answers(
-    connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[Landed]
+    connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[RequestResult]
 ) -> tuple[int, dict[int, str]]:
     """Store answers that are not stored yet, those of one layout together.
 
     Returns how many, and by request what is wrong with outputs whose widths are not those of what is stored.
     """
     stored, wrong = 0, dict[int, str]()
-    alike: dict[str, list[Landed]] = {}
+    alike: dict[str, list[RequestResult]] = {}
     known = set(located(connection, teacher_id, [digest for one in landed for digest in one.digests]))
     for one in landed:
         new = [row for row, digest in enumerate(one.digests) if digest not in known]
@@ -129,14 +129,14 @@ def store_answers(
     return stored, wrong
 
 
-def _rows_of(one: Landed, rows: list[int]) -> Landed:
+def _rows_of(one: RequestResult, rows: list[int]) -> RequestResult:
     outputs = {name: value[torch.tensor(rows)] for name, value in one.outputs.items()}
-    return Landed(one.flight, one.accounts, one.bill, [one.digests[row] for row in rows], outputs)
+    return RequestResult(one.flight, one.accounts, one.bill, [one.digests[row] for row in rows], outputs)
 
 
-def _portions(parts: Sequence[Landed]) -> Iterator[list[Landed]]:
+def _portions(parts: Sequence[RequestResult]) -> Iterator[list[RequestResult]]:
     """Answers in groups of about a blob's size, so that joining them takes little memory."""
-    some: list[Landed] = []
+    some: list[RequestResult] = []
     size = 0
     for part in parts:
         some.append(part)
@@ -204,7 +204,7 @@ def _take_in(connection: Connection, path: Path) -> bool:
     teacher_id = connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
     if teacher_id is None:
         return False
-    landed = [Landed(*one) for one in kept]
+    landed = [RequestResult(*one) for one in kept]
     numbers = [one.flight for one in landed]
     known = _rows(connection, flights, numbers).keys() | _rows(connection, lost, numbers).keys()
     settle(connection, teacher_id, fingerprint, landed)
@@ -230,12 +230,12 @@ def end_ask(connection: Connection, owner: int) -> int:
     """End an ask; what it had in flight is paid and unknown. Returns how many calls that was."""
     query = sa.select(flights.c.id, flights.c.teacher_id, flights.c.calls, flights.c.price)
     left = connection.execute(query.where(flights.c.owner == owner)).all()
-    whole = connection.scalar(sa.select(asks.c.whole).where(asks.c.owner == owner)) or 0
+    part_of = connection.scalar(sa.select(asks.c.part_of).where(asks.c.owner == owner)) or 0
     for row in left:
         accounts = Accounts(paid=row.calls, unknown=row.calls)
-        add(connection, row.teacher_id, accounts, Price(row.price).bill(row.calls), whole)
+        add(connection, row.teacher_id, accounts, Price(row.price).bill(row.calls), part_of)
     if left:
-        connection.execute(lost.insert(), [{**row._mapping, "whole": whole} for row in left])
+        connection.execute(lost.insert(), [{**row._mapping, "part_of": part_of} for row in left])
     connection.execute(flights.delete().where(flights.c.owner == owner))
     connection.execute(asks.delete().where(asks.c.owner == owner))
     return sum(row.calls for row in left)
@@ -244,9 +244,9 @@ def end_ask(connection: Connection, owner: int) -> int:
 # -- accounts ----------------------------------------------------------------------------------------------------------
 
 
-def add(connection: Connection, teacher_id: int, accounts: Accounts, bill: Bill = NOTHING, whole: int = 0) -> None:
+def add(connection: Connection, teacher_id: int, accounts: Accounts, bill: Bill = NOTHING, part_of: int = 0) -> None:
     """Add to a teacher's accounts and bill, and to those of the ask that this is a part of."""
-    for table, key, number in (teachers, teachers.c.id, teacher_id), (asks, asks.c.owner, whole):
+    for table, key, number in (teachers, teachers.c.id, teacher_id), (asks, asks.c.owner, part_of):
         if not number:
             continue
         changes: dict[str, Any] = {

@@ -15,7 +15,7 @@ BLOCK = 65536  # rows that are reordered at a time
 
 
 @dataclass(frozen=True)
-class Arranged:
+class ClassColumns:
     """A pool with the class names of its answers, the teacher's column of each (None: as they are) and its names."""
 
     pool: Pool
@@ -36,7 +36,7 @@ class Arranged:
         return found
 
 
-def arranged(teacher: Teacher, pool: Pool, *, width: int | None = None) -> Arranged:
+def match_classes(teacher: Teacher, pool: Pool, *, width: int | None = None) -> ClassColumns:
     """The pool as this teacher's answers are to be read.
 
     Args:
@@ -45,14 +45,14 @@ def arranged(teacher: Teacher, pool: Pool, *, width: int | None = None) -> Arran
     Raises:
         UserError: their classes differ.
     """
-    return arranged_by(getattr(teacher, "class_names", None), pool, width)
+    return match_names(getattr(teacher, "class_names", None), pool, width)
 
 
-def arranged_by(held: tuple[str, ...] | None, pool: Pool, width: int | None) -> Arranged:
-    """As `arranged`, by the names of the teacher's classes."""
+def match_names(held: tuple[str, ...] | None, pool: Pool, width: int | None) -> ClassColumns:
+    """As `match_classes`, by the names of the teacher's classes."""
     width = len(held) if held is not None else width
     names, columns = arrange(pool.class_names, held, width, pool=pool.name, labelled=pool.labels is not None)
-    return Arranged(replace(pool, class_names=names), columns, held)
+    return ClassColumns(replace(pool, class_names=names), columns, held)
 
 
 def local_width(teacher: Teacher, pool: Pool) -> int | None:

@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,7 @@ from tuition.errors import UserError
 from tuition.held import Held
 from tuition.store import address, files
 
-VERSION = 4
+VERSION = 5
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
@@ -85,15 +85,14 @@ responses = _table(
     _column("blob_row"),
     sqlite_with_rowid=False,  # half the size
 )
-COUNTED = ("whole", "paid", "failed", "unknown")
-# An ask under way, and the digests it means to send, joined; gone when the ask ends. A part of an ask names the owner
-# of the whole, whose plan it shares and whose counts it adds to.
+# An ask under way, and the digests it means to send, joined; gone when the ask ends. A part of a shared ask names that
+# ask's owner in `part_of` (else 0): it shares the plan, and adds to the counts.
 asks = _table(
     "asks",
     _column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
     _column("teacher_id"),
     _column("plan", sa.LargeBinary),
-    *map(_count, COUNTED),
+    *map(_count, ("part_of", "paid", "failed", "unknown")),
     *_bill(),
 )
 # A request reserved and not yet settled: it counts against the budget, and nobody else sends its inputs.
@@ -113,46 +112,15 @@ lost = _table(
     _column("teacher_id"),
     _column("calls"),
     _count("price", Money),
-    _count("whole"),
+    _count("part_of"),
 )
-
-
-def _exact_costs(connection: Connection) -> None:
-    """From sums of doubles to exact ones: their first 12 digits, for the others are what adding doubles has left."""
-    for table, column, key in (teachers, "cost", "id"), (flights, "price", "id"):
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} RENAME COLUMN {column} TO rounded")
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column} TEXT DEFAULT '0' NOT NULL")
-        for row in connection.exec_driver_sql(f"SELECT {key}, rounded FROM {table.name}").all():
-            exact = {column: Decimal(f"{row.rounded:.12g}")}
-            connection.execute(table.update().where(table.c[key] == row[0]).values(exact))
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN rounded")
-
-
-MIGRATIONS: dict[int, list[str | Callable[[Connection], None]]] = {  # from each version to the next
-    1: [
-        f'ALTER TABLE {responses.name} RENAME COLUMN "row" TO blob_row',
-        f"ALTER TABLE {teachers.name} ADD COLUMN imported BIGINT DEFAULT 0 NOT NULL",
-        f"ALTER TABLE {teachers.name} ADD COLUMN cost DOUBLE PRECISION DEFAULT 0 NOT NULL",
-        f"ALTER TABLE {flights.name} ADD COLUMN price DOUBLE PRECISION DEFAULT 0 NOT NULL",
-    ],
-    2: [f"ALTER TABLE {asks.name} ADD COLUMN {count} BIGINT DEFAULT 0 NOT NULL" for count in COUNTED],
-    3: [
-        _exact_costs,
-        f"ALTER TABLE {asks.name} ADD COLUMN cost TEXT DEFAULT '0' NOT NULL",
-        *(
-            f"ALTER TABLE {table.name} ADD COLUMN {count} BIGINT DEFAULT 0 NOT NULL"
-            for table in (teachers, asks)
-            for count in METERED
-        ),
-    ],
-}
 
 
 class Database:
     """A store's database, at the current version.
 
     Raises:
-        UserError: it cannot be opened, is no store, or was written by a newer version.
+        UserError: it cannot be opened, is no store, or was written by another version.
     """
 
     def __init__(self, url: str) -> None:
@@ -171,7 +139,7 @@ class Database:
                 self.engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args={"options": _POSTGRESQL})
             except ModuleNotFoundError as error:
                 raise UserError("a store in PostgreSQL needs its driver; install tuition[postgresql].") from error
-        self._migrate()
+        self._create()
         if self.path is not None:
             self.identity = files.identity(self.path)
             self.folder = os.open(self.path.parent, os.O_RDONLY)  # the same one, if it is renamed
@@ -310,20 +278,21 @@ class Database:
 
     # -- versions -----------------------------------------------------------------------------------------------------
 
-    def _migrate(self) -> None:
+    def _create(self) -> None:
+        """Make the tables of a new store; an existing one has this version."""
         if self.path is not None:
             files.create(self.path)
         with self.connect() as connection, connection.execution_options(reading=True).begin():
             tables = set(sa.inspect(connection).get_table_names())
             if version_table.name in tables:
-                found = connection.scalar(sa.select(version_table.c.version))
-                if found == VERSION:
+                version = connection.scalar(sa.select(version_table.c.version))
+                if version == VERSION:
                     return
-                if found is None or found > VERSION:
-                    raise UserError(
-                        f"the store {self.shown} has version {found}, which this tuition cannot read; upgrade tuition."
-                    )
-            elif tables and self.is_sqlite:
+                raise UserError(
+                    f"the store {self.shown} has version {version}, and this tuition reads version {VERSION}; use the "
+                    "tuition that wrote it."
+                )
+            if tables and self.is_sqlite:
                 raise UserError(f"{self.shown} is a database of something else, not a store; choose another path.")
         if self.path is not None:
             self._write_ahead()
@@ -331,16 +300,8 @@ class Database:
             if not self.is_sqlite:  # SQLite's transaction is alone already
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(0x7475_6974)))
             _meta.create_all(connection)
-            found = connection.scalar(sa.select(version_table.c.version))
-            if found is None:
+            if connection.scalar(sa.select(version_table.c.version)) is None:
                 connection.execute(version_table.insert().values(version=VERSION))
-            for version in range(found or VERSION, VERSION):
-                for step in MIGRATIONS[version]:
-                    if isinstance(step, str):
-                        connection.exec_driver_sql(step)
-                    else:
-                        step(connection)
-            connection.execute(version_table.update().values(version=VERSION))
 
     def _write_ahead(self) -> None:
         """Let readers and a writer work at the same time; the file remembers."""
@@ -372,7 +333,7 @@ class Database:
 
 
 _ADVICE = [
-    ("malformed", "the file is damaged: restore a copy of it, or export what `tuition store verify` finds whole"),
+    ("malformed", "the file is damaged: restore a copy of it, or export what `tuition store verify` finds intact"),
     ("not a database", "the file is no store, or damaged: restore a copy of it, or choose another path"),
     ("is full", "free some space and run again, nothing that was stored is lost"),
     ("disk I/O", "check the disk and its free space and run again, nothing that was stored is lost"),

@@ -10,7 +10,7 @@ import torch
 from tuition.data.cache import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
-from tuition.store.class_columns import arranged
+from tuition.store.class_columns import match_classes
 from tuition.teachers.pytorch import TorchTeacher
 
 TOLERANCE = 2e-3  # of the largest logit: float16 storage and other devices' rounding, not other weights
@@ -39,7 +39,7 @@ def recompute(
     if teacher.fingerprint != transfer.fingerprint:
         raise UserError("these answers are another teacher's; give the model that was asked.")
     teacher = replace(teacher, layers=tuple(layers))
-    order, maps = arranged(teacher, transfer.pool), dict[str, torch.Tensor]()
+    order, maps = match_classes(teacher, transfer.pool), dict[str, torch.Tensor]()
     for start in range(0, len(transfer), batch_size):
         part = slice(start, start + batch_size)
         answer = order.responses(dict(teacher(transfer.pool.asked(part))))

@@ -15,7 +15,7 @@ from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import files, payload
 from tuition.store.calls import (
-    Landed,
+    RequestResult,
     add,
     billed,
     bookkeeping,
@@ -53,7 +53,7 @@ class Ledger:
     Attributes:
         budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
         price: of a call, and of tokens.
-        whole: the owner of the ask that this one is a part of; 0 where it is no part.
+        part_of: the owner of the shared ask that this ask is a part of, else 0.
         accounts: the calls of this ask so far; what it serves is set by its owner.
         bill: what this ask's calls have cost so far.
         stored: how many answers it has stored.
@@ -69,20 +69,20 @@ class Ledger:
         budget: int,
         store_budget: int | None,
         price: Price,
-        whole: int = 0,
+        part_of: int = 0,
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
         self.name, self.fingerprint = teacher.name, teacher.fingerprint
         self.layers: tuple[str, ...] = tuple(getattr(teacher, "layers", ()))
         self.budget, self.store_budget, self.price = budget, store_budget, price
-        self.whole = whole
+        self.part_of = part_of
         self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()
         self.answer_bytes = 0  # of the largest kind of answer; 0 while none is known
 
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
         """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
 
-        The budget of a part is the whole's, which has announced it already.
+        The budget of a part is the whole's, which is open already.
 
         Raises:
             BudgetError: they do not all fit in the budget.
@@ -97,15 +97,15 @@ class Ledger:
             self.answer_bytes = _answer_bytes(self.connection, self.teacher_id)
             if taken and not again:
                 new = unstored(self.connection, self.teacher_id, new, self.layers)
-            if new and not self.whole and self._excess(len(new), planned_at_most(self.connection)):
+            if new and not self.part_of and self._excess(len(new), planned_at_most(self.connection)):
                 new = new if again else unstored(self.connection, self.teacher_id, digests, self.layers)
                 others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in self._paid()}
                 others[self.teacher_id].difference_update(new)
                 excess = self._excess(len(new), {teacher_id: len(found) for teacher_id, found in others.items()})
                 if new and excess:
                     raise BudgetError(excess)
-            row = {"owner": self.owner, "teacher_id": self.teacher_id, "whole": self.whole}
-            self.connection.execute(asks.insert().values(**row, plan=b"" if self.whole else b"".join(new)))
+            row = {"owner": self.owner, "teacher_id": self.teacher_id, "part_of": self.part_of}
+            self.connection.execute(asks.insert().values(**row, plan=b"" if self.part_of else b"".join(new)))
         return new
 
     def reserve(self, requests: Sequence[Sequence[bytes]], *, again: bool = False) -> list[Reserved]:
@@ -121,7 +121,7 @@ class Ledger:
         rows: list[dict[str, object]] = []
         with self.database.write(self.connection):
             taken = settle_dead(self.database, self.connection, self.owner)
-            needed = {self.owner, self.whole or self.owner}
+            needed = {self.owner, self.part_of or self.owner}
             known = sa.select(sa.func.count()).where(asks.c.owner.in_(needed))
             if self.connection.scalar(known) != len(needed):
                 raise UserError("this ask, or the one it is a part of, was taken for dead by another; run it again.")
@@ -155,11 +155,11 @@ class Ledger:
         tokens: Tokens | None = None,
         digests: Sequence[bytes] = (),
         outputs: Mapping[str, Tensor] | None = None,
-    ) -> Landed:
+    ) -> RequestResult:
         """What became of a request, at this ask's price."""
-        return Landed(flight.id, accounts, self.price.bill(accounts.paid, tokens), digests, outputs or {})
+        return RequestResult(flight.id, accounts, self.price.bill(accounts.paid, tokens), digests, outputs or {})
 
-    def settle(self, landed: Sequence[Landed]) -> dict[int, str]:
+    def settle(self, landed: Sequence[RequestResult]) -> dict[int, str]:
         """Settle requests and store the answers to them, all in one transaction; their inputs are free again.
 
         Returns, by flight, what is wrong with outputs whose widths are not those of what is stored: these are paid, and
@@ -204,7 +204,7 @@ class Ledger:
         paid = self._paid()
         for whose, ids, budget in (
             (f"teacher {self.name!r}", [self.teacher_id], self.budget),
-            ("the whole store", list(paid), self.store_budget),
+            ("all teachers of the store", list(paid), self.store_budget),
         ):
             spent, reserved = sum(paid[i] for i in ids), sum(others.get(i, 0) for i in ids)
             needed = spent + reserved + new

@@ -51,12 +51,12 @@ class Verification:
 
     Attributes:
         responses: how many the store says it holds.
-        whole: how many of them are as they were written, and found by their inputs.
+        intact: how many of them are as they were written, and found by their inputs.
         problems: what is wrong, a sentence each.
     """
 
     responses: int
-    whole: int
+    intact: int
     problems: tuple[str, ...]
 
 
@@ -85,7 +85,7 @@ def usage(store: ResponseStore) -> list[Usage]:
 
 def verify(store: ResponseStore) -> Verification:
     """Read every answer and compare it with its checksum and with its index. Costs no calls."""
-    whole, problems = 0, []
+    intact, problems = 0, []
     if spill.pending(store.database):  # answers that are beside the store are its answers
         with store.database.connect() as connection, bookkeeping(store.database, connection):
             pass
@@ -103,14 +103,14 @@ def verify(store: ResponseStore) -> Verification:
             right = sum(index.get(digest) == (blob.id, row) for row, digest in enumerate(digests))
             if right < len(digests):
                 problems.append(f"the index of {len(digests) - right} answers in blob {blob.id} is damaged.")
-            whole += right
+            intact += right
         count = connection.scalar(sa.select(sa.func.count()).select_from(responses)) or 0
     problems += [
         f"{path}, which keeps answers that could not be recorded, is damaged ({why})." for path, why in _spills(store)
     ]
-    if count != whole and not problems:
-        problems.append(f"the index has {count} entries for {whole} answers.")
-    return Verification(count, whole, tuple(problems))
+    if count != intact and not problems:
+        problems.append(f"the index has {count} entries for {intact} answers.")
+    return Verification(count, intact, tuple(problems))
 
 
 def _spills(store: ResponseStore) -> list[tuple[Path, str]]:
@@ -124,7 +124,7 @@ def _spills(store: ResponseStore) -> list[tuple[Path, str]]:
     return found
 
 
-def mend(store: ResponseStore) -> int:
+def drop_damaged(store: ResponseStore) -> int:
     """Drop the answers that are damaged, so that they can be asked again, and index the others anew.
 
     Returns how many fewer responses the store holds. Costs no calls.

@@ -41,7 +41,7 @@ class Piece:
         return [replace(self, digests=part, attempts=0, **changes) for part in parts]  # type: ignore[arg-type]
 
 
-class Todo:
+class Pending:
     """Inputs in the order in which they are sent, at most `size` in a request."""
 
     def __init__(self, new: Sequence[bytes], size: int) -> None:

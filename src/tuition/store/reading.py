@@ -95,7 +95,7 @@ def open_blob(blob: Any) -> tuple[list[bytes], dict[str, Tensor]]:
     except payload.UndecodableError as error:
         raise damaged(blob.id, str(error)) from error
     if payload.layout(outputs) != blob.outputs:
-        raise damaged(blob.id, "its outputs are not those announced")
+        raise damaged(blob.id, "its outputs are not those in its layout")
     return inputs, outputs
 
 

@@ -10,7 +10,7 @@ import torch
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
-from tuition.store.answers import Looked, check
+from tuition.store.answers import CheckedAnswer, check
 from tuition.store.asking import opened, send_all
 from tuition.store.ledger import Flight
 from tuition.store.price import Amount, AmountPerTokens, price
@@ -73,7 +73,7 @@ def reask(
         before = read(connection, teacher_id, chosen)
     place = {digest: row for row, digest in enumerate(chosen)}
 
-    def look(flight: Flight, answer: Any) -> Looked:
+    def look(flight: Flight, answer: Any) -> CheckedAnswer:
         outputs, _, wrong = check(answer, len(flight.digests), ledger.layers)
         at = [place[digest] for digest in flight.digests]
         for name, value in before.items():
@@ -83,7 +83,7 @@ def reask(
                 break
             largest = float((outputs[name] - value[at].float()).abs().max())
             difference[name] = max(difference.get(name, 0.0), largest)
-        return Looked(wrong=wrong)
+        return CheckedAnswer(wrong=wrong)
 
     charged = price(cost_per_call, cost_per_million_tokens)
     budgets = {"budget": budget, "store_budget": store.budget}

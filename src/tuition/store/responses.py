@@ -146,7 +146,7 @@ def unstored(connection: Connection, teacher_id: int, digests: Sequence[bytes], 
     short = [row.id for row in connection.execute(query) if not set(layers) <= set(payload.read_layout(row.outputs))]
     lacking = set(connection.scalars(sa.select(blobs.c.id).where(blobs.c.layout_id.in_(short)))) if short else set()
     count, new = 0, list[bytes]()
-    for start in range(0, len(digests), BLOCK):  # so that what is stored is never in memory as a whole
+    for start in range(0, len(digests), BLOCK):  # so that what is stored is never in memory all at once
         part = digests[start : start + BLOCK]
         stored = located(connection, teacher_id, part)
         new += [digest for digest in part if digest not in stored]

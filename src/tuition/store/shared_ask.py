@@ -1,4 +1,4 @@
-"""One ask made in parts by several processes, on one machine or many: one budget, and exact accounts of the whole."""
+"""One ask made in parts by several processes, on one machine or many: one budget, and exact accounts of all of it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tuition.teachers.protocol import Teacher
 
 
 @dataclass
-class Whole:
-    """An ask that is announced, and made in parts.
+class SharedAsk:
+    """One ask, made in parts by several processes.
 
     Attributes:
         number: what its parts name it by.
@@ -34,13 +34,13 @@ class Whole:
 
 
 @contextmanager
-def announced(
+def open_shared_ask(
     store: ResponseStore, teacher: Teacher, pool: Pool, *, budget: int, price: Price = FREE
-) -> Iterator[Whole]:
-    """Reserve the budget of a whole ask for as long as its parts are asked by `ask_part`, here or elsewhere.
+) -> Iterator[SharedAsk]:
+    """Reserve the budget of an ask for as long as its parts are asked by `ask_part`, here or elsewhere.
 
     Raises:
-        BudgetError: the whole does not fit in the budget; nothing was asked.
+        BudgetError: the ask does not fit in the budget; nothing was asked.
         UserError: as for `ResponseStore.ask`.
     """
     prices = {"budget": budget, "store_budget": store.budget, "price": price}
@@ -48,21 +48,21 @@ def announced(
         first: dict[bytes, int] = {}
         for row, digest in enumerate(pool.digests):
             first.setdefault(digest, row)
-        whole = Whole(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts(), Bill())
-        yield whole
+        shared = SharedAsk(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts(), Bill())
+        yield shared
         ledger.collect()
         with store.database.read() as connection:
             refused = set(unstored(connection, ledger.teacher_id, list(first), ()))
         rows = sum(digest not in refused for digest in pool.digests)
         ledger.accounts += Accounts(served=rows - ledger.accounts.paid + ledger.accounts.unknown)
-        whole.accounts, whole.bill = ledger.accounts, ledger.bill
+        shared.accounts, shared.bill = ledger.accounts, ledger.bill
 
 
 def ask_part(
     store: ResponseStore,
     teacher: Teacher,
     pool: Pool,
-    whole: int,
+    shared: int,
     *,
     budget: int,
     batch_size: int,
@@ -70,16 +70,16 @@ def ask_part(
     retries: int = 5,
     price: Price = FREE,
 ) -> None:
-    """Ask about a part of an announced ask: different inputs, in requests of `batch_size`, `concurrency` at a time.
+    """Ask about a part of an open shared ask: different inputs, in requests of `batch_size`, `concurrency` at a time.
 
     What an earlier attempt at this part has stored is not asked again; what that had in flight when it was killed is
     paid, unknown, and asked again.
 
     Raises:
-        UserError: as for `ResponseStore.ask`; also if the whole is over, or died.
+        UserError: as for `ResponseStore.ask`; also if the shared ask is over, or its process died.
     """
     prices = {"budget": budget, "store_budget": store.budget, "price": price}
-    with asking.opened(store.database, teacher, whole=whole, **prices) as ledger:
+    with asking.opened(store.database, teacher, part_of=shared, **prices) as ledger:
         asking.send_all(
             ledger,
             teacher,

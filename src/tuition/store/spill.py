@@ -26,7 +26,7 @@ from tuition.data.transfer import Accounts, Bill
 from tuition.store import files, payload
 
 if TYPE_CHECKING:
-    from tuition.store.calls import Landed
+    from tuition.store.calls import RequestResult
     from tuition.store.database import Database
 
 ABOUT, CHECKSUM = "tuition", "checksum"
@@ -36,7 +36,7 @@ class DamagedSpillError(Exception):
     """A spill file is not what was written."""
 
 
-def write(database: Database, fingerprint: str, landed: Sequence[Landed]) -> Path:
+def write(database: Database, fingerprint: str, landed: Sequence[RequestResult]) -> Path:
     """Keep what became of requests of one teacher; returns the file.
 
     Raises:
@@ -74,7 +74,7 @@ def pending(database: Database) -> list[Path]:
 
 
 def read(path: Path) -> tuple[str, list[tuple[int, Accounts, Bill, list[bytes], dict[str, Tensor]]]]:
-    """The teacher's fingerprint, and the requests of a file as `Landed` holds them.
+    """The teacher's fingerprint, and the requests of a file as `RequestResult` holds them.
 
     Raises:
         DamagedSpillError: it is not what was written.
@@ -116,7 +116,7 @@ def _places(database: Database) -> list[tuple[Path, str]]:
     return places
 
 
-def _encode(fingerprint: str, landed: Sequence[Landed]) -> bytes:
+def _encode(fingerprint: str, landed: Sequence[RequestResult]) -> bytes:
     flights = [{"id": one.flight, "accounts": one.accounts.as_dict(), "bill": one.bill.as_dict()} for one in landed]
     about = json.dumps({"fingerprint": fingerprint, "flights": flights})
     blobs = {str(i): payload.encode(one.digests, one.outputs) for i, one in enumerate(landed) if one.digests}

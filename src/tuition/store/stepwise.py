@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tuition.errors import Notice, UserError
 from tuition.store import agreement, reading, responses
-from tuition.store.agreement import Look
-from tuition.store.class_columns import Arranged, arranged_by
+from tuition.store.agreement import Judgement
+from tuition.store.class_columns import ClassColumns, match_names
 from tuition.store.database import Database
 from tuition.store.errors import TeacherError
 from tuition.store.ledger import Ledger
@@ -24,7 +24,7 @@ Trial = Callable[[Mapping[str, Tensor]], None]
 
 
 @dataclass
-class Watch:
+class AnswerGate:
     """Looks at what one ask buys: called with the number of new inputs settled, it says how many may be sent by now.
 
     Attributes:
@@ -37,7 +37,7 @@ class Watch:
 
     database: Database
     ledger: Ledger
-    pool: Arranged
+    pool: ClassColumns
     new: Sequence[bytes]
     judges: bool
     trial: Trial | None
@@ -75,13 +75,13 @@ class Watch:
         before = [digest for digest in dict.fromkeys(self.pool.pool.digests) if digest not in new]
         return stored(self.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
 
-    def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Look:
+    def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Judgement:
         found, paid = judge(outputs, labels), self.ledger.accounts.paid
         told = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
         logits = outputs.get("logits")
         if logits is not None and not over:
             try:
-                arranged_by(self.pool.names, self.pool.pool, logits.shape[1])
+                match_names(self.pool.names, self.pool.pool, logits.shape[1])
             except UserError as error:
                 raise TeacherError(f"{str(error).rstrip('.')}; {told}.") from None
         if found.verdict != "bad":
@@ -96,7 +96,7 @@ class Watch:
 
 
 def stored(
-    database: Database, teacher_id: int, pool: Arranged, digests: Sequence[bytes]
+    database: Database, teacher_id: int, pool: ClassColumns, digests: Sequence[bytes]
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Responses and labels of those of the inputs that are stored, the first `LOOKED_AT` of them."""
     with database.read() as connection:
@@ -111,17 +111,17 @@ def stored(
     return outputs, pool.pool.labels[[rows[digest] for digest in kept]]
 
 
-def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Look:
+def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Judgement:
     """What the answers (n, k) to n different inputs show."""
     logits = outputs.get("logits")
     if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
         vectors = logits if logits is not None else outputs.get("embedding")
-        return Look(0) if vectors is None else agreement.look(vectors, None)
+        return Judgement(0) if vectors is None else agreement.judge(vectors, None)
     if labels is not None and int(labels.max()) >= logits.shape[1]:
         labels = None
-    return agreement.look(logits, labels)
+    return agreement.judge(logits, labels)
 
 
-def beside(found: Look) -> str:
+def beside(found: Judgement) -> str:
     """The figures of a look as a sentence ends with them."""
     return "" if math.isnan(found.accuracy) else f" ({found})"

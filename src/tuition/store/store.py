@@ -52,7 +52,7 @@ class ResponseStore:
             rounds to 11 bits. Feature maps are stored as bfloat16. Vectors are always read as float32.
 
     Raises:
-        UserError: the store cannot be opened, is damaged, or was written by a newer version.
+        UserError: the store cannot be opened, is damaged, or was written by another version.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class ResponseStore:
         _check_limits(budget, batch_size, concurrency)
         if len(pool) == 0:
             raise UserError("there is nothing to ask about; give at least one input.")
-        known = class_columns.arranged(teacher, pool)
+        known = class_columns.match_classes(teacher, pool)
         if check_answers:
             self._try(teacher, pool)
         charged = price.price(cost_per_call, cost_per_million_tokens)
         prices = {"budget": budget, "store_budget": self.budget, "price": charged}
         with asking.opened(self.database, teacher, **prices) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
-            watch = stepwise.Watch(self.database, ledger, known, new, check_answers, trial)
+            watch = stepwise.AnswerGate(self.database, ledger, known, new, check_answers, trial)
             refused = asking.send_all(
                 ledger,
                 teacher,
@@ -182,7 +182,7 @@ class ResponseStore:
         with self.database.read() as connection:
             known = responses.identify(connection, teacher.name, teacher.fingerprint) is not None
         if not known:
-            class_columns.arranged(teacher, pool, width=class_columns.local_width(teacher, pool))
+            class_columns.match_classes(teacher, pool, width=class_columns.local_width(teacher, pool))
 
     def plan(
         self,
@@ -205,9 +205,9 @@ class ResponseStore:
         charged = price(cost_per_call, cost_per_million_tokens)
         given = cost_per_call is not None or cost_per_million_tokens is not None
         bill = Bill()
-        known = class_columns.arranged(teacher, pool)
+        known = class_columns.match_classes(teacher, pool)
         name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
-        new, paid, seen = len(digests), 0, stepwise.Look(0)
+        new, paid, seen = len(digests), 0, stepwise.Judgement(0)
         with self.database.read() as connection:
             teacher_id = responses.identify(connection, name, fingerprint)
             if teacher_id is not None:

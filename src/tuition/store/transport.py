@@ -34,14 +34,14 @@ LONGEST_FINGERPRINT, LONGEST_NAME = 10_000, 200  # characters
 
 
 @dataclass(frozen=True)
-class Moved:
+class Copied:
     """How many responses were moved, and how many more the store had already and kept as they were."""
 
     responses: int
     known: int = 0
 
 
-def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = None) -> Moved:
+def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = None) -> Copied:
     """Write the responses of all teachers, or of the one of this name, to a folder, without loss.
 
     `responses-00000.safetensors` and its successors hold the outputs as they are stored, rows stacked. A row of
@@ -60,7 +60,7 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
         return _export(store, folder, teacher)
 
 
-def _export(store: ResponseStore, folder: Path, teacher: str | None) -> Moved:
+def _export(store: ResponseStore, folder: Path, teacher: str | None) -> Copied:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,10 +80,10 @@ def _export(store: ResponseStore, folder: Path, teacher: str | None) -> Moved:
                 writer.write_table(pa.table(same, schema=schema), row_group_size=n)
                 total += n
         unfinished.rename(folder / INDEX)
-    return Moved(total)
+    return Copied(total)
 
 
-def import_(store: ResponseStore, folder: str | Path) -> Moved:
+def import_(store: ResponseStore, folder: str | Path) -> Copied:
     """Take over the responses of an export. They count as imported, not as paid; what is stored already stays as it is.
 
     Raises:
@@ -115,14 +115,14 @@ def import_(store: ResponseStore, folder: str | Path) -> Moved:
                     changed = teachers.update().where(teachers.c.id == teacher_id)
                     connection.execute(changed.values(imported=teachers.c.imported + len(new)))
             moved, known = moved + len(new), known + len(digests) - len(new)
-    return Moved(moved, known)
+    return Copied(moved, known)
 
 
 def check_export(folder: str | Path) -> None:
     """Find out whether a folder holds an export, before a store is made for it.
 
     Raises:
-        UserError: it does not, or not a whole one.
+        UserError: it does not, or not a complete one.
     """
     _read_index(Path(folder))
 
@@ -150,7 +150,7 @@ def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
     """Names by fingerprint, and the files of answers, each checked when it is read.
 
     Raises:
-        UserError: it is not an export, or not a whole one.
+        UserError: it is not an export, or not a complete one.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -166,7 +166,7 @@ def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
         if not all(about.values()):
             raise ValueError("a teacher has no name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise UserError(f"{folder} holds no whole export ({_first_line(error)}); export again.") from error
+        raise UserError(f"{folder} holds no complete export ({_first_line(error)}); export again.") from error
 
     def files() -> Iterator[File]:
         for number in range(index.num_row_groups):

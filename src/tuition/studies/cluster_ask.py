@@ -18,7 +18,7 @@ from tuition.pipeline.sources import question
 from tuition.pipeline.teacher import named_teacher
 from tuition.store import ResponseStore
 from tuition.store.price import FREE
-from tuition.store.shared_ask import Whole, announced, ask_part
+from tuition.store.shared_ask import SharedAsk, ask_part, open_shared_ask
 from tuition.studies import cluster
 from tuition.teachers import Teacher
 
@@ -31,7 +31,7 @@ def ask(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Whole:
+) -> SharedAsk:
     """Ask all that `job.ask` would, by the nodes of the cluster; returns the accounts, and leaves the answers stored.
 
     Inputs travel with the parts, so that nodes need the teacher and a way to the store, but no data.
@@ -50,17 +50,18 @@ def ask(
         if fingerprint != teacher.fingerprint:
             raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
     store, failed, done = ResponseStore(settings.store), list[str](), 0
-    with announced(store, teacher, asked.inputs, budget=_budget(settings), price=settings.price or FREE) as whole:
+    price = settings.price or FREE
+    with open_shared_ask(store, teacher, asked.inputs, budget=_budget(settings), price=price) as shared:
         # Four parts for each worker, for balance, or more.
         batch = settings.ask_batch * settings.concurrency
-        requests = math.ceil(len(whole.rows) / (4 * batch * (workers or cluster.cores())))
+        requests = math.ceil(len(shared.rows) / (4 * batch * (workers or cluster.cores())))
         size = batch * min(requests, REQUESTS)
 
         def parts() -> Iterator[AskPart]:
-            for start in range(0, len(whole.rows), size):
+            for start in range(0, len(shared.rows), size):
                 if failed:
                     return  # those under way go on to their ends, for what they have in flight is paid
-                yield AskPart(settings, asked.inputs[whole.rows[start : start + size]].without_labels, whole.number)
+                yield AskPart(settings, asked.inputs[shared.rows[start : start + size]].without_labels, shared.number)
 
         on_gpu = settings.device != "cpu"
         with closing(cluster.run_on_cluster(send, parts(), workers=workers, on_gpu=on_gpu)) as outcomes:  # type: ignore[type-var]
@@ -69,10 +70,10 @@ def ask(
                 if outcome.error is not None:
                     failed.append(outcome.error)
                 if progress is not None:
-                    progress(done, len(whole.rows))
+                    progress(done, len(shared.rows))
         if failed:
             raise UserError(failed[0]) if "\n" not in failed[0] else RuntimeError(failed[0])
-    return whole
+    return shared
 
 
 # -- on a node ---------------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class AskPart:
 
     settings: AskSettings
     inputs: Pool
-    whole: int
+    shared: int
 
 
 def send(part: AskPart) -> int:
@@ -94,7 +95,7 @@ def send(part: AskPart) -> int:
         ResponseStore(settings.store),
         _teacher(settings.teacher or "", settings.device, settings.trust_code),
         part.inputs,
-        part.whole,
+        part.shared,
         budget=_budget(settings),
         batch_size=settings.ask_batch,
         concurrency=settings.concurrency,
