@@ -144,7 +144,7 @@ def test_a_second_build_changes_nothing(study, tmp_path):
 
 
 def test_no_runs_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"no runs\.csv"):
+    with pytest.raises(UserError, match=r"runs\.csv was not found"):
         report.build([tmp_path], tmp_path)
     records.append(tmp_path, RUN)
     text = (tmp_path / "runs.csv").read_text()

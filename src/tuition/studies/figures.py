@@ -17,7 +17,7 @@ import numpy as np
 
 from tuition import disk, escape
 from tuition.data.plotting import matplotlib
-from tuition.studies.published import label, plus
+from tuition.studies.names import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +52,7 @@ class Style(NamedTuple):
     colour: str
     marker: str
     dashes: str = "-"
+    width: float = 1.2
 
     def marks(self) -> dict[str, Any]:
         size = 6.0 if self.marker in "*PX" else 4.5  # thin markers need more room to weigh the same
@@ -60,9 +61,9 @@ class Style(NamedTuple):
 
 
 STYLES = {
-    "ckd": Style(VERMILLION, "o"),
-    "ckd_exact": Style(VERMILLION, "d", "--"),
-    "ckd_published": Style(VERMILLION, "h", ":"),
+    "ckd": Style(VERMILLION, "o", width=1.8),
+    "ckd_exact": Style(VERMILLION, "d", "--", 1.8),
+    "ckd_published": Style(VERMILLION, "h", ":", 1.8),
     "kd": Style(BLUE, "s"),
     "rkd": Style(GREEN, "^"),
     "dist": Style(ORANGE, "v"),
@@ -71,11 +72,11 @@ STYLES = {
     "ce": Style(MUTED, "X"),
     "mse": Style(INK, "*"),
     "fitnets": Style(BLUE, "<"),
-    "fitnets+crd": Style(SKY, "<"),
-    "fitnets+ckd": Style(VERMILLION, "<"),
+    "fitnets_crd": Style(SKY, "<"),
+    "fitnets_ckd": Style(VERMILLION, "<"),
     "vid": Style(GREEN, ">", "--"),
-    "vid+crd": Style(PURPLE, ">", "--"),
-    "vid+ckd": Style(ORANGE, ">", "--"),
+    "vid_crd": Style(PURPLE, ">", "--"),
+    "vid_ckd": Style(ORANGE, ">", "--"),
 }
 COLOURS = (VERMILLION, GREEN, BLUE, PURPLE, ORANGE, SKY, INK)
 SPARE = [Style(COLOURS[i % 7], "^pH8v"[i % 5], "-.") for i in range(35)]  # 7 and 5 are coprime: no pair comes twice
@@ -84,7 +85,7 @@ SPARE = [Style(COLOURS[i % 7], "^pH8v"[i % 5], "-.") for i in range(35)]  # 7 an
 def styles(methods: Iterable[str]) -> dict[str, Style]:
     """A style for each method: its own if it has one, else a spare one, in the order given."""
     spare = cycle(SPARE)
-    return {method: STYLES.get(plus(method)) or next(spare) for method in methods}
+    return {method: STYLES.get(method) or next(spare) for method in methods}
 
 
 def accuracy_curves(
@@ -111,9 +112,8 @@ def accuracy_curves(
         for method, style in styles(dict.fromkeys(row["method"] for row in results)).items():
             rows = sorted((row for row in results if row["method"] == method), key=lambda row: row["calls"])
             calls, mean, std = np.array([(row["calls"], row["mean"], row["std"]) for row in rows], dtype=float).T
-            front = method.startswith("ckd")
             axes.fill_between(calls, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
-            axes.plot(calls, mean, linewidth=1.8 if front else 1.2, zorder=4 if front else 3, **style.marks())
+            axes.plot(calls, mean, linewidth=style.width, zorder=2 + style.width, **style.marks())
             ends.append((mean[-1], label(method), style))
         for name, value in (reference or {}).items():
             axes.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from tuition import escape
 from tuition.errors import UserError
-from tuition.studies.published import label
+from tuition.studies.names import label
 
 RUNS, SPECTRA = "runs.csv", "spectra.csv"
 CURVE_POINTS = 60
@@ -92,7 +92,7 @@ def append_spectrum(directory: Path, key: str, singular_values: Iterable[float])
 def read(*directories: Path) -> list[Record]:
     """The runs of several folders, each once: a run that is done replaces one that failed, a later row an earlier.
 
-    One run may serve several ends (selection and result, both accountings), with a row and the same key for each.
+    A run that is used several times (selection and result, both accountings) has a row for each use, with one key.
 
     Raises:
         UserError: a folder without runs.csv, a column missing, or a value that does not parse.
@@ -101,11 +101,11 @@ def read(*directories: Path) -> list[Record]:
     for directory in directories:
         path = Path(directory) / RUNS
         if not path.is_file():
-            raise UserError(f"there is no {RUNS} in {directory}; name a folder that `tuition study --out` has written.")
+            raise UserError(f"{RUNS} was not found in {directory}; name a folder that `tuition study --out` wrote.")
         for record in _rows(path, _parse):
-            end = record.key, record.purpose, record.accounting
-            if record.status == "done" or end not in merged or merged[end].status == "failed":
-                merged[end] = record
+            use = record.key, record.purpose, record.accounting
+            if record.status == "done" or use not in merged or merged[use].status == "failed":
+                merged[use] = record
     done = {record.key for record in merged.values() if record.status == "done"}
     return [record for record in merged.values() if record.status == "done" or record.key not in done]
 
@@ -123,7 +123,7 @@ def read_spectra(*directories: Path) -> dict[str, list[float]]:
     return dict(row for path in paths for row in _rows(path, parse))
 
 
-NEWEST = "teacher_accuracy"  # the last column, which files of older versions lack
+NEWEST = "teacher_accuracy"  # the last column, which older files lack
 PERCENT = {"accuracy", "accuracy_last", "validation", "top5", "calibration_error", "agreement", "teacher_accuracy"}
 KNOWN = {
     "accounting": ("published", "matched"),
@@ -133,11 +133,10 @@ KNOWN = {
 LARGEST = sys.float_info.max  # a learning rate of 1e30 fails, but is a number
 LONGEST_CURVE = 10_000  # rows
 LONGEST_SETTING = 10_000  # characters; runs are told apart by their settings, so these are not cut where they are shown
-LONGEST_FIELD = 2**27  # characters of a cell that is read
 
 
 def _parse(row: dict[str, str]) -> Record:
-    """A record whose numbers are numbers, finite and bounded, and whose words are those that are known."""
+    """A record whose numbers are finite and bounded, and whose words are known ones."""
     parsers: dict[str, Callable[[str, str], Any]] = {"int": _count, "float": _figure, "dict": _mapping, "list": _curve}
     return Record(
         **{
@@ -209,7 +208,7 @@ def _curve(name: str, text: str) -> list[list[float]]:
 
 
 def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
-    """Every whole line of a file, parsed."""
+    """Every complete line of a file, parsed."""
     content = path.read_bytes()
     if content.count(b"\0"):
         raise UserError(f"{path} holds zero bytes; it is damaged, restore a copy of it.")
@@ -218,7 +217,6 @@ def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text in UTF-8; restore a copy of it.") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    before = csv.field_size_limit(LONGEST_FIELD)  # one for the process; an older version stored errors of any length
     try:
         return [parse(row) for row in reader]
     except KeyError as error:
@@ -226,8 +224,6 @@ def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         why = escape.shorten(error, 200)
         raise UserError(f"{path}, line {reader.line_num}: {why}; correct or delete that line.") from error
-    finally:
-        csv.field_size_limit(before)
 
 
 def _append_row(path: Path, row: dict[str, Any]) -> None:
@@ -239,10 +235,7 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # released by closing, and by the system if the process dies
         file.seek(0)
         first = file.readline()
-        if first == header.replace(f",{NEWEST}\n".encode(), b"\n") != header:  # an older version began this file
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerow(value for name, value in row.items() if name != NEWEST)
-        elif first.endswith(b"\n") and first != header:
+        if first.endswith(b"\n") and first != header:
             raise UserError(f"{path} has other columns than this version writes; continue in a new folder.")
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         if file.read() != b"\n":  # new, or a writer was killed in the middle of its line
@@ -255,7 +248,7 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """Runs that may be averaged over seeds and compared: equal data, pair, schedule and accounting."""
+    """Runs of equal data, pair, schedule and accounting, which may be averaged over seeds and compared."""
 
     dataset: str
     teacher: str
@@ -288,19 +281,19 @@ class Section:
     @cached_property
     def curves(self) -> dict[str, dict[int, dict[int, float]]]:
         """method -> calls -> seed -> accuracy, the best method first."""
-        found: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        curves: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for run in self.runs:
-            found[run.method][run.calls][run.seed] = run.accuracy
+            curves[run.method][run.calls][run.seed] = run.accuracy
 
         def rank(item: tuple[str, dict[int, dict[int, float]]]) -> tuple[int, float]:
             most = max(item[1])
             return most, fmean(item[1][most].values())
 
-        return dict(sorted(found.items(), key=rank, reverse=True))
+        return dict(sorted(curves.items(), key=rank, reverse=True))
 
     @property
     def focus(self) -> str:
-        """The method that others are compared with: ckd, or without it the best."""
+        """The method that the others are compared with: ckd if it was run, else the best."""
         return "ckd" if "ckd" in self.curves else next(iter(self.curves))
 
 
@@ -326,13 +319,13 @@ def sections(runs: Iterable[Record]) -> list[Section]:
 
 def split_variants(runs: Sequence[Record]) -> list[Record]:
     """Rename methods where two runs share method, calls and seed: "ckd [anchor=0.1]" beside "ckd [anchor=1.0]"."""
-    twins: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
+    alike: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
-        twins[run.method, run.calls, run.seed].append(flatten(run.settings))
+        alike[run.method, run.calls, run.seed].append(flatten(run.settings))
     differing: dict[str, set[str]] = defaultdict(set)
-    for (method, *_), found in twins.items():
-        names = {name for settings in found for name in settings}
-        differing[method] |= {name for name in names if len({repr(settings.get(name)) for settings in found}) > 1}
+    for (method, *_), settings in alike.items():
+        names = {name for one in settings for name in one}
+        differing[method] |= {name for name in names if len({repr(one.get(name)) for one in settings}) > 1}
 
     def renamed(run: Record) -> Record:
         settings = flatten(run.settings)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tuition import disk, escape
 from tuition.studies import published, statistics
-from tuition.studies.published import label
+from tuition.studies.names import label
 from tuition.studies.records import Record, Section
 from tuition.studies.statistics import Curve, IntervalEstimate
 from tuition.studies.templating import render
@@ -83,7 +83,7 @@ def accuracy(section: Section) -> Table:
             data.append({"method": method, "calls": n, "source": "measured", "mean": s.mean, "std": s.std,
                          "low": s.low, "high": s.high, "seeds": s.n})  # fmt: skip
         rows.append(row)
-        if values := printed.get(published.plus(method)):
+        if values := printed.get(method):
             known = {n: values[n] for n in section.calls if n in values}
             cells = (Cell(f"{known[n][0]:.2f}", f"({known[n][1]:.2f})", known[n][0]) if n in known else Cell("-")
                      for n in section.calls)  # fmt: skip
@@ -99,7 +99,7 @@ def calls_to_accuracy(section: Section) -> Table:
     """Table 1: calls for each target accuracy, with the percentage that the section's focus saves."""
     curves, data = section.curves, []
     printed = published.table1(section.dataset, section.teacher, section.student)
-    theirs = "ckd_published" if "ckd_published" in curves else "ckd"  # which of ours the paper's CKD stands under
+    theirs = next((name for name in published.CKD if name in curves), "ckd")  # the paper's CKD is printed below it
     if printed:
         printed[theirs] = printed.pop("ckd")
     goals = targets(curves)
@@ -142,9 +142,9 @@ def calls_to_accuracy(section: Section) -> Table:
 def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, IntervalEstimate]]:
     """By what the focus is compared with: percent of calls saved for each target."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
-    if "ckd" not in section.focus or section.focus not in curves:
+    if section.focus not in curves:
         return {}
-    others = [method for method in curves if "ckd" not in method]
+    others = [method for method in curves if method != section.focus]
     papers = [method for method in others if method.partition(" [")[0] in published.BASELINES]
     compared = {PAPER: [curves[method] for method in papers]} if papers else {}
     compared |= {label(method): [curves[method]] for method in others if method not in papers}
