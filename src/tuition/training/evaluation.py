@@ -1,7 +1,4 @@
-"""What a student is worth: top-1, top-5, calibration error, agreement; of embeddings, what is found by them.
-
-Embeddings (n, d) are compared by cosine similarity; all figures are in percent.
-"""
+"""What a student is worth: top-1, top-5, calibration error, agreement with the teacher; all in percent."""
 
 from __future__ import annotations
 
@@ -44,8 +41,8 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
     """Compare logits (n, k) with class indices (n,).
 
     Raises:
-        ValueError: no rows, or not as many labels.
-        UserError: labels that no logit stands for, or logits that are not finite.
+        ValueError: no rows, or another number of labels.
+        UserError: labels of classes that the logits do not have, or logits that are not finite.
     """
     if len(logits) == 0 or len(logits) != len(labels):
         raise ValueError(f"{len(logits)} rows of logits do not match {len(labels)} labels.")
@@ -69,9 +66,9 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error in percent: mean |confidence - accuracy| over bins of confidence, by their share."""
     sums = double(torch.zeros(bins, device=logits.device))
-    for part, wanted in zip(logits.split(BLOCK), labels.split(BLOCK), strict=True):
+    for part, classes in zip(logits.split(BLOCK), labels.split(BLOCK), strict=True):
         confidence, predicted = double(part).softmax(dim=1).max(dim=1)
-        gap = confidence - (predicted == wanted.to(predicted.device)).double()
+        gap = confidence - (predicted == classes.to(predicted.device)).double()
         which = (confidence * bins).ceil().long().clamp(1, bins) - 1
         sums.index_add_(0, which, gap)
     return 100.0 * float(sums.abs().sum()) / len(labels)
@@ -108,18 +105,18 @@ def confusion(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(index, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-# -- agreement and embeddings ------------------------------------------------------------------------------------------
+# -- agreement ---------------------------------------------------------------------------------------------------------
 
 
 def agreement(student: Tensor, teacher: Tensor, output: Literal["logits", "embedding"]) -> float:
-    """How far two outputs (n, ...) say the same: share of equal classes, or `similarity_agreement`, in percent."""
+    """Agreement of two outputs (n, ...): the share of equal classes, or `similarity_agreement`, in percent."""
     if output == "embedding":
         return similarity_agreement(student, teacher)
     return percent(student.argmax(dim=1) == teacher.argmax(dim=1))
 
 
 def similarity_agreement(student: Tensor, teacher: Tensor) -> float:
-    """Correlation between the similarities of all pairs of rows, as the student and as the teacher sees them.
+    """Correlation between the cosine similarities of all pairs of rows of the student and those of the teacher.
 
     Embeddings (n, d) and (n, e) need no common space, and are centred first: moving, turning or scaling either changes
     nothing, as it changes nothing for RKD. 0 where all pairs are alike for one of the two. Exact over the n (n - 1)
@@ -139,73 +136,3 @@ def similarity_agreement(student: Tensor, teacher: Tensor) -> float:
         return 0.0
     spread = covariance(s, s) * covariance(t, t)
     return 100.0 * covariance(s, t) / spread**0.5 if spread > 1e-12 else 0.0
-
-
-def cosine(student: Tensor, teacher: Tensor) -> float:
-    """Mean similarity of each row (n, d) with its counterpart; what matters where one takes the place of the other."""
-    return 100.0 * float(F.cosine_similarity(double(student), double(teacher)).mean())
-
-
-def neighbours(embeddings: Tensor, k: int) -> Tensor:
-    """The k nearest other rows (n, k) of each, the nearest first, and of equals the earlier."""
-    return _nearest(embeddings, embeddings, k, alone=True)
-
-
-def neighbour_recall(student: Tensor, teacher: Tensor, k: int = 10) -> float:
-    """Share of the teacher's k nearest that are among the student's k nearest."""
-    found, wanted = neighbours(student, k), neighbours(teacher, k)
-    return percent((found[:, :, None] == wanted[:, None]).any(dim=1))
-
-
-def reciprocal_rank(student: Tensor, teacher: Tensor) -> float:
-    """Mean reciprocal rank that the teacher's nearest has with the student."""
-    wanted = neighbours(teacher, 1)
-    return _reciprocal_rank(neighbours(student, len(student) - 1) == wanted)
-
-
-def label_recall(embeddings: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Share of rows with one of their own class among their k nearest (Oh Song et al. 2016, arXiv 1511.06452)."""
-    return percent((labels[neighbours(embeddings, k)] == labels[:, None]).any(dim=1))
-
-
-def label_reciprocal_rank(embeddings: Tensor, labels: Tensor) -> float:
-    """Mean reciprocal rank of the nearest row of the same class; 0 for a row that is alone in its class."""
-    return _reciprocal_rank(labels[neighbours(embeddings, len(labels) - 1)] == labels[:, None])
-
-
-def knn_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor, k: int = 10) -> float:
-    """Share of rows whose class most of their k nearest among the `known` rows have; of equals, that of the nearest."""
-    votes = F.one_hot(known_labels[_nearest(embeddings, known, k)])
-    first = votes.argmax(dim=1)  # where each class stands first
-    return percent((votes.sum(dim=1) * (k + 1) - first).argmax(dim=1) == labels)
-
-
-def centroid_accuracy(embeddings: Tensor, labels: Tensor, known: Tensor, known_labels: Tensor) -> float:
-    """Share of rows to which the mean of their class's `known` rows, these scaled to length 1, is the nearest."""
-    classes, own = known_labels.unique(return_inverse=True)
-    centroids = double(F.one_hot(own)).T @ F.normalize(double(known))
-    return percent(classes.cpu()[_nearest(embeddings, centroids, 1)[:, 0].cpu()] == labels.cpu())
-
-
-def _nearest(queries: Tensor, rows: Tensor, k: int, alone: bool = False) -> Tensor:
-    """Indices (n, k) of the rows nearest to each query; `alone` leaves out the row of its own number.
-
-    Raises:
-        ValueError: there are not so many rows.
-    """
-    if not 0 < k <= len(rows) - alone:
-        raise ValueError(f"{k} neighbours are not to be had of {len(rows)} rows.")
-    queries, rows = (F.normalize(double(x)) for x in (queries, rows))
-    found = []
-    for start in range(0, len(queries), 1024):
-        similar = queries[start : start + 1024] @ rows.T
-        if alone:
-            similar[:, start:].fill_diagonal_(-torch.inf)
-        found.append(similar.argsort(dim=1, descending=True, stable=True)[:, :k])
-    return torch.cat(found)
-
-
-def _reciprocal_rank(hits: Tensor) -> float:
-    """Of rows (n, m) of hits in the order of their ranks."""
-    first = double(hits).argmax(dim=1)
-    return 100.0 * float((hits.any(dim=1) / (first + 1.0)).double().mean())
