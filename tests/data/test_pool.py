@@ -115,8 +115,15 @@ class TestIndexing:
 
     def test_repr(self):
         pool = from_tensors(images(5), [0, 1, 2, 1, 0], name="mine")
-        assert repr(pool) == "Pool(mine, 5 inputs of shape (3, 8, 8), 3 classes)"
-        assert repr(from_tensors(["a"])) == "Pool(tensors, 1 inputs, no labels)"
+        assert repr(pool) == "Pool 'mine': 5 images of 3 x 8 x 8\n  3 classes: 0, 1, 2"
+        assert repr(from_tensors(["a"])) == "Pool 'tensors': 1 text\n  no labels"
+        many = from_tensors(torch.zeros(2_000, 4), range(2_000), name="<b>\x1b[31m")
+        assert repr(many) == ("Pool '<b>\\x1b[31m': 2,000 vectors of 4\n  2,000 classes: 0, 1, 2, 3, 4 and 1,995 more")
+        assert many._repr_html_().startswith(
+            "<strong>Pool &#x27;&lt;b&gt;\\x1b[31m&#x27;: 2,000 vectors of 4</strong><br>"
+        )
+        known = from_tensors(["a"], class_names=["good", "bad"])
+        assert repr(known).endswith("no labels; 2 classes: good, bad")
 
 
 class TestDrawing:

@@ -1,6 +1,8 @@
+from decimal import Decimal
+
 import torch
 
-from tuition.data import Accounts, Crop, TransferSet, from_tensors
+from tuition.data import Accounts, Bill, Crop, TransferSet, from_tensors
 
 
 def test_accounts_add_up():
@@ -8,6 +10,26 @@ def test_accounts_add_up():
     assert total == Accounts(paid=7, served=7, failed=1, unknown=1)
     assert total.as_dict() == {"paid": 7, "served": 7, "failed": 1, "unknown": 1}
     assert sum([Accounts(paid=1), Accounts(paid=2)], Accounts()) == Accounts(paid=3)
+
+
+def test_what_a_person_reads():
+    accounts = Accounts(paid=1200, served=2, failed=1, unknown=3)
+    assert (
+        repr(accounts)
+        == "Accounts: 1,200 paid, 2 from cache, 1 failed\n  3 of the paid were in flight when interrupted"
+    )
+    assert repr(Bill(Decimal("0.10"), 1000, 5, 1)) == (
+        "Bill: 0.10\n  1,000 input and 5 output tokens, counted for 1 call"
+    )
+    logits = torch.eye(3)[[0, 1, 1, 2]]
+    transfer = TransferSet(
+        from_tensors(list("abcd"), [0, 1, 2, 2], name="letters"), {"logits": logits}, "t", "", accounts
+    )
+    assert repr(transfer) == (
+        "TransferSet 'letters': 4 inputs, answered by 't' with logits (4, 3)\n  3 classes: 0, 1, 2; "
+        "the teacher agrees with 75.0 % of the labels; 1,200 paid, 2 from cache, 1 failed"
+    )
+    assert "<strong>TransferSet" in transfer._repr_html_()
 
 
 def test_rows_of_a_transfer_set_stay_together():

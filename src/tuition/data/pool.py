@@ -17,6 +17,7 @@ from tuition.data.augment import Crop
 from tuition.data.inputs import Inputs, Kind, rows_of
 from tuition.data.ondisk import OnDisk
 from tuition.data.sequences import as_inputs, as_labels
+from tuition.data.shown import Shown, counted, listed
 from tuition.errors import UserError
 
 DIGEST_BYTES = 16
@@ -24,8 +25,8 @@ BLOCK = 1024  # rows that are looked at in one go
 MAX_CLASSES = 1_000_000  # a higher label is an identifier or damage, not a class
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pool(Shown):
     """Raw inputs, their labels and, optionally, the one view of each that a teacher is asked about.
 
     Attributes:
@@ -50,11 +51,17 @@ class Pool:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __repr__(self) -> str:
-        what = f"{self.name}, {len(self)} inputs"
-        if self.kind != "texts":
-            what += f" of shape {self.shape}"
-        return f"Pool({what}, {'no labels' if self.labels is None else f'{self.num_classes} classes'})"
+    def lines(self) -> list[str]:
+        shape = f" of {' x '.join(map(str, self.shape))}" if self.shape else ""
+        first = f"Pool {self.name!r}: {counted(len(self), self.kind.removesuffix('s'))}{shape}"
+        return [first + ("" if self.in_memory else ", on disk"), self.known_classes()]
+
+    def known_classes(self) -> str:
+        """What is known of the classes, for people."""
+        if self.class_names is None and self.labels is None:
+            return "no labels"
+        names = self.class_names if self.class_names is not None else classes.numbers(self.num_classes or 0)
+        return f"{'' if self.labels is not None else 'no labels; '}{len(names):,} classes: {listed(names)}"
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray | Tensor) -> Pool:
         """The rows named, in that order (a boolean mask works too), as a pool of their own."""

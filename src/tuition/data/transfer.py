@@ -12,12 +12,13 @@ from torch import Tensor
 from tuition.data.inputs import Inputs
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Pool, row_index
+from tuition.data.shown import Shown, counted
 
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 
 
-@dataclass(frozen=True)
-class Accounts:
+@dataclass(frozen=True, repr=False)
+class Accounts(Shown):
     """Counts of teacher calls.
 
     Attributes:
@@ -32,6 +33,12 @@ class Accounts:
     failed: int = 0
     unknown: int = 0
 
+    def lines(self) -> list[str]:
+        return [
+            f"Accounts: {self.paid:,} paid, {self.served:,} from cache, {self.failed:,} failed",
+            f"{self.unknown:,} of the paid were in flight when interrupted",
+        ]
+
     def __add__(self, other: Accounts) -> Accounts:
         return Accounts(*(a + b for a, b in zip(self.as_dict().values(), other.as_dict().values(), strict=True)))
 
@@ -39,8 +46,8 @@ class Accounts:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Bill:
+@dataclass(frozen=True, repr=False)
+class Bill(Shown):
     """What calls cost, exactly, and the tokens they used.
 
     Attributes:
@@ -53,6 +60,10 @@ class Bill:
     input_tokens: int = 0
     output_tokens: int = 0
     metered: int = 0
+
+    def lines(self) -> list[str]:
+        tokens = f"{self.input_tokens:,} input and {self.output_tokens:,} output tokens"
+        return [f"Bill: {self.cost:f}", f"{tokens}, counted for {counted(self.metered, 'call')}"]
 
     def __add__(self, other: Bill) -> Bill:
         tokens = self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
@@ -103,8 +114,8 @@ def _shortened(text: str, most: int) -> str:
     return words if len(words) <= most else words[: most - 3] + "..."
 
 
-@dataclass(frozen=True, eq=False)
-class TransferSet:
+@dataclass(frozen=True, eq=False, repr=False)
+class TransferSet(Shown):
     """Inputs, the teacher's responses to them and, where known, their labels.
 
     Attributes:
@@ -127,6 +138,17 @@ class TransferSet:
 
     def __len__(self) -> int:
         return len(self.pool)
+
+    def lines(self) -> list[str]:
+        answers = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.responses.items())
+        first = self.accounts.lines()[0]
+        right = self.teacher_accuracy
+        agrees = "" if right is None else f"; the teacher agrees with {right:.1f} % of the labels"
+        what = f"{self.pool.name!r}: {counted(len(self), 'input')}"
+        return [
+            f"TransferSet {what}, answered by {self.teacher!r} with {answers}",
+            f"{self.pool.known_classes()}{agrees}; {first.removeprefix('Accounts: ')}",
+        ]
 
     @property
     def inputs(self) -> Inputs | OnDisk:
