@@ -1,10 +1,10 @@
 """An ONNX file as a teacher: here a net that was trained, exported, and taken up again without its Python code."""
 
 from tuition import ResponseStore, data, distill, models, teachers
-from tuition.training import teach
+from tuition.training import train_teacher
 
 pool, test = data.load("digits"), data.load("digits", split="test")
-taught = teach("cnn_16", pool[200:], validation=pool[:100], test=test, epochs=8)
+taught = train_teacher("cnn_16", pool[200:], validation=pool[:100], test=test, epochs=8)
 print(f"the net that is exported has {taught.accuracy:.1f} %")
 teacher = teachers.from_onnx(taught.student.export("teacher.onnx"))
 print(teacher.name, teacher.fingerprint)

@@ -26,7 +26,7 @@ from tuition import ResponseStore, data, teachers
 from tuition.cli import main as cli
 from tuition.pipeline.sources import load_data
 from tuition.pipeline.teacher import _taught
-from tuition.training import distill, teach
+from tuition.training import distill, train_teacher
 
 # The user's own module, in the folder where the commands are given.
 USER = """
@@ -74,8 +74,8 @@ def build(folder: Path) -> None:
     (folder / "user.py").write_text(USER)
     pool = data.load("digits")
     test = data.load("digits", split="test")[:20]
-    taught = teach("cnn_4", pool[:64], validation=pool[64:84], test=test, epochs=1, out=folder / "teacher")
-    teach("cnn_4", pool[:64], validation=pool[64:84], seed=9, epochs=1, out=folder / "other" / "teacher")
+    taught = train_teacher("cnn_4", pool[:64], validation=pool[64:84], test=test, epochs=1, out=folder / "teacher")
+    train_teacher("cnn_4", pool[:64], validation=pool[64:84], seed=9, epochs=1, out=folder / "other" / "teacher")
     preprocess = taught.student.preprocess
     teacher = teachers.from_torch(
         taught.student.model, name="teacher", mean=preprocess.mean.tolist(), std=preprocess.std.tolist()
@@ -203,12 +203,12 @@ CASES = [
     # names
     Case("a model misspelt", DISTILL + "--student wrn_16_", r"no model 'wrn_16_' \(nearest: .*wrn_16_2"),
     Case("a depth that cannot be", DISTILL + "--student wrn_17_2", "the depth must be 6 n . 4"),
-    Case("a method misspelt", DISTILL + "--method cdk", "no method 'cdk'; did you mean .*ckd"),
+    Case("a method misspelt", DISTILL + "--method cdk", "the method 'cdk' was not found; did you mean .*ckd"),
     Case("a method's setting misspelt", DISTILL + "--set options={ancor:\\ 1}", "no setting 'ancor'; did you mean anchor"),
     Case("a student's module that is not there", DISTILL + "--student nowhere:net", "nowhere:net cannot be imported"),
     Case("a student that needs more arguments", DISTILL + "--student user:needy", "needs more than num_classes"),
     Case("a model misspelt in `models`", "models resnet33", "no model 'resnet33' .*resnet32"),
-    Case("a method misspelt in `methods`", "methods rdk", "no method 'rdk'; did you mean rkd"),
+    Case("a method misspelt in `methods`", "methods rdk", "the method 'rdk' was not found; did you mean rkd"),
     # settings and the command line
     Case("a key misspelt in YAML", DISTILL + "--config c.yaml", "no setting 'learning_rte'; did you mean learning_rate",
          put("c.yaml", "learning_rte: 0.1\n")),

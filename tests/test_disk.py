@@ -19,7 +19,7 @@ from tuition.cli import main as cli
 from tuition.data import TransferSet, cache
 from tuition.store import export, files
 from tuition.studies import demo, grid, report, study
-from tuition.training import teach, tensorboard
+from tuition.training import tensorboard, train_teacher
 
 HOLDER = """
 import sys
@@ -73,7 +73,7 @@ def test_the_second_of_two_is_refused_until_the_first_is_dead(held, transfer):
     smallest = grid.Study.of({"pairs": [{"teacher": "cnn_4", "student": "cnn_4"}], "methods": ["ce"]})
     second = {
         "distill": lambda: distill("cnn_4", transfer, "ce", epochs=1, out=folder),
-        "teach": lambda: teach("cnn_4", transfer.pool, validation=transfer.pool, epochs=1, out=folder),
+        "teach": lambda: train_teacher("cnn_4", transfer.pool, validation=transfer.pool, epochs=1, out=folder),
         "study": lambda: study.run(smallest, folder),
         "demo": lambda: demo.run(folder),
         "export": lambda: export(ResponseStore(str(folder.parent / "r.db")), folder),
@@ -85,7 +85,7 @@ def test_the_second_of_two_is_refused_until_the_first_is_dead(held, transfer):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with pytest.warns(UserWarning, match="20 of the 20 validation inputs are in the transfer set too"):
-        teach("cnn_4", transfer.pool, validation=transfer.pool, epochs=1, out=folder)
+        train_teacher("cnn_4", transfer.pool, validation=transfer.pool, epochs=1, out=folder)
     with pytest.raises(UserError, match="exists and is not a study"):
         study.run(smallest, folder)
 
@@ -236,7 +236,7 @@ def test_only_unfinished_files_of_runs_are_swept(transfer, tmp_path):
 
 def test_a_card_that_people_have_added_to_stays(transfer, tmp_path):
     def again():
-        return teach("cnn_4", transfer.pool[:16], validation=transfer.pool[16:], epochs=1, out=tmp_path)
+        return train_teacher("cnn_4", transfer.pool[:16], validation=transfer.pool[16:], epochs=1, out=tmp_path)
 
     again()
     (tmp_path / "README.md").write_text("mine")

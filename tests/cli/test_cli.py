@@ -391,9 +391,7 @@ def pets(tmp_path_factory):
             pictures(folder / place / name, {"bee": 1, "wasp": 0}.get(name, 2), 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        job.train_teacher(
-            TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run")
-        )
+        job.teach(TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run"))
     return folder
 
 

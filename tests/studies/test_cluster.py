@@ -136,7 +136,7 @@ def url(server):
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
     settings = {"model": "cnn_16", "examples": 400, "epochs": 4, "learning_rate": 0.1, "device": "cpu"}
-    job.train_teacher(TeachSettings.of(settings), folder)
+    job.teach(TeachSettings.of(settings), folder)
     return folder
 
 

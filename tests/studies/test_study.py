@@ -54,7 +54,7 @@ def here(monkeypatch):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
-    job.train_teacher(TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder)
+    job.teach(TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder)
     return folder
 
 
@@ -159,7 +159,7 @@ def test_a_continued_study_pays_for_nothing_that_it_does_not_need(finished, teac
 
 def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, here):
     other = tmp_path / "cnn_16"
-    job.train_teacher(TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
+    job.teach(TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
     assert forecast(Study.of(SMALL), tmp_path / "s", teachers=[other], continue_from=[finished]).runs == 8
     with pytest.raises(UserError, match="stands for another teacher"):
         study.run(Study.of(SMALL), finished, teachers=[other])
@@ -295,7 +295,7 @@ def test_a_candidate_that_fails_is_not_chosen(teacher, tmp_path, here):
 
 def test_what_cannot_be_is_said_before_anything_is_asked(teacher, tmp_path, here):
     for change, sentence in [
-        ({"methods": ["ckd", "kdd"]}, "no method 'kdd'"),
+        ({"methods": ["ckd", "kdd"]}, "the method 'kdd' was not found"),
         ({"methods": [{"method": "ckd", "options": {"ancor": 1}}]}, "did you mean anchor"),
         ({"axes": {"calls": [20, 2000]}}, "do not fit"),
         ({"settings": SMALL["settings"] | {"budget": 60}, "axes": {"calls": [40], "seed": [0, 1]}}, "budget is 60"),

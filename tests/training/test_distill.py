@@ -13,7 +13,7 @@ from torch import nn
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import Accounts, TransferSet
-from tuition.training import Objective, TrainSettings, teach
+from tuition.training import Objective, TrainSettings, train_teacher
 from tuition.training.evaluation import percent
 from tuition.training.objective import Term
 
@@ -211,7 +211,7 @@ def test_a_module_of_ones_own_is_loaded_with_its_code(transfer, validation, tmp_
 
 
 def test_a_teacher_has_a_card(pool, validation, test, tmp_path):
-    run = teach("cnn_4", pool[:64], validation=validation, test=test, epochs=2, out=tmp_path)
+    run = train_teacher("cnn_4", pool[:64], validation=validation, test=test, epochs=2, out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "README.md",
         *FILES[:3],

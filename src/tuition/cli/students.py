@@ -58,7 +58,7 @@ def teach(
     given["trust_code"] = trust_code or None
     settings = settings_of(TeachSettings, config, given, sets)
     with training() as progress:
-        run = job.train_teacher(settings, out, progress)
+        run = job.teach(settings, out, progress)
     print_run(run, f"Teacher {settings.model} of {settings.data}")
 
 

@@ -22,7 +22,7 @@ from tuition.teachers import NotCharged, Teacher
 from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import TrainSettings, check
 from tuition.training.methods import teacher_layers
-from tuition.training.preflight import check_width
+from tuition.training.task_classes import check_width
 
 
 def preflight(settings: DistillSettings, out: Path | None) -> Teacher:

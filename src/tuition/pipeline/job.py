@@ -23,7 +23,7 @@ from tuition.pipeline.teacher import is_local
 from tuition.store import ResponseStore, maps_bytes, recompute, refusals
 from tuition.teachers import Teacher
 from tuition.teachers.pytorch import TorchTeacher
-from tuition.training import Run, TrainSettings, distill, parallel, teach
+from tuition.training import Run, TrainSettings, distill, parallel, train_teacher
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
 
@@ -136,13 +136,13 @@ def train_student(
     return run
 
 
-def train_teacher(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
+def teach(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
     """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
     pool = load_data(settings.data, "train", settings.size, settings.columns)
     if settings.examples is not None:
         pool = pool.sample(settings.examples, seed=settings.seed, stratified=True)
     validation, train = pool.split(max(10, len(pool) // 10), seed=settings.seed, stratified=True)
-    return teach(
+    return train_teacher(
         settings.model,
         train,
         validation=validation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuition.pipeline.job import train_teacher
+from tuition.pipeline.job import teach
 from tuition.pipeline.settings import (
     AskSettings,
     DistillSettings,
@@ -46,5 +46,5 @@ def with_stand_in(settings: DistillSettings, progress: Progress | None = None) -
         label_column=settings.label_column,
         image_column=settings.image_column,
     )
-    train_teacher(quick, folder, progress)
+    teach(quick, folder, progress)
     return settings.model_copy(update={"teacher": str(folder)})

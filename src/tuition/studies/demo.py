@@ -21,7 +21,7 @@ from tuition.models import first_line
 from tuition.store import ResponseStore
 from tuition.studies import figures
 from tuition.studies.executor import run_parallel
-from tuition.training import distill, files, load, teach
+from tuition.training import distill, files, load, train_teacher
 
 TEACHER, STUDENT = "cnn_32", "cnn_8"
 CALLS = (20, 40, 80, 160, 320)
@@ -54,7 +54,7 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
     begun = time.monotonic()
     parts = [part(seed) for seed in range(SEEDS)]
     validation, train = data.load("digits").split(200, seed=0, stratified=True)
-    taught = teach(
+    taught = train_teacher(
         TEACHER, train, validation=validation, test=data.load("digits", split="test"), out=out / "teacher", epochs=20
     )
     teacher = teachers.from_torch(taught.student, name="teacher")

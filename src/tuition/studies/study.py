@@ -265,7 +265,7 @@ TAUGHT = {
 def _teach(study: Study, name: str, folder: Path, watch: Progress) -> None:
     shared = {k: v for k, v in study.settings.items() if k in TAUGHT}
     settings = TeachSettings.of({"model": name, **shared, **study.teaching})
-    job.train_teacher(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
+    job.teach(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
 
 
 def identities(folders: Mapping[str, str], *, trust_code: bool = False) -> Identify:

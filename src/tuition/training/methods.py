@@ -19,7 +19,7 @@ from tuition.training.options import Option, defaults_of, options_of
 from tuition.training.settings import SettingError, Settings
 from tuition.training.task import Task, middle_layer, middle_layers
 
-Family = Literal["labels", "logits", "relations", "ckd", "mixing", "features"]
+Family = Literal["labels", "logits", "relations", "ckd", "mixing", "features", "own"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Method:
         layers: the layers of a teacher whose maps it compares, unless the option `pairs` names others; None for a
             method that reads no maps.
         groups: from all options to (p, q), where a step compares groups of p and q inputs that are forwarded apart.
+        own: the user's own objective that it stands for.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Method:
     family: Family
     layers: Callable[[nn.Module | str], list[str]] | None = None
     groups: Callable[[Mapping[str, Any]], tuple[int, int] | None] = lambda options: None
+    own: Objective | None = None
 
     @property
     def summary(self) -> str:
@@ -57,6 +59,8 @@ class Method:
         Raises:
             UserError: an unknown option, or a value of another type or out of range.
         """
+        if self.own is not None and options:
+            raise UserError("options are those of a method given by name; an Objective has its own.")
         known = self.defaults
         for option in options:
             if option not in known:
@@ -66,6 +70,26 @@ class Method:
         values = self._model._of(options, "options.").model_dump()
         # 25 stays 25: equal to 25.0, but not in the digest that names a run of a study.
         return {key: it if type(it) is int and it == values[key] else values[key] for key, it in options.items()}
+
+    def teacher_layers(self, model: nn.Module | str, options: Mapping[str, Any]) -> list[str]:
+        """Module paths of the teacher whose maps it compares; none for a black-box method."""
+        if self.layers is None:
+            return []
+        pairs = options.get("pairs")
+        return self.layers(model) if pairs is None else sorted(set(pairs.values()))
+
+    def create(self, task: Task, options: Mapping[str, Any]) -> Objective:
+        """The objective of a task.
+
+        Raises:
+            UserError: the method cannot be used for this task.
+        """
+        try:
+            return self.build(task, **options)
+        except UserError:
+            raise
+        except ValueError as error:  # of the losses
+            raise UserError(f"the method {self.name} cannot be used like this: {str(error).rstrip('.')}.") from error
 
     @cached_property
     def _model(self) -> type[Settings]:
@@ -116,6 +140,15 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
+def of(objective: str | Objective) -> Method:
+    """The method of this name, or one that stands for an objective of the user's own."""
+    if isinstance(objective, str):
+        return find(objective)
+    # Not copied, because its terms would still call the modules that it was made with.
+    name = " + ".join(f"{term.weight:g} {term.name}({term.reads})" for term in objective.terms)
+    return Method(name, lambda task: objective, "own", own=objective)
+
+
 def options(name: str) -> list[Option]:
     """The options of a method: name, type, default and a sentence of each."""
     return options_of(find(name).build)
@@ -148,11 +181,7 @@ def markdown() -> str:
 
 def teacher_layers(name: str, model: nn.Module | str, options: Mapping[str, Any] | None = None) -> list[str]:
     """Module paths of the teacher whose maps a method compares; none for a black-box method."""
-    layers = find(name).layers
-    if layers is None:
-        return []
-    pairs = (options or {}).get("pairs")
-    return layers(model) if pairs is None else sorted(set(pairs.values()))
+    return find(name).teacher_layers(model, options or {})
 
 
 def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,9 +196,4 @@ def create(name: str, task: Task, options: Mapping[str, Any] | None = None) -> O
         UserError: an unknown method or option (the nearest is named), or a task it cannot be used for.
     """
     method = find(name)
-    try:
-        return method.build(task, **method.checked(options or {}))
-    except UserError:
-        raise
-    except ValueError as error:  # of the losses
-        raise UserError(f"the method {name} cannot be used like this: {str(error).rstrip('.')}.") from error
+    return method.create(task, method.checked(options or {}))

@@ -1,9 +1,9 @@
-"""Whether student, method, data, teacher and folder fit together, found out before a call is paid."""
+"""Whether student, method, data, teacher and folder fit together, known before a call is paid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,115 @@ import torch
 from torch import Tensor, nn
 
 from tuition import models
-from tuition.data import Pool, TransferSet, classes
+from tuition.data import Pool, TransferSet
 from tuition.data.pool import BLOCK
 from tuition.errors import UserError
-from tuition.identity import code_digest
 from tuition.training import files, methods, trial_step
+from tuition.training.methods import Method
 from tuition.training.objective import Objective
+from tuition.training.run_identity import recorded_settings
 from tuition.training.settings import TrainSettings, usual
 from tuition.training.student import Output, Student
+from tuition.training.task import Task
+from tuition.training.task_classes import (
+    count_classes,
+    further_in_order,
+    in_order,
+    labelled,
+    learned,
+    task_names,
+    test_in_order,
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training whose parts fit: what `distill` trains, and what `check` looks at.
+
+    Attributes:
+        student: on the CPU, as it is before training.
+        method: what it is trained by, with its `options`.
+        transfer: with labels in the teacher's place, where these were requested.
+        validation, test: with labels in the order of the student's classes.
+        teacher_accuracy: of the answers, before they stand in for labels.
+        is_module: whether the student was a module, and not a name.
+    """
+
+    student: Student
+    method: Method
+    options: dict[str, Any]
+    transfer: TransferSet
+    validation: Pool | TransferSet | None
+    test: Pool | None
+    num_classes: int
+    settings: TrainSettings
+    seed: int
+    device: torch.device
+    teacher_accuracy: float | None
+    is_module: bool
+
+    def objective(self, student: Student | None = None, transfer: TransferSet | None = None) -> Objective:
+        """The objective of the training, or of another student on other rows."""
+        student, transfer = student or self.student, transfer or self.transfer
+        with torch.no_grad():
+            example = student.preprocess(student.read(transfer.pool[:2]))
+        task = Task(transfer.labels, transfer.responses, self.num_classes, self.seed, student.model, example)
+        return self.method.create(task, self.options)
+
+
+def set_up(
+    model: nn.Module | str,
+    transfer: TransferSet,
+    objective: str | Objective,
+    *,
+    options: Mapping[str, Any] | None,
+    validation: Pool | TransferSet | None = None,
+    test: Pool | None = None,
+    preprocess: nn.Module | None = None,
+    seed: int,
+    settings: TrainSettings,
+) -> Setup:
+    """Make the parts of a training fit each other, and try them for one step on copies.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    method = methods.of(objective)
+    options = method.checked(options or {})
+    check_responses(transfer)
+    accuracy = transfer.teacher_accuracy
+    transfer = labelled(transfer, settings.teacher_labels)
+    num_classes = count_classes(transfer, validation, test)
+    if isinstance(validation, TransferSet):
+        validation = further_in_order(validation, transfer, num_classes)
+    else:
+        validation = in_order(validation, transfer, num_classes)
+    test = test_in_order(test, transfer, num_classes)
+    student = build_student(model, transfer.pool, num_classes, preprocess, seed, learned(transfer))
+    check_evaluation(student, validation, test)
+    device = pick_device(settings.device)
+    setup = Setup(
+        student=student,
+        method=method,
+        options=options,
+        transfer=transfer,
+        validation=validation,
+        test=test,
+        num_classes=num_classes,
+        settings=settings,
+        seed=seed,
+        device=device,
+        teacher_accuracy=accuracy,
+        is_module=not isinstance(model, str),
+    )
+    trial_step.attempt(student, setup.objective, transfer, settings, num_classes, device)
+    return setup
+
+
+def train_settings(settings: TrainSettings | None, changes: dict[str, Any], reads_text: bool) -> TrainSettings:
+    """The settings of a training: those that were set in `settings`, then `changes`, then the defaults."""
+    values = {} if settings is None else settings.model_dump(exclude_unset=True)
+    return TrainSettings.of(usual(values | changes, reads_text))
 
 
 def check(
@@ -32,7 +133,8 @@ def check(
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
     described: dict[str, Any] | None = None,
-    **settings: Any,
+    settings: TrainSettings | None = None,
+    **changes: Any,
 ) -> None:
     """Find out whether a student, a method and a folder fit a pool and a teacher, before the teacher is asked.
 
@@ -43,50 +145,32 @@ def check(
     Raises:
         UserError: what `distill` would say.
     """
-    chosen = TrainSettings.of(usual(settings, pool.kind == "texts"))
-    device = pick_device(chosen.device)
-    options = methods.checked(objective, options or {}) if isinstance(objective, str) else options
+    chosen = train_settings(settings, changes, pool.kind == "texts")
     known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
     transfer = TransferSet(pool, {name: value.expand(len(pool), *value.shape[1:]) for name, value in known.items()})
-    check_responses(transfer)
-    transfer = labelled(transfer, chosen.teacher_labels)
-    count = count_classes(transfer, pool, None if answer is None else test)
-    if answer is not None or pool.class_names is not None:
-        test_in_order(test, transfer, count)
-    whole = build_student(student, pool, count, None, seed, learned(transfer))
-    check_evaluation(whole, test)
-    if whole.reads_text:
-        whole.read(pool)  # no text of it is empty
-    tried, name = (objective, options), objective
-    if isinstance(objective, str) and set(methods.teacher_layers(objective, whole.model, options)) - set(known):
-        tried = "mse", None  # a remote teacher's feature maps are seen when they arrive
-    else:
-        _, name = build_objective(objective, whole, transfer[:4], count, options, seed)
-    try_out(whole, tried[0], transfer, chosen, count, tried[1], seed, device)
+    method, tried = methods.of(objective), objective
+    options = method.checked(options or {})
+    if set(method.teacher_layers(student, options)) - set(known):
+        tried = "mse"  # a remote teacher's feature maps are seen when they arrive
+    ordered = answer is not None or pool.class_names is not None  # otherwise the classes are not known yet
+    setup = set_up(
+        student,
+        transfer,
+        tried,
+        options=options if tried is objective else None,
+        test=test if ordered else None,
+        seed=seed,
+        settings=chosen,
+    )
+    check_evaluation(setup.student, test)
+    if setup.student.reads_text:
+        setup.student.read(pool)  # no text of it is empty
     if out is not None:
-        wanted = recorded_settings(str(name), options, whole, seed, chosen, described)
+        recorded = recorded_settings(replace(setup, method=method, options=options), described)
         if answer is None:
-            del wanted["student"]  # its number of classes may be known better
-        if files.find_run(Path(out), wanted) is None:
+            del recorded["student"]  # its number of classes may be known better
+        if files.find_run(Path(out), recorded) is None:
             files.check_writable(Path(out))
-
-
-def try_out(
-    whole: Student,
-    objective: str | Objective,
-    transfer: TransferSet,
-    chosen: TrainSettings,
-    num_classes: int,
-    options: dict[str, Any] | None,
-    seed: int,
-    device: torch.device,
-) -> None:
-    """One step of the training, on copies; see `trial_step.attempt`."""
-
-    def build(student: Student, few: TransferSet) -> Objective:
-        return build_objective(objective, student, few, num_classes, options, seed)[0]
-
-    trial_step.attempt(whole, build, transfer, chosen, num_classes, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -99,102 +183,6 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"there is no device {name!r} here; use device: auto or cpu.") from None
     return device
-
-
-def labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
-    """The transfer set; on request, and where it has no labels, with the teacher's hard answers in their place."""
-    if transfer.labels is not None or not teacher_labels:
-        return transfer
-    if "logits" not in transfer.responses:
-        raise UserError("teacher_labels needs a teacher that answers with logits.")
-    return replace(transfer, pool=replace(transfer.pool, labels=transfer.responses["logits"].argmax(dim=1)))
-
-
-def learned(transfer: TransferSet) -> Output:
-    """What the student answers with: classes, unless there are but embeddings to learn from."""
-    classes = transfer.labels is not None or "logits" in transfer.responses or "embedding" not in transfer.responses
-    return "logits" if classes else "embedding"
-
-
-def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
-    """The number of classes of the task: of the teacher's logits, else as the data names; of embeddings, columns.
-
-    Raises:
-        UserError: the teacher answers with another number of classes than the data has, or there are none.
-    """
-    if learned(transfer) == "embedding":
-        return transfer.responses["embedding"].shape[1]
-    logits, pool = transfer.responses.get("logits"), transfer.pool
-    counted = pool.class_names is None or classes.only_count(pool.class_names)
-    if logits is None and counted:  # such names are made up for the highest label seen, and another pool may go further
-        pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
-        highest = max((p.num_classes or 0 for p in pools), default=0)
-        if highest == 0:
-            raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
-        return highest
-    known = pool.num_classes or 0
-    if logits is None:
-        return known
-    check_width(logits)
-    width = logits.shape[1]
-    if width < known or (width != known and not counted):
-        raise UserError(
-            f"the teacher answers with {width} classes, but the data has {known}; use a teacher of this data."
-        )
-    return width
-
-
-def check_width(logits: Tensor) -> None:
-    """Refuse logits that are not (n, k) of at least two classes: the softmax of one column is always 1."""
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise UserError(
-            "the teacher answers with logits of one column, which cannot tell classes apart; answer yes or no with two "
-            'columns (0, x), and a number as an "embedding".'
-        )
-
-
-def in_order(pool: Pool | None, transfer: TransferSet, num_classes: int) -> Pool | None:
-    """A pool to measure on, with its labels in the order of the classes that the transfer set teaches.
-
-    Raises:
-        UserError: it has labels of classes that the transfer set has not.
-    """
-    if pool is None or pool.labels is None or learned(transfer) == "embedding":
-        return pool
-    return pool.in_classes(task_names(transfer.pool, num_classes) or classes.numbers(num_classes))
-
-
-def test_in_order(test: Pool | None, transfer: TransferSet, num_classes: int) -> Pool | None:
-    """As `in_order`, of the inputs to evaluate on, which may be left out."""
-    try:
-        return in_order(test, transfer, num_classes)
-    except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')} (or evaluate nothing: --set test=null).") from error
-
-
-def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: int) -> TransferSet:
-    """Further answers, with the columns of their logits in the order of the classes that the transfer set teaches."""
-    logits, own, names = (
-        further.responses.get("logits"),
-        further.pool.class_names,
-        task_names(transfer.pool, num_classes),
-    )
-    if logits is None or own is None or names is None or own == names or not classes.comparable(own, names):
-        return further
-    found = classes.match(names, own)
-    if not found.same:
-        raise UserError("the answers to validate on are of other classes; ask the same teacher for them.")
-    return replace(
-        further, pool=further.pool.in_classes(names), responses=further.responses | {"logits": logits[:, found.columns]}
-    )
-
-
-def task_names(pool: Pool, num_classes: int) -> tuple[str, ...] | None:
-    """The names of the classes that a student of this pool learns; None where they are not known."""
-    names = pool.class_names
-    if names is not None and len(names) != num_classes:
-        return classes.numbers(num_classes) if classes.only_count(names) else None
-    return names
 
 
 def build_student(
@@ -265,57 +253,6 @@ def usual_preprocess(model: nn.Module, pool: Pool) -> nn.Module:
     if not isinstance(hashing, models.Hashing):
         raise UserError("this student reads images or vectors, and the inputs are text; use another, such as bag_64.")
     return hashing
-
-
-def build_objective(
-    objective: str | Objective,
-    student: Student,
-    transfer: TransferSet,
-    num_classes: int,
-    options: dict[str, Any] | None,
-    seed: int,
-) -> tuple[Objective, str]:
-    """The objective and its name."""
-    if isinstance(objective, str):
-        with torch.no_grad():
-            example = student.preprocess(student.read(transfer.pool[:2]))
-        task = methods.Task(transfer.labels, transfer.responses, num_classes, seed, student.model, example)
-        return methods.create(objective, task, options), objective
-    if options:
-        raise UserError("options are settings of a method given by name; an Objective has its own.")
-    # Not copied, for its terms would go on calling the modules it was made with.
-    return objective, " + ".join(f"{term.weight:g} {term.name}({term.reads})" for term in objective.terms)
-
-
-def recorded_settings(
-    method: str,
-    options: dict[str, Any] | None,
-    student: Student,
-    seed: int,
-    chosen: TrainSettings,
-    described: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What a run records, and compares when it is continued."""
-    return {
-        "method": method,
-        "options": options or {},
-        "student": getattr(student.model, "recipe", None) or type(student.model).__name__,
-        "seed": seed,
-        **chosen.model_dump(),
-        **(described or {}),
-    }
-
-
-def own_code(student: Student, objective: Objective, given: bool) -> str | None:
-    """Digest of the user's own code in a run: of the student, and of the loss; None where there is none.
-
-    An objective that is `given`, not named, counts by all that its terms hold too, but not by the state they train.
-    """
-    parts = [(term.name, term.weight, term.reads, term.loss) for term in objective.terms]
-    others = (objective.mix, objective.groups, objective.groups_drawn, objective.recentre)
-    loss = code_digest(type(objective), parts, others, but=objective.state, always=given)
-    model = code_digest(student.model, student.preprocess)
-    return None if loss is None and model is None else f"student {model}, loss {loss}"
 
 
 def check_responses(transfer: TransferSet) -> None:

@@ -1,0 +1,258 @@
+"""Train a student on a transfer set, or a teacher on labels."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuition import disk
+from tuition import progress as progress_bars
+from tuition.data import Accounts, Bill, Pool, TransferSet
+from tuition.training import evaluation, files, leaks, parallel
+from tuition.training.batches import Batches
+from tuition.training.cpu_threads import fitting_threads
+from tuition.training.loop import Progress, train
+from tuition.training.objective import Objective
+from tuition.training.preflight import Setup, set_up, train_settings
+from tuition.training.recentre import centre_of, recentre, recentred
+from tuition.training.run import STUDENT, TEACHER, Run, card_of, reopen, write_run
+from tuition.training.run_identity import recorded_digests, recorded_settings, tensors_digest
+from tuition.training.settings import TrainSettings
+from tuition.training.student import Student
+
+CARD = "README.md"
+
+
+def distill(
+    student: nn.Module | str,
+    transfer: TransferSet,
+    objective: str | Objective = "ckd",
+    *,
+    validation: Pool | TransferSet | None = None,
+    test: Pool | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    preprocess: nn.Module | None = None,
+    settings: TrainSettings | None = None,
+    progress: Progress | bool | None = None,
+    described: dict[str, Any] | None = None,
+    weights: str = STUDENT,
+    **changes: Any,
+) -> Run:
+    """Train a student on a transfer set.
+
+    In a process group of torch.distributed, all processes call this alike and share the batches, of which `batch_size`
+    is the size over all. The first writes the files, in a folder that all can read; all return the run.
+
+    Args:
+        student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
+            `models.create` knows.
+        transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`). From an
+            "embedding" (n, d) alone, without logits or labels, a student of embeddings is made, of the same width
+            where a name is given; another width meets the teacher's in a projector that the objective learns.
+        objective: the name of a method, or an `Objective`, whose modules are trained in place.
+        validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
+            its responses.
+        test: labelled inputs, evaluated twice: after the last epoch and at the best validation.
+        seed: of the order of batches, augmentation and, for a name, the initial weights.
+        out: folder for the run's files; a finished run there is returned, an unfinished one resumes, another is
+            refused. It is another run if the code of your own student, objective or preprocessing was edited.
+        options: options of the method, such as {"anchor": 0.3}.
+        preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
+        settings: how it is trained.
+        progress: by default nothing is shown; True draws a bar; a function is called after every epoch with (epochs
+            done, epochs, figures).
+        described: further settings to record with the run and compare on resume, such as where the data came from.
+        weights: name of the file of weights in `out`.
+        **changes: single settings of `TrainSettings`, such as epochs=30; they take precedence over `settings`.
+
+    Raises:
+        UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
+    """
+    setup = set_up(
+        student,
+        transfer,
+        objective,
+        options=options,
+        validation=validation,
+        test=test,
+        preprocess=preprocess,
+        seed=seed,
+        settings=train_settings(settings, changes, transfer.pool.kind == "texts"),
+    )
+    trained = setup.objective()
+    directory = None if out is None else Path(out)
+    recorded = {} if directory is None and parallel.count() == 1 else _recorded(setup, trained, described)
+    with contextlib.ExitStack() as stack:
+        record: dict[str, Any] = {}
+        if directory is not None:
+            record = parallel.first(lambda: _opened(directory, recorded, transfer, stack))
+            if record["status"] == "done":
+                return reopen(directory, record, setup.student)
+        leaks.warn_of_shared(setup.transfer, validation=setup.validation, test=setup.test)
+        run = _train(setup, trained, directory, record, stack.enter_context(_shown(progress)))
+        if directory is not None:
+            parallel.first(lambda: write_run(run, trained, record, weights))
+    return run
+
+
+def train_teacher(
+    model: nn.Module | str,
+    pool: Pool,
+    *,
+    validation: Pool,
+    out: str | Path | None = None,
+    **others: Any,
+) -> Run:
+    """Train a teacher on labels by plain cross-entropy, which keeps the scale of logits that students match.
+
+    Arguments are those of `distill`. In `out`, a card (README.md) says how the teacher was made.
+    """
+    run = distill(model, TransferSet(pool, {}), "ce", validation=validation, out=out, weights=TEACHER, **others)
+    if run.directory is not None:
+        path, card = run.directory / CARD, card_of(files.read_run(run.directory), len(pool)).encode()
+        parallel.first(lambda: None if path.exists() else files.write(path, card))  # people add to it
+    return run
+
+
+def _recorded(setup: Setup, objective: Objective, described: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What tells this run from another one, the same in all processes."""
+    recorded = recorded_settings(setup, described) | recorded_digests(setup, objective)
+    initial = {**setup.student.state_dict(), **objective.state_dict(prefix="objective.")}
+    compared = {name: value for name, value in recorded.items() if name not in files.FREE}
+    parallel.check_same(**compared, initial_weights=tensors_digest(initial))
+    return recorded
+
+
+def _opened(
+    directory: Path, recorded: dict[str, Any], transfer: TransferSet, stack: contextlib.ExitStack
+) -> dict[str, Any]:
+    """What run.json of this run holds, whose folder is held from now on."""
+    files.find_run(directory, recorded)  # refuses another folder before it is touched
+    stack.enter_context(disk.hold(directory))
+    return files.open_run(directory, recorded, transfer.accounts.as_dict(), transfer.bill.as_dict())
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    if progress is True and parallel.rank() == 0:
+        with progress_bars.training() as show:
+            yield show
+    else:
+        yield progress if callable(progress) else None
+
+
+def _train(
+    setup: Setup, objective: Objective, directory: Path | None, record: dict[str, Any], progress: Progress | None
+) -> Run:
+    """Train, and measure what was learned."""
+    student, transfer, settings = setup.student, setup.transfer, setup.settings
+    if student.reads_text:  # once for all epochs
+        transfer = replace(transfer, pool=replace(transfer.pool, inputs=student.read(transfer.pool)))
+    student, objective = student.to(setup.device), objective.to(setup.device)
+    batches = Batches(
+        transfer,
+        objective,
+        batch_size=settings.batch_size,
+        augment=transfer.pool.augment if settings.augment else None,
+        num_classes=setup.num_classes,
+        device=setup.device,
+        generator=torch.Generator().manual_seed(setup.seed),
+        matched=settings.accounting == "matched",
+        aligned=settings.aligned,
+        rank=parallel.rank(),
+        processes=parallel.count(),
+    )
+    centre = centre_of(transfer, setup.num_classes, objective.recentre) if objective.recentre else None
+    validate = None if setup.validation is None else _validator(student, setup.validation, transfer, centre)
+    with fitting_threads(student, math.ceil(settings.batch_size / parallel.count())):
+        state, best = train(
+            student,
+            objective,
+            batches,
+            settings,
+            validate=validate,
+            checkpoint=None if directory is None else directory / files.CHECKPOINT,
+            progress=progress,
+        )
+    with recentred(student, transfer, centre):
+        last = None if setup.test is None else student.evaluate(setup.test)
+    student.load_state_dict(best)
+    if centre is not None:
+        recentre(student, transfer, centre)
+    final = None if setup.test is None else student.evaluate(setup.test)
+    student.cpu().eval()
+    return Run(
+        student=student,
+        method=setup.method.name,
+        accuracy=None if final is None else final.accuracy,
+        accuracy_last=None if last is None else last.accuracy,
+        validation=state.best,
+        top5=None if final is None else final.top5,
+        calibration_error=None if final is None else final.calibration_error,
+        agreement=_agreement(student, transfer),
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        steps=state.steps,
+        images_seen=state.images,
+        seconds=round(state.seconds, 3),
+        accounts=Accounts(**record["accounts"]) if record else transfer.accounts,
+        bill=Bill.from_dict(record["bill"]) if record else transfer.bill,
+        history=state.history,
+        measured=_measured(setup),
+        directory=directory,
+        teacher_accuracy=setup.teacher_accuracy,
+        teacher_inputs=0 if setup.teacher_accuracy is None else len(transfer),
+    )
+
+
+def _measured(setup: Setup) -> dict[str, str]:
+    """On what each figure was measured."""
+    measured = {}
+    if setup.student.output in setup.transfer.responses:
+        measured["agreement"] = f"the {len(setup.transfer):,} inputs of the transfer set"
+    if isinstance(setup.validation, TransferSet):
+        measured["validation"] = f"agreement with the teacher on {len(setup.validation):,} further inputs"
+    elif setup.validation is not None:
+        measured["validation"] = f"accuracy on {len(setup.validation):,} labelled inputs"
+    if setup.test is not None:
+        measured["accuracy"] = f"the {len(setup.test):,} inputs of {setup.test.name}"
+    return measured
+
+
+def _validator(
+    student: Student, validation: Pool | TransferSet, transfer: TransferSet, centre: Tensor | None
+) -> Callable[[Student], float]:
+    """Top-1 on labels, or agreement with the teacher's answers, in percent, of the student recentred where needed.
+
+    Each of several processes looks at its share, and all return the same figure.
+    """
+    pool = validation.pool if isinstance(validation, TransferSet) else validation
+    targets = validation.responses[student.output] if isinstance(validation, TransferSet) else pool.labels
+    assert targets is not None
+    device = next(student.parameters()).device
+    mine = torch.arange(len(pool)).tensor_split(parallel.count())[parallel.rank()]
+    inputs = student.read(pool)[mine].to(device) if pool.in_memory else pool[mine]
+    targets = targets.to(device)
+
+    def validate(student: Student) -> float:
+        with recentred(student, transfer, centre), torch.inference_mode():
+            outputs = parallel.gather(student.outputs(inputs).to(device), mine.to(device), len(pool))
+        if isinstance(validation, TransferSet):
+            return evaluation.agreement(outputs, targets, student.output)
+        return evaluation.percent(outputs.argmax(dim=1) == targets)
+
+    return validate
+
+
+def _agreement(student: Student, transfer: TransferSet) -> float | None:
+    answers = transfer.responses.get(student.output)
+    return None if answers is None else evaluation.agreement(student.outputs(transfer.pool), answers, student.output)
