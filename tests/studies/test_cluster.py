@@ -22,7 +22,7 @@ from tuition.pipeline.settings import AskSettings, TeachSettings
 from tuition.pipeline.sources import question
 from tuition.pipeline.teacher import named_teacher
 from tuition.store import BudgetError
-from tuition.studies import cluster, cluster_ask, records, study, tables
+from tuition.studies import cluster, cluster_ask, records, study, study_sources, tables
 from tuition.studies.grid import Study
 
 spec = importlib.util.spec_from_file_location("postgresql", Path(__file__).parents[1] / "store" / "postgresql.py")
@@ -247,14 +247,14 @@ def _equals_one_machine(out, teacher, local, url):
 
 def test_a_study_whose_nodes_differ_is_refused_before_a_call(nodes, url, teacher, tmp_path, monkeypatch):
     shared = Study.of({**GRID, "settings": {**GRID["settings"], "store": url}})
-    monkeypatch.setattr(study, "versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(study_sources, "versions", lambda: {"torch": "1.0"})
     with pytest.raises(UserError, match=r"^node .* has another version of torch than this machine"):
         study.run(shared, tmp_path / "s", teachers=[teacher], executor="ray")
     assert ResponseStore(url).accounts() == Accounts()
     with pytest.raises(UserError, match="this one is a file; give a PostgreSQL database"):
         study.run(Study.of(GRID), tmp_path / "s", teachers=[teacher], executor="ray")
     with pytest.raises(UserError, match=r"^node .* cannot take part: it does not see .*nowhere"):
-        cluster.on_every_node(study._look, [], tmp_path / "nowhere")
+        cluster.on_every_node(study_sources._as_seen, [], tmp_path / "nowhere")
 
 
 # -- asking ------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,16 +17,19 @@ import yaml
 
 from tuition import ResponseStore, data
 from tuition.cli import main as cli
+from tuition.data import Accounts, Bill
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.pipeline import job
 from tuition.pipeline.settings import AskSettings, DistillSettings, TeachSettings
 from tuition.pipeline.sources import question
 from tuition.store import usage
-from tuition.studies import records, study, tables
+from tuition.store.price import money
+from tuition.studies import one_run, paid_calls, records, report, study, tables
 from tuition.studies.executor import Outcome
 from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study
+from tuition.studies.paid_calls import PaidCalls
 from tuition.training import Student
 
 SMALL = {
@@ -127,6 +131,29 @@ def test_answers_are_paid_once_for_all_methods_and_budgets(finished):
     for seed in (0, 1):
         asked |= set(question(AskSettings(calls=40, seed=seed)).inputs.digests)
     assert ResponseStore(str(finished / "responses.db")).accounts("cnn_16").paid == len(asked)
+
+
+def test_what_was_paid_stands_beside_the_runs_and_in_the_report(teacher, tmp_path, here):
+    priced = {"settings": SMALL["settings"] | {"cost_per_call": "0.25"}, "methods": ["ce"]}
+    study.run(Study.of(SMALL | priced), tmp_path, teachers=[teacher])
+    (held,) = usage(ResponseStore(str(tmp_path / "responses.db")))
+    (row,) = paid_calls.read([tmp_path, tmp_path])
+    assert (row.teacher, row.accounts.paid, row.bill) == ("cnn_16", held.accounts.paid, held.bill)
+    assert row.bill.cost == row.accounts.paid * Decimal("0.25") > 0
+    page = report.build([tmp_path], tmp_path / "page").read_text()
+    assert money(row.bill.cost) in page
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "x", "nan", ""])
+def test_a_count_of_paid_calls_that_is_not_one_is_named(value, tmp_path):
+    paid_calls.write(tmp_path, [PaidCalls("=t", Accounts(paid=77), Bill(Decimal("0.5"), 3, 4, 5))])
+    assert paid_calls.read([tmp_path]) == [PaidCalls("=t", Accounts(paid=77), Bill(Decimal("0.5"), 3, 4, 5))]
+    text = (tmp_path / "accounts.csv").read_text()
+    for old in (",77,", ",0.5\n"):
+        (tmp_path / "accounts.csv").write_text(text.replace(old, old.replace(old.strip(",\n"), value)))
+        if (old, value) != (",0.5\n", "1.5"):
+            with pytest.raises(UserError, match=r"accounts\.csv, line 2"):
+                paid_calls.read([tmp_path])
 
 
 @pytest.mark.parametrize("view", ["clean", "random"])
@@ -342,7 +369,8 @@ def test_no_time_is_no_run_and_then_it_goes_on(finished, teacher, tmp_path, here
 def test_a_teacher_is_trained_first_and_its_training_resumed(tmp_path, here, monkeypatch):
     whole = Study.of(SMALL | {"teaching": {"epochs": 2, "examples": 60, "checkpoint_seconds": 0}, "methods": ["ce"]})
     clock = iter(range(10**6))
-    monkeypatch.setattr(study, "time", SimpleNamespace(time=lambda: next(clock)))
+    for module in (study, one_run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
     assert study.run(whole, tmp_path, minutes=1.5 / 60).left == 4  # its time is up after the second epoch
     assert json.loads((tmp_path / "teachers/cnn_16/run.json").read_text())["status"] == "running"
     assert (tmp_path / "teachers/cnn_16/checkpoint.bin").exists()
@@ -352,16 +380,18 @@ def test_a_teacher_is_trained_first_and_its_training_resumed(tmp_path, here, mon
 
 def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint(finished, teacher, tmp_path, here, monkeypatch):
     slow = Study.of(SMALL | {"settings": SMALL["settings"] | {"checkpoint_seconds": 0}})
-    monkeypatch.setattr(study, "LITTLE", 0)
+    monkeypatch.setattr(study, "CHECKPOINTED", 0)
     clock = iter(range(10**6))
-    monkeypatch.setattr(study, "time", SimpleNamespace(time=lambda: next(clock)))
+    for module in (study, one_run):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
     summary = study.run(slow, tmp_path, teachers=[teacher], minutes=13 / 60)
     assert summary.done > 0
     assert summary.left > 0
     (folder,) = (tmp_path / "unfinished").iterdir()
     assert (folder / "checkpoint.bin").exists()
     epochs = []
-    monkeypatch.setattr(study, "time", time)
+    for module in (study, one_run):
+        monkeypatch.setattr(module, "time", time)
     distill = job.distill
 
     def watched(*args, progress, **kwargs):
@@ -448,7 +478,7 @@ def test_a_spectrum_is_that_of_the_centred_penultimate_features():
     with torch.no_grad():
         features = model[:2](student.preprocess(pool.inputs)).double().numpy()
     expected = np.linalg.svd(features - features.mean(0), compute_uv=False)
-    np.testing.assert_allclose(study.spectrum(student, pool), expected, rtol=1e-5)
+    np.testing.assert_allclose(one_run.spectrum(student, pool), expected, rtol=1e-5)
 
 
 def test_spectra_are_kept_and_continued_with(teacher, tmp_path, here):

@@ -1,4 +1,4 @@
-"""What a study would take, before it is begun: runs, teacher calls, time."""
+"""What a study would take, before it starts: runs, teacher calls, time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from tuition.data import TransferSet
-from tuition.pipeline.settings import Columns
+from tuition.pipeline.settings import Columns, DistillSettings
 from tuition.pipeline.sources import load_data, train_columns
 from tuition.studies.finished import FinishedRuns
-from tuition.studies.grid import PlannedRun, Study, images, plan
+from tuition.studies.grid import Study, images, plan
 from tuition.studies.records import Record
-from tuition.studies.study import calls, check, identities, is_ready, place, with_teacher_path
+from tuition.studies.study_calls import count
+from tuition.studies.study_sources import check, identities, is_ready, place, with_teacher_path
 from tuition.training import distill
 
 
@@ -27,10 +28,11 @@ class Forecast:
     """What a study would do.
 
     Attributes:
-        runs, known: runs to make, and runs wanted that are finished already.
+        runs, known: runs to start, and runs of the study that are finished already.
         teachers: those to be trained first.
         new, paid: teacher calls to pay for, and those paid before in the study's store.
-        seconds: of training students, after finished runs or else a short one; at most, where training may stop early.
+        seconds: of training students, estimated from finished runs or a short trial; at most, where training may stop
+            early.
     """
 
     runs: int
@@ -50,55 +52,46 @@ def forecast(
     workers: int | None = None,
     retry: bool = False,
 ) -> Forecast:
-    """Look ahead at what `run` would do. Nothing is asked, trained to keep, or written."""
+    """Look ahead at what `run` would do. Nothing is asked or written, and nothing that is trained is kept."""
     study, folders = place(study, out, teachers)
     finished = FinishedRuns(study, out, continue_from, retry=retry)
-    trust_code = bool(study.settings.get("trust_code", False))
-    now = plan(study, finished.find, identities(folders, trust_code=trust_code))
-    todo = [*now.ready, *now.later]
-    wanted = [with_teacher_path(planned.settings, folders) for planned in todo]
-    check(settings for settings in wanted if is_ready(settings.teacher or ""))
-    counts = calls(wanted).values()
-    known = {planned.key for planned in now.rows.values() if finished.find(planned) is not None}
+    now = plan(study, finished.find, identities(study, folders))
+    ahead = [*now.ready, *now.later]
+    runs = [with_teacher_path(run.settings, folders) for run in ahead]
+    check(settings for settings in runs if is_ready(settings.teacher or ""))
+    counts = count(runs).values()
+    known = {run.key for run in now.rows.values() if finished.find(run) is not None}
     return Forecast(
-        runs=len(todo),
+        runs=len(ahead),
         known=len(known),
         teachers=[name for name, folder in folders.items() if not is_ready(folder)],
         new=sum(new for new, _ in counts),
         paid=sum(paid for _, paid in counts),
-        seconds=_seconds(todo, finished.known.values(), workers or os.cpu_count() or 1),
+        seconds=_seconds([run.settings for run in ahead], finished.known.values(), workers or os.cpu_count() or 1),
     )
 
 
-def _seconds(todo: Sequence[PlannedRun], known: Iterable[Record], workers: int) -> float:
-    """Time that runs will take, by seconds an image of like ones."""
+def _seconds(runs: Sequence[DistillSettings], known: Iterable[Record], workers: int) -> float:
+    """Time that runs will take, by the seconds an image of similar ones."""
     measured: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in known:
         if record.images_seen:
             measured[record.student,].append(record)
             measured[record.student, record.settings["method"]].append(record)
+    rate = cache(_calibrate)
     total = 0.0
-    for planned in todo:
-        settings = planned.settings
-        like = measured.get((settings.student, settings.method)) or measured.get((settings.student,))
+    for s in runs:
+        like = measured.get((s.student, s.method)) or measured.get((s.student,))
         if like:
-            rate = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers
+            seconds = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers
         else:
-            rate = _calibrate(
-                settings.student,
-                settings.data,
-                settings.size,
-                settings.batch_size,
-                settings.device,
-                train_columns(settings),
-            )
-        total += rate * images(settings)
+            seconds = rate(s.student, s.data, s.size, s.batch_size, s.device, train_columns(s))
+        total += seconds * images(s)
     return total
 
 
-@cache
 def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str, columns: Columns) -> float:
-    """Seconds an image, of training with the whole machine on a few images."""
+    """Seconds an image, of training with all cores on a few images."""
     pool = load_data(data, "train", size, columns)[: 2 * batch_size]
     answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
     run = distill(student, TransferSet(pool, answers), "kd", epochs=5, batch_size=batch_size, device=device)

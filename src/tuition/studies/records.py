@@ -102,7 +102,7 @@ def read(*directories: Path) -> list[Record]:
         path = Path(directory) / RUNS
         if not path.is_file():
             raise UserError(f"{RUNS} was not found in {directory}; name a folder that `tuition study --out` wrote.")
-        for record in _rows(path, _parse):
+        for record in read_rows(path, _parse):
             use = record.key, record.purpose, record.accounting
             if record.status == "done" or use not in merged or merged[use].status == "failed":
                 merged[use] = record
@@ -120,7 +120,7 @@ def read_spectra(*directories: Path) -> dict[str, list[float]]:
             raise ValueError("singular_values is not a list of numbers")
         return row["key"], [_number("singular_values", value, 0) for value in values]
 
-    return dict(row for path in paths for row in _rows(path, parse))
+    return dict(row for path in paths for row in read_rows(path, parse))
 
 
 NEWEST = "teacher_accuracy"  # the last column, which older files lack
@@ -137,7 +137,7 @@ LONGEST_SETTING = 10_000  # characters; runs are told apart by their settings, s
 
 def _parse(row: dict[str, str]) -> Record:
     """A record whose numbers are finite and bounded, and whose words are known ones."""
-    parsers: dict[str, Callable[[str, str], Any]] = {"int": _count, "float": _figure, "dict": _mapping, "list": _curve}
+    parsers: dict[str, Callable[[str, str], Any]] = {"int": natural, "float": _figure, "dict": _mapping, "list": _curve}
     return Record(
         **{
             column.name: parsers.get(str(column.type).split("[")[0], _word)(column.name, row[column.name])
@@ -153,7 +153,7 @@ def _word(name: str, text: str) -> str:
     return escape.shorten(escape.uncell(text))
 
 
-def _count(name: str, text: str) -> int:
+def natural(name: str, text: str) -> int:
     count = int(text)
     if not 0 <= count < 2**63:
         raise ValueError(f"{name} is out of range")
@@ -207,7 +207,7 @@ def _curve(name: str, text: str) -> list[list[float]]:
     return rows
 
 
-def _rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
+def read_rows(path: Path, parse: Callable[[dict[str, str]], T]) -> list[T]:
     """Every complete line of a file, parsed."""
     content = path.read_bytes()
     if content.count(b"\0"):

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from tuition import disk
 from tuition.errors import UserError
-from tuition.studies import figures, records, statistics, tables
+from tuition.studies import figures, paid_calls, records, statistics, tables
 from tuition.studies.records import Record, Section
 from tuition.studies.templating import render, source
 
@@ -56,6 +56,7 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
         words = {"title": section.title, "conditions": section.conditions}
         sections.append({**words, "figures": drawn, "tables": filled})
     css, script = source("report.css"), source("report.js")
+    common = [tables.paid(paid_calls.read(directories)), tables.accounts(runs), tables.versions(runs)]
     page = render(
         "report.html",
         title=f"Study {out.resolve().name}",
@@ -65,7 +66,7 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
         tiles=_tiles(runs),
         failures=[run for run in runs if run.status == "failed"],
         sections=sections,
-        common=[tables.accounts(runs), tables.versions(runs)],
+        common=[table for table in common if table.rows],
         commands=_commands(directories, out),
         data=_embedded(runs),
     )

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tuition import disk, escape
+from tuition.store.price import money
 from tuition.studies import published, statistics
 from tuition.studies.names import label
+from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.records import Record, Section
 from tuition.studies.statistics import Curve, IntervalEstimate
 from tuition.studies.templating import render
@@ -314,6 +316,26 @@ def accounts(runs: Iterable[Record]) -> Table:
     )
     header = ["data", "teacher", "runs", "calls the runs stand for", "paid at most, with one store"]
     return Table("accounts", "Accounts of teacher calls", note, header, rows, data)
+
+
+def paid(rows: Iterable[PaidCalls]) -> Table:
+    """Teacher calls and money, as the studies' stores hold them."""
+    names = ("paid", "unknown", "failed")
+    cells = [
+        [
+            Cell(label(row.teacher)),
+            *(Cell(f"{n:,}", value=n) for n in (getattr(row.accounts, name) for name in names)),
+            Cell(money(row.bill.cost), value=float(row.bill.cost)) if row.bill.cost else Cell("-"),
+        ]
+        for row in rows
+    ]
+    data = [{"teacher": row.teacher, **row.accounts.as_dict(), **row.bill.as_dict()} for row in rows]
+    header = ["teacher", "paid calls", "in flight when interrupted", "failed, not paid", "cost"]
+    note = (
+        "All calls of the teacher that the study's store holds, those of other commands too, and what they cost at the "
+        "prices that were set; - where none was set. Calls in flight when interrupted are among the paid ones."
+    )
+    return Table("paid", "Paid teacher calls", note, header, cells, data)
 
 
 def versions(runs: Iterable[Record]) -> Table:

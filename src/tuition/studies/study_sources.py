@@ -1,0 +1,154 @@
+"""What a study starts from: its teachers and data, what identifies them, and checks before a call is paid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tuition import factories
+from tuition.errors import UserError
+from tuition.identity import code_digest
+from tuition.pipeline import job
+from tuition.pipeline.checks import preflight
+from tuition.pipeline.settings import Columns, DistillSettings, TeachSettings
+from tuition.pipeline.sources import load_data, train_columns
+from tuition.pipeline.teacher import find_teacher, named_teacher
+from tuition.store import ResponseStore
+from tuition.studies import cluster
+from tuition.studies.grid import Identify, Pair, Study
+from tuition.training import files
+from tuition.training.run import versions
+
+Progress = Callable[[str, int, int], None]  # called with the name of what is counted, the count, and the total
+TEACHER_SETTINGS = {"data", "size", "test", "device", "text_column", "label_column", "image_column"}
+
+
+def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study, dict[str, str]]:
+    """The study with the names of its teachers, and the place of each, where it is or will be trained.
+
+    Raises:
+        UserError: a folder whose teacher no pair names.
+    """
+    trust_code = bool(study.settings.get("trust_code", False))
+    folders = {_architecture(folder, trust_code): str(folder.resolve()) for folder in teachers}
+    pairs = []
+    for pair in study.pairs:
+        name = pair.teacher
+        if (Path(name) / files.RUN).exists():
+            name = _architecture(Path(pair.teacher), trust_code)
+            folders.setdefault(name, str(Path(pair.teacher).resolve()))
+        pairs.append(Pair(teacher=name, student=pair.student))
+    named = list(dict.fromkeys(pair.teacher for pair in pairs))
+    for name, folder in folders.items():
+        if name not in named:
+            raise UserError(f"{folder} is a {name}, and the teachers of this study are {', '.join(named)}.")
+    folders |= {
+        name: name if ":" in name else str((out / "teachers" / name).resolve()) for name in named if name not in folders
+    }
+    settings = {"data": "digits", "store": str(out / "responses.db"), **study.settings}
+    for name in ("data", "features"):
+        if isinstance(settings.get(name), str) and os.path.isdir(settings[name]):
+            settings[name] = str(Path(settings[name]).resolve())
+    return study.model_copy(update={"pairs": pairs, "settings": settings}), folders
+
+
+def _architecture(folder: Path, trust_code: bool) -> str:
+    student = files.read_run(folder)["settings"]["student"]
+    name = student["name"] if isinstance(student, dict) else student
+    factories.refuse_untrusted(name, str(folder), trust_code)
+    return name
+
+
+def is_ready(teacher: str) -> bool:
+    """Whether a teacher can be asked: it is a finished run, or not a folder."""
+    folder = Path(teacher)
+    return ":" in folder.name or ((folder / files.RUN).exists() and files.read_run(folder)["status"] == "done")
+
+
+def train_absent(study: Study, folders: Mapping[str, str], watch: Progress) -> None:
+    """Train the teachers whose folders are not finished."""
+    for name, folder in folders.items():
+        if not is_ready(folder):
+            _train(study, name, Path(folder), watch)
+
+
+def _train(study: Study, name: str, folder: Path, watch: Progress) -> None:
+    shared = {k: v for k, v in study.settings.items() if k in TEACHER_SETTINGS}
+    settings = TeachSettings.of({"model": name, **shared, **study.teaching})
+    job.teach(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
+
+
+def identities(study: Study, folders: Mapping[str, str]) -> Identify:
+    """What identifies a run beside its settings: the teacher's fingerprint, and the data's content."""
+    trust_code = bool(study.settings.get("trust_code", False))
+    content = cache(_content)
+
+    @cache
+    def fingerprint(teacher: str) -> str:
+        if not is_ready(folders[teacher]):
+            return "to be trained"
+        return find_teacher(folders[teacher], trust_code=trust_code).fingerprint
+
+    def identify(settings: DistillSettings) -> dict[str, str]:
+        identity = {"teacher": fingerprint(settings.teacher or ""), "data": content(*_data(settings))}
+        if factories.is_factory(settings.student):
+            identity["student"] = str(code_digest(factories.find(settings.student)))
+        if settings.features is not None:
+            identity["features"] = hashlib.sha256((Path(settings.features) / files.RUN).read_bytes()).hexdigest()
+        return identity
+
+    return identify
+
+
+def _data(settings: DistillSettings) -> tuple[str, str | None, int | None, Columns, Columns]:
+    return settings.data, settings.test, settings.size, train_columns(settings), settings.columns
+
+
+def _content(data: str, test: str | None, size: int | None, train: Columns, columns: Columns) -> str:
+    """Digest of the inputs and labels of both splits."""
+    total = hashlib.sha256()
+    for split, split_columns in (("train", train), (test, columns)):
+        pool = None if split is None else load_data(data, split, size, split_columns)
+        if pool is not None:
+            total.update(b"".join(pool.digests))
+            total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
+    return total.hexdigest()
+
+
+def with_teacher_path(settings: DistillSettings, folders: Mapping[str, str], **changes: Any) -> DistillSettings:
+    """The settings with the teacher's place instead of its name."""
+    return settings.model_copy(update={"teacher": folders[settings.teacher or ""], **changes})
+
+
+def check(runs: Iterable[DistillSettings]) -> None:
+    """Find out what does not fit, once for each pair and method, before a call is paid."""
+    largest = {(s.teacher, s.student, s.method, json.dumps(s.options)): s for s in sorted(runs, key=lambda s: s.calls)}
+    for settings in largest.values():
+        preflight(settings, None)
+
+
+def check_nodes(runs: Sequence[DistillSettings], out: Path) -> None:
+    """Refuse nodes of the cluster on which the runs would differ."""
+    sources = list({(s.teacher, *_data(s)): s for s in runs}.values())
+    here = _as_seen(sources, out.absolute())
+    for node, there in cluster.on_every_node(_as_seen, sources, out.absolute()).items():
+        for what, value in here.items():
+            if there.get(what) != value:
+                raise UserError(f"node {node} of the cluster has another {what} than this machine; give it the same.")
+
+
+def _as_seen(sources: Sequence[DistillSettings], out: Path) -> dict[str, str]:
+    """All that runs depend on beside their settings, as this machine sees it."""
+    if not out.is_dir():
+        raise UserError(f"it does not see {out}; put the study's folder where all nodes see it.")
+    seen = {f"version of {name}": version for name, version in versions().items()}
+    for settings in sources:
+        ResponseStore(settings.store)
+        seen[f"teacher {settings.teacher}"] = named_teacher(settings).fingerprint
+        seen[f"content of {settings.data}"] = _content(*_data(settings))
+    return seen
