@@ -111,7 +111,7 @@ def shown(names: Sequence[str]) -> str:
 
 
 def arrange(
-    names: Names | None, held: Names | None, width: int | None, *, pool: str, labelled: bool
+    names: Names | None, held: Names | None, width: int | None, *, pool: str, labelled: bool, notice: bool = True
 ) -> tuple[tuple[str, ...] | None, list[int] | None]:
     """The class names of a pool that a teacher answers, and the teacher's column of each; None for all as they are.
 
@@ -121,6 +121,7 @@ def arrange(
         width: the number of its columns, where that is known.
         pool: what the pool is called.
         labelled: whether the pool's labels count; without them the teacher's classes are taken as they are.
+        notice: whether to say which names are matched that are not written alike.
 
     Raises:
         UserError: the classes differ by name, or in number where they cannot be compared by name.
@@ -140,7 +141,8 @@ def arrange(
         if only_count(names) and only_count(held):
             raise _other_number(len(held), pool, len(names))
         raise UserError(_difference(found, pool))
-    say_loose(found, pool)
+    if notice:
+        say_loose(found, pool)
     return tuple(names), None if found.columns == list(range(len(held))) else found.columns
 
 

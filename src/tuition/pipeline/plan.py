@@ -13,7 +13,7 @@ from tuition.pipeline.settings import (
 )
 from tuition.pipeline.sources import question
 from tuition.pipeline.teacher import is_local, named_teacher
-from tuition.store import Plan, ResponseStore, address
+from tuition.store import AskPlan, ResponseStore, address
 from tuition.store.price import estimate, money
 
 
@@ -21,7 +21,7 @@ from tuition.store.price import estimate, money
 class Estimate:
     """What an ask would take: calls, money and time, as far as they are known."""
 
-    plan: Plan
+    plan: AskPlan
     seconds: float | None
     by_tokens: bool = False
 
@@ -67,7 +67,7 @@ def plan(settings: AskSettings) -> Estimate:
         )
     else:  # nor make a store
         new = len(set(asked.digests))
-        found = Plan(new, len(asked) - new, 0, *estimate(charged, new, Bill()))
+        found = AskPlan(new, len(asked) - new, 0, *estimate(charged, new, Bill()))
     seconds = None
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tuition.store.errors import BudgetError, Stopped, TeacherError
-from tuition.store.store import Plan, ResponseStore
+from tuition.store.store import AskPlan, ResponseStore
 
 if TYPE_CHECKING:
     from tuition.store.feature_maps import maps_bytes, recompute
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from tuition.store.transport import Copied, export, import_
 
 __all__ = [
+    "AskPlan",
     "BudgetError",
     "Comparison",
     "Copied",
-    "Plan",
     "ResponseStore",
     "Stopped",
     "TeacherError",

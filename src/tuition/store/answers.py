@@ -34,14 +34,14 @@ Check = Callable[[Flight, Any], CheckedAnswer]
 
 
 def recorder(ledger: Ledger, dtype: torch.dtype, classes: int | None) -> Check:
-    """What `send_all` looks at answers with: those that are well are stored, vectors in `dtype`."""
+    """The check of an ask: good answers are stored, vectors in `dtype`."""
 
-    def look(flight: Flight, answer: Any) -> CheckedAnswer:
+    def check_answer(flight: Flight, answer: Any) -> CheckedAnswer:
         outputs, keep, wrong = check(answer, len(flight.digests), ledger.layers, classes)
         kept = payload.shrink({name: value[keep] for name, value in outputs.items()}, dtype) if keep else {}
         return CheckedAnswer([flight.digests[row] for row in keep], kept, wrong)
 
-    return look
+    return check_answer
 
 
 def check(

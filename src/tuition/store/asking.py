@@ -24,8 +24,8 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Refusal
@@ -34,12 +34,14 @@ from tuition.store import spill
 from tuition.store.answers import Check
 from tuition.store.callers import Callers
 from tuition.store.calls import RequestResult
-from tuition.store.database import Database
 from tuition.store.errors import Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
 from tuition.store.pending import Pending, Piece
-from tuition.store.price import counted
+from tuition.store.price import Price, counted
 from tuition.teachers.protocol import BadAnswer, NotCharged, Refused, Teacher
+
+if TYPE_CHECKING:
+    from tuition.store.store import ResponseStore
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`
 GRACE = 5.0  # seconds that an ask that is told to stop waits for answers in flight
@@ -50,14 +52,15 @@ KEEP_TRYING = 30.0  # seconds to look for a place for answers that can be neithe
 
 
 @contextmanager
-def opened(database: Database, teacher: Teacher, **budgets: Any) -> Iterator[Ledger]:
+def opened(store: ResponseStore, teacher: Teacher, *, budget: int, price: Price, part_of: int = 0) -> Iterator[Ledger]:
     """A ledger that is closed at the end, whatever happens."""
+    database = store.database
     with database.connect() as connection, database.owner(connection) as owner:
-        ledger = Ledger(database, connection, owner, teacher, **budgets)
+        ledger = Ledger(database, connection, owner, teacher, budget, store.budget, price, part_of)
         try:
             yield ledger
         except BaseException:
-            with suppress(UserError):  # the first trouble is what is told; the next ask settles what is left
+            with suppress(UserError):  # the first error is the one raised; the next ask settles what is left
                 ledger.close()
             with suppress(UserError):
                 database.checkpoint(connection)
@@ -65,78 +68,58 @@ def opened(database: Database, teacher: Teacher, **budgets: Any) -> Iterator[Led
         ledger.close()
 
 
-def send_all(
-    ledger: Ledger,
-    teacher: Teacher,
-    pool: Pool,
-    new: Sequence[bytes],
-    look: Check,
-    *,
-    batch_size: int,
-    concurrency: int,
-    retries: int,
-    again: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-    stopping: Callable[[], bool] | None = None,
-    gate: Callable[[int, int], float] | None = None,
-) -> list[Refusal]:
-    """Send all new inputs of the pool to the teacher, at most `concurrency` requests at a time.
-
-    A request holds `batch_size` inputs, or the teacher's `max_batch` where that is less.
-
-    `look` says what of an answer is to be stored, and what is wrong with it. The first trouble stops the sending;
-    what is in flight is waited for and recorded, then the trouble is raised. An interrupt waits for nothing, and
-    `stopping` ends the ask as this module's first lines say. `gate` is called at the start, and whenever all that it
-    allowed is settled, with the number of inputs settled and of a first step (a request; without labels, the most
-    allowed at a time); it returns how many may be sent in all, or raises to end the ask.
-
-    Returns:
-        The inputs that the teacher refused, in the pool's order.
-    """
-    size = min(batch_size, getattr(teacher, "max_batch", batch_size))
-    sending = Sending(ledger, teacher, pool, new, look, size, concurrency, retries, again, progress, stopping, gate)
-    sending.run()
-    return sorted(sending.refused, key=lambda refusal: refusal.row)
-
-
+@dataclass
 class Sending:
-    """One ask under way; all of it but the teacher's calls in one thread."""
+    """One ask under way: sends new inputs of a pool to the teacher. All but the teacher's calls run in one thread.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        teacher: Teacher,
-        pool: Pool,
-        new: Sequence[bytes],
-        look: Check,
-        size: int,
-        concurrency: int,
-        retries: int,
-        again: bool,
-        progress: Callable[[int, int], None] | None,
-        stopping: Callable[[], bool] | None,
-        gate: Callable[[int, int], float] | None,
-    ) -> None:
-        self.ledger, self.pool, self.look, self.again = ledger, pool, look, again
-        self.concurrency, self.retries, self.progress, self.stopping = concurrency, retries, progress, stopping
-        self.local = bool(getattr(teacher, "local", False))
-        self.callers = Callers(teacher, concurrency, inline=stopping is None or self.local)
-        self.rows = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
-        self.todo, self.total = Pending(new, size), len(new)
-        self.stored_before = len(self.rows) - len(new)
+    The first error stops the sending; what is in flight is waited for and recorded, then the error is raised. An
+    interrupt waits for nothing, and `stopping` ends the ask as this module's first lines say.
+
+    Attributes:
+        new: the inputs to send, in this order.
+        check: says what of an answer is stored, and what is wrong with it.
+        batch_size: inputs of a request; the teacher's `max_batch` where that is less.
+        concurrency: requests in flight at a time, at most.
+        again: inputs that are stored are sent too.
+        gate: called at the start, and whenever all that it allowed is settled, with the number of inputs settled and of
+            a first step (a request; without labels, the most allowed at a time); it returns how many may be sent in
+            all, or raises to end the ask.
+    """
+
+    ledger: Ledger
+    teacher: Teacher
+    pool: Pool
+    new: Sequence[bytes]
+    check: Check
+    _: KW_ONLY
+    batch_size: int
+    concurrency: int
+    retries: int
+    again: bool = False
+    progress: Callable[[int, int], None] | None = None
+    stopping: Callable[[], bool] | None = None
+    gate: Callable[[int, int], float] | None = None
+
+    def __post_init__(self) -> None:
+        self.local = bool(getattr(self.teacher, "local", False))
+        self.callers = Callers(self.teacher, self.concurrency, inline=self.stopping is None or self.local)
+        self.rows = {digest: row for row, digest in reversed(list(enumerate(self.pool.digests)))}
+        size = min(self.batch_size, getattr(self.teacher, "max_batch", self.batch_size))
+        self.pending, self.total = Pending(self.new, size), len(self.new)
         self.busy: list[bytes] = []  # in flight at another asker's
         self.flying: dict[int, Piece] = {}
         self.unrecorded: list[tuple[Flight, Any]] = []
         self.settled, self.answered = 0, 0
-        self.gate, self.allowed = gate, 0 if gate is not None else math.inf
+        self.allowed = 0.0 if self.gate is not None else math.inf
         self.resume, self.give_up = 0.0, math.inf
-        self.trouble: UserError | None = None
+        self.error: UserError | None = None
         self.spills = self.spilled = False  # whether recording failed, and whether answers are in a file therefore
         self.refused: list[Refusal] = []
 
-    def run(self) -> None:
+    def run(self) -> list[Refusal]:
+        """Send until all is settled; returns the inputs that the teacher refused, in the pool's order."""
         try:
-            while (self.flying and time.monotonic() < self.give_up) or (not self.trouble and (self.todo or self.busy)):
+            while (self.flying and time.monotonic() < self.give_up) or (not self.error and (self.pending or self.busy)):
                 self.send()
                 if self.flying:
                     self.unrecorded += self.callers.arrived(TOGETHER, self.patience())
@@ -147,36 +130,37 @@ class Sending:
             self.callers.close()
             self.unrecorded += self.callers.arrived(len(self.flying))
             self.record()
-        if self.trouble is not None:
-            raise self.trouble
+        if self.error is not None:
+            raise self.error
+        return sorted(self.refused, key=lambda refusal: refusal.row)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> bool:
         """Whether nothing more may be sent."""
-        if self.trouble is None and self.stopping is not None and self.stopping():
-            self.trouble = Stopped("the ask was stopped; what was answered is stored, run again for the rest.")
+        if self.error is None and self.stopping is not None and self.stopping():
+            self.error = Stopped("the ask was stopped; what was answered is stored, run again for the rest.")
             self.give_up = time.monotonic() + GRACE
-        return self.trouble is not None
+        return self.error is not None
 
     def send(self) -> None:
         """Reserve and send what may be sent now, in one transaction."""
         free = min(self.concurrency - len(self.flying), TOGETHER)
-        if free <= 0 or not self.todo or time.monotonic() < self.resume or self.stop():
+        if free <= 0 or not self.pending or time.monotonic() < self.resume or self.stop():
             return
         pieces, room = list[Piece](), self.room()
-        while self.todo and len(pieces) < free and room > 0:
-            pieces.append(self.todo.next(room))
+        while self.pending and len(pieces) < free and room > 0:
+            pieces.append(self.pending.next(room))
             room -= len(pieces[-1].digests)
         if not pieces:
             return
         try:
             reserved = self.ledger.reserve([piece.digests for piece in pieces], again=self.again)
         except UserError as error:
-            self.trouble = error
+            self.error = error
             return
         for piece in reversed(pieces[len(reserved) :]):
-            self.todo.put_back(piece)
+            self.pending.put_back(piece)
         for piece, became in zip(pieces, reserved, strict=False):
             flight = became.flight
             self.busy += became.elsewhere
@@ -189,38 +173,38 @@ class Sending:
         """How many inputs may be sent now, as the gate allows."""
         flying = sum(len(piece.digests) for piece in self.flying.values())
         if self.gate is not None and flying == 0 and self.settled >= self.allowed:
-            first = self.todo.size * (self.concurrency if self.pool.labels is None else 1)
+            first = self.pending.size * (self.concurrency if self.pool.labels is None else 1)
             try:
                 self.allowed = self.gate(self.settled, first)
             except UserError as error:
-                self.trouble = error
+                self.error = error
                 return 0
         return self.allowed - self.settled - flying
 
     def patience(self) -> float | None:
         """Seconds to wait for answers before something else is to be done."""
         waits = [] if self.stopping is None else [POLL]
-        if not self.stop() and self.todo and len(self.flying) < self.concurrency and self.room() > 0:
+        if not self.stop() and self.pending and len(self.flying) < self.concurrency and self.room() > 0:
             waits.append(max(0.0, self.resume - time.monotonic()))
         return min(waits) if waits else None
 
     def wait_for_others(self) -> None:
         """Nothing is in flight here: wait for the end of a pause, or for what another asker has in flight."""
-        if self.todo:
+        if self.pending:
             time.sleep(min(POLL, max(0.0, self.resume - time.monotonic())))
         else:
             time.sleep(POLL)
-            self.todo.put_last(self.busy)
+            self.pending.put_last(self.busy)
             self.busy = []
 
     # -- recording ---------------------------------------------------------------------------------------------------
 
     def record(self) -> None:
         """Record what has arrived, in one transaction, and see what is to be done next."""
-        group = [(flight, answer, self.judge(flight, answer)) for flight, answer in self.unrecorded]
+        group = [(flight, answer, self.count(flight, answer)) for flight, answer in self.unrecorded]
         if not group:
             return
-        wrong = self.keep([landed for _, _, (landed, _) in group])
+        wrong = self.keep([result for _, _, (result, _) in group])
         self.unrecorded = []
         for flight, answer, (_, why) in group:
             piece = self.flying.pop(flight.id)
@@ -229,45 +213,45 @@ class Sending:
             if self.progress is not None:
                 self.progress(self.settled, self.total)
 
-    def judge(self, flight: Flight, answer: Any) -> tuple[RequestResult, str | None]:
+    def count(self, flight: Flight, answer: Any) -> tuple[RequestResult, str | None]:
         """How a request is counted, what of its answer is stored, and what is wrong with it."""
         calls = len(flight.digests)
         if isinstance(answer, NotCharged):
-            return self.ledger.landed(flight, Accounts(failed=calls), counted(answer)), None
+            return self.ledger.result(flight, Accounts(failed=calls), counted(answer)), None
         if isinstance(answer, BadAnswer):
-            return self.ledger.landed(flight, Accounts(paid=calls), counted(answer)), None
+            return self.ledger.result(flight, Accounts(paid=calls), counted(answer)), None
         if isinstance(answer, BaseException):
-            return self.ledger.landed(flight, Accounts(paid=calls, unknown=calls)), None
-        looked = self.look(flight, answer)
+            return self.ledger.result(flight, Accounts(paid=calls, unknown=calls)), None
+        checked = self.check(flight, answer)
         accounts, tokens = Accounts(paid=calls), counted(answer)
-        return self.ledger.landed(flight, accounts, tokens, looked.digests, looked.outputs), looked.wrong
+        return self.ledger.result(flight, accounts, tokens, checked.digests, checked.outputs), checked.wrong
 
-    def keep(self, landed: list[RequestResult]) -> dict[int, str]:
+    def keep(self, results: Sequence[RequestResult]) -> dict[int, str]:
         """Record in the store, else in a spill file. Returns, by flight, what is wrong with answers not stored."""
         if self.spills:
-            self.spill(landed)
+            self.spill(results)
             return {}
         try:
-            return self.ledger.settle(landed)
+            return self.ledger.settle(results)
         except UserError as error:
-            self.trouble = self.trouble or error
-            self.spill(landed)
+            self.error = self.error or error
+            self.spill(results)
             return {}
         except Exception as error:  # not of the database: one of them cannot be stored
-            if len(landed) > 1:
-                return {flight: why for one in landed for flight, why in self.keep([one]).items()}
-            if not landed[0].digests:
+            if len(results) > 1:
+                return {flight: why for one in results for flight, why in self.keep([one]).items()}
+            if not results[0].digests:
                 raise
-            bare = replace(landed[0], digests=(), outputs={})
+            bare = replace(results[0], digests=(), outputs={})
             self.keep([bare])
             return {bare.flight: f"answered with something that cannot be stored ({type(error).__name__})"}
 
-    def spill(self, landed: list[RequestResult]) -> None:
+    def spill(self, results: Sequence[RequestResult]) -> None:
         """Keep what arrived outside of the store, wherever there is a place."""
         self.spills, end = True, time.monotonic() + KEEP_TRYING
         while True:
             try:
-                path = spill.write(self.ledger.database, self.ledger.fingerprint, landed)
+                path = spill.write(self.ledger.database, self.ledger.fingerprint, results)
             except OSError as error:
                 why = error
             else:
@@ -276,66 +260,66 @@ class Sending:
                 self.spilled = True
                 return
             if time.monotonic() > end:
-                answers = sum(len(one.digests) for one in landed)
+                answers = sum(len(one.digests) for one in results)
                 self.add(f"{answers} paid answers could be kept nowhere ({why}), and are lost.")
                 return
             time.sleep(10 * POLL)
             with suppress(UserError):
-                self.ledger.settle(landed)
+                self.ledger.settle(results)
                 return
 
     def add(self, note: str) -> None:
-        """Say more of the trouble, which stays of its kind."""
-        assert self.trouble is not None
-        cause = self.trouble.__cause__
-        self.trouble = type(self.trouble)(f"{self.trouble} {note}")
-        self.trouble.__cause__ = cause
+        """Add a sentence to the error, which keeps its type."""
+        assert self.error is not None
+        cause = self.error.__cause__
+        self.error = type(self.error)(f"{self.error} {note}")
+        self.error.__cause__ = cause
 
     # -- concluding --------------------------------------------------------------------------------------------------
 
     def conclude(self, piece: Piece, answer: Any, wrong: str | None) -> None:
-        """What follows from what became of a request: its inputs are done with, sent again, or the trouble is kept."""
-        calls, trouble = len(piece.digests), None
+        """What follows from what became of a request: its inputs are settled, or sent again, or the ask fails."""
+        calls, error = len(piece.digests), None
         if isinstance(answer, Refused) or (self.local and isinstance(answer, NotCharged) and not answer.retry):
-            trouble = self.refuse(piece, answer)
+            error = self.refuse(piece, answer)
         elif isinstance(answer, NotCharged):
-            self.todo.put_back(Piece(piece.digests, piece.attempts + 1, piece.half_of, piece.paid))
+            self.pending.put_back(Piece(piece.digests, piece.attempts + 1, piece.half_of, piece.paid))
             # No refusal shortens another's pause.
             self.resume = max(self.resume, time.monotonic() + _pause(answer, piece.attempts))
             if not answer.retry or piece.attempts >= self.retries:
                 what = f"permanently refused ({answer}); nothing was charged for that request"
-                trouble = self.error(what, answer)
+                error = self.fault(what, answer)
         elif isinstance(answer, TimeoutError) and self.may_ask_again(piece):
-            self.todo.shrink(piece)
+            self.pending.shrink(piece)
         else:
             self.settled += calls
             if isinstance(answer, BadAnswer):
-                trouble = self.error(f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
+                error = self.fault(f"gave a bad answer ({answer}); that answer is paid, not stored", answer)
             elif isinstance(answer, BaseException):
                 said = f"{type(answer).__name__}: {_words(answer)}".removesuffix(": ")
                 what = f"failed with {said}; that request counts as paid"
-                trouble = self.error(what, answer)
+                error = self.fault(what, answer)
             elif wrong is not None:
-                trouble = self.error(f"{wrong}; that answer is paid, not stored")
+                error = self.fault(f"{wrong}; that answer is paid, not stored")
             else:
                 self.answered += calls
-                self.todo.answered(piece)
-        self.trouble = self.trouble or trouble
+                self.pending.answered(piece)
+        self.error = self.error or error
 
     def refuse(self, piece: Piece, why: NotCharged) -> UserError | None:
         """A request was refused for its inputs: split it, or leave its one input out."""
         if len(piece.digests) > 1:
-            self.todo.split(piece)
+            self.pending.split(piece)
             return None
         self.settled += 1
         row = self.rows[piece.digests[0]]
         text = self.pool.texts[row] if self.pool.kind == "texts" else None
         self.refused.append(Refusal.of(row, piece.digests[0], text, str(why)))
         if self.again:
-            return self.error(f"refused an input ({why}); nothing was charged for that request", why)
-        most = 2 * REFUSALS + self.stored_before
+            return self.fault(f"refused an input ({why}); nothing was charged for that request", why)
+        most = 2 * REFUSALS + len(self.rows) - self.total
         if self.answered == 0 and len(self.refused) == REFUSALS:
-            self.todo.probe(REFUSALS)
+            self.pending.probe(REFUSALS)
         if self.answered == 0 and len(self.refused) >= most:
             said = f"refused {len(self.refused)} inputs one by one, and answered none ({why})"
             error = TeacherError(f"teacher {self.ledger.name!r} {said}; nothing was charged, ask it about others.")
@@ -346,16 +330,16 @@ class Sending:
     def may_ask_again(self, piece: Piece) -> bool:
         """Whether inputs whose answer timed out may be paid a second time, beside all that is to be sent."""
         calls = len(piece.digests)
-        if calls == 1 or piece.paid or self.again or self.trouble is not None:
+        if calls == 1 or piece.paid or self.again or self.error is not None:
             return False
-        pending = self.todo.left + len(self.busy) + sum(len(piece.digests) for piece in self.flying.values())
+        pending = self.pending.left + len(self.busy) + sum(len(piece.digests) for piece in self.flying.values())
         try:
             return self.ledger.calls_left() >= pending + calls
         except UserError as error:
-            self.trouble = self.trouble or error
+            self.error = self.error or error
             return False
 
-    def error(self, what: str, cause: BaseException | None = None) -> TeacherError:
+    def fault(self, what: str, cause: BaseException | None = None) -> TeacherError:
         name = self.ledger.name
         error = TeacherError(f"teacher {name!r} {what}. What was answered well is stored: run again for the rest.")
         error.__cause__ = cause
@@ -366,12 +350,12 @@ def _words(error: BaseException) -> str:
     """What an error of a teacher says, in 300 characters; some cannot say it."""
     try:
         return str(error)[:300]
-    except BaseException as trouble:
-        return f"its text cannot be made, {type(trouble).__name__}"
+    except BaseException as second:
+        return f"its text cannot be made, {type(second).__name__}"
 
 
 def _pause(refusal: NotCharged, refused: int) -> float:
     """Seconds to wait: what the teacher asked for, else exponential; with jitter, so that askers spread out."""
-    asked = refusal.retry_after
-    base = min(LONGEST_PAUSE, FIRST_PAUSE * 2**refused) if asked is None else asked
+    after = refusal.retry_after
+    base = min(LONGEST_PAUSE, FIRST_PAUSE * 2**refused) if after is None else after
     return base * random.SystemRandom().uniform(1.0, 1.25)

@@ -16,15 +16,35 @@ BLOCK = 65536  # rows that are reordered at a time
 
 @dataclass(frozen=True)
 class ClassColumns:
-    """A pool with the class names of its answers, the teacher's column of each (None: as they are) and its names."""
+    """A pool with the class names of its answers.
+
+    Attributes:
+        columns: the teacher's column of each class; None where these are in the same order.
+        names: the teacher's own, None where it names none.
+    """
 
     pool: Pool
     columns: list[int] | None
     names: tuple[str, ...] | None
 
-    def responses(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    @property
+    def width(self) -> int | None:
+        """The number of classes that logits should have: the teacher's, else those of labels; None if not known."""
+        if self.names is not None:
+            return len(self.names)
+        return None if self.pool.labels is None else self.pool.num_classes
+
+    def check_width(self, width: int) -> None:
+        """
+        Raises:
+            UserError: the teacher, which names no classes, answers with another number of them than the labels have.
+        """
+        if self.names is None and self.pool.labels is not None:
+            arrange(self.pool.class_names, None, width, pool=self.pool.name, labelled=True)
+
+    def responses(self, responses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Responses as read, with the columns of logits in the order of the pool's classes; changed in place."""
-        logits = found.get("logits")
+        logits = responses.get("logits")
         if self.columns is not None and logits is not None:
             if logits.shape[1] != len(self.columns):
                 raise UserError(
@@ -33,25 +53,23 @@ class ClassColumns:
                 )
             for rows in logits.split(BLOCK):
                 rows.copy_(rows[:, self.columns])
-        return found
+        return responses
 
 
-def match_classes(teacher: Teacher, pool: Pool, *, width: int | None = None) -> ClassColumns:
-    """The pool as this teacher's answers are to be read.
+def match_classes(teacher: Teacher, pool: Pool, *, width: int | None = None, notice: bool = False) -> ClassColumns:
+    """The pool as this teacher's answers are read.
 
     Args:
         width: columns of the teacher's logits, where known.
+        notice: whether to say which names are matched that are not written alike.
 
     Raises:
         UserError: their classes differ.
     """
-    return match_names(getattr(teacher, "class_names", None), pool, width)
-
-
-def match_names(held: tuple[str, ...] | None, pool: Pool, width: int | None) -> ClassColumns:
-    """As `match_classes`, by the names of the teacher's classes."""
+    held = getattr(teacher, "class_names", None)
     width = len(held) if held is not None else width
-    names, columns = arrange(pool.class_names, held, width, pool=pool.name, labelled=pool.labels is not None)
+    labelled = pool.labels is not None
+    names, columns = arrange(pool.class_names, held, width, pool=pool.name, labelled=labelled, notice=notice)
     return ClassColumns(replace(pool, class_names=names), columns, held)
 
 

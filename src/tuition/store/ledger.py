@@ -65,11 +65,10 @@ class Ledger:
         connection: Connection,
         owner: int,
         teacher: Teacher,
-        *,
         budget: int,
         store_budget: int | None,
         price: Price,
-        part_of: int = 0,
+        part_of: int,
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
         self.name, self.fingerprint = teacher.name, teacher.fingerprint
@@ -148,7 +147,7 @@ class Ledger:
         remove(taken)
         return found
 
-    def landed(
+    def result(
         self,
         flight: Flight,
         accounts: Accounts,
@@ -159,18 +158,18 @@ class Ledger:
         """What became of a request, at this ask's price."""
         return RequestResult(flight.id, accounts, self.price.bill(accounts.paid, tokens), digests, outputs or {})
 
-    def settle(self, landed: Sequence[RequestResult]) -> dict[int, str]:
+    def settle(self, results: Sequence[RequestResult]) -> dict[int, str]:
         """Settle requests and store the answers to them, all in one transaction; their inputs are free again.
 
         Returns, by flight, what is wrong with outputs whose widths are not those of what is stored: these are paid, and
         not stored.
         """
         with self.database.write(self.connection):
-            done = settle(self.connection, self.teacher_id, self.fingerprint, landed)
+            done = settle(self.connection, self.teacher_id, self.fingerprint, results)
         self.accounts += done.accounts
         self.bill += done.bill
         self.stored += done.stored
-        for one in landed:
+        for one in results:
             size = sum(value.nbytes for value in one.outputs.values()) // max(1, len(one.digests))
             self.answer_bytes = max(self.answer_bytes, size)
         return done.wrong

@@ -11,7 +11,7 @@ from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store.answers import CheckedAnswer, check
-from tuition.store.asking import opened, send_all
+from tuition.store.asking import Sending, opened
 from tuition.store.ledger import Flight
 from tuition.store.price import Amount, AmountPerTokens, price
 from tuition.store.reading import read
@@ -73,7 +73,7 @@ def reask(
         before = read(connection, teacher_id, chosen)
     place = {digest: row for row, digest in enumerate(chosen)}
 
-    def look(flight: Flight, answer: Any) -> CheckedAnswer:
+    def compare(flight: Flight, answer: Any) -> CheckedAnswer:
         outputs, _, wrong = check(answer, len(flight.digests), ledger.layers)
         at = [place[digest] for digest in flight.digests]
         for name, value in before.items():
@@ -85,9 +85,8 @@ def reask(
             difference[name] = max(difference.get(name, 0.0), largest)
         return CheckedAnswer(wrong=wrong)
 
-    charged = price(cost_per_call, cost_per_million_tokens)
-    budgets = {"budget": budget, "store_budget": store.budget}
-    with opened(store.database, teacher, price=charged, **budgets) as ledger:
+    with opened(store, teacher, budget=budget, price=price(cost_per_call, cost_per_million_tokens)) as ledger:
         ledger.open(chosen, again=True)
-        send_all(ledger, teacher, pool, chosen, look, batch_size=batch_size, concurrency=1, retries=retries, again=True)
+        ask = (ledger, teacher, pool, chosen, compare)
+        Sending(*ask, batch_size=batch_size, concurrency=1, retries=retries, again=True).run()
     return Comparison(count, difference, ledger.accounts, ledger.bill)

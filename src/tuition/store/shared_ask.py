@@ -43,16 +43,14 @@ def open_shared_ask(
         BudgetError: the ask does not fit in the budget; nothing was asked.
         UserError: as for `ResponseStore.ask`.
     """
-    prices = {"budget": budget, "store_budget": store.budget, "price": price}
-    with asking.opened(store.database, teacher, **prices) as ledger:
-        first: dict[bytes, int] = {}
-        for row, digest in enumerate(pool.digests):
-            first.setdefault(digest, row)
-        shared = SharedAsk(ledger.owner, [first[digest] for digest in ledger.open(list(first))], Accounts(), Bill())
+    with asking.opened(store, teacher, budget=budget, price=price) as ledger:
+        first = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
+        distinct = list(dict.fromkeys(pool.digests))
+        shared = SharedAsk(ledger.owner, [first[digest] for digest in ledger.open(distinct)], Accounts(), Bill())
         yield shared
         ledger.collect()
         with store.database.read() as connection:
-            refused = set(unstored(connection, ledger.teacher_id, list(first), ()))
+            refused = set(unstored(connection, ledger.teacher_id, distinct, ()))
         rows = sum(digest not in refused for digest in pool.digests)
         ledger.accounts += Accounts(served=rows - ledger.accounts.paid + ledger.accounts.unknown)
         shared.accounts, shared.bill = ledger.accounts, ledger.bill
@@ -78,15 +76,7 @@ def ask_part(
     Raises:
         UserError: as for `ResponseStore.ask`; also if the shared ask is over, or its process died.
     """
-    prices = {"budget": budget, "store_budget": store.budget, "price": price}
-    with asking.opened(store.database, teacher, part_of=shared, **prices) as ledger:
-        asking.send_all(
-            ledger,
-            teacher,
-            pool,
-            ledger.open(pool.digests),
-            answers.recorder(ledger, store.dtype, pool.num_classes),
-            batch_size=batch_size,
-            concurrency=concurrency,
-            retries=retries,
-        )
+    with asking.opened(store, teacher, budget=budget, price=price, part_of=shared) as ledger:
+        new, check = ledger.open(pool.digests), answers.recorder(ledger, store.dtype, pool.num_classes)
+        ask = (ledger, teacher, pool, new, check)
+        asking.Sending(*ask, batch_size=batch_size, concurrency=concurrency, retries=retries).run()

@@ -12,7 +12,7 @@ from torch import Tensor
 from tuition.errors import Notice, UserError
 from tuition.store import agreement, reading, responses
 from tuition.store.agreement import Judgement
-from tuition.store.class_columns import ClassColumns, match_names
+from tuition.store.class_columns import ClassColumns
 from tuition.store.database import Database
 from tuition.store.errors import TeacherError
 from tuition.store.ledger import Ledger
@@ -28,14 +28,13 @@ class AnswerGate:
     """Looks at what one ask buys: called with the number of new inputs settled, it says how many may be sent by now.
 
     Attributes:
-        database, ledger: of the ask.
+        ledger: of the ask.
         pool: what is asked about.
         new: the inputs that are not stored, in the order in which they are sent.
         judges: false for a trial alone.
         trial: called with one answer.
     """
 
-    database: Database
     ledger: Ledger
     pool: ClassColumns
     new: Sequence[bytes]
@@ -73,7 +72,7 @@ class AnswerGate:
         """Responses and labels of inputs that are stored, those first that were before this ask."""
         new = set(self.new)
         before = [digest for digest in dict.fromkeys(self.pool.pool.digests) if digest not in new]
-        return stored(self.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
+        return stored(self.ledger.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
 
     def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Judgement:
         found, paid = judge(outputs, labels), self.ledger.accounts.paid
@@ -81,7 +80,7 @@ class AnswerGate:
         logits = outputs.get("logits")
         if logits is not None and not over:
             try:
-                match_names(self.pool.names, self.pool.pool, logits.shape[1])
+                self.pool.check_width(logits.shape[1])
             except UserError as error:
                 raise TeacherError(f"{str(error).rstrip('.')}; {told}.") from None
         if found.verdict != "bad":

@@ -13,13 +13,14 @@ from torch import Tensor
 from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet, rows_answered
 from tuition.errors import UserError
+from tuition.store import refusals
 from tuition.store.errors import TeacherError
 from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers.protocol import Teacher
 
 
 @dataclass(frozen=True)
-class Plan:
+class AskPlan:
     """What an ask would do and cost.
 
     Attributes:
@@ -88,7 +89,7 @@ class ResponseStore:
         """Answers for every input of a pool, paying only for those that are not stored.
 
         Args:
-            teacher: who is asked; see `tuition.teachers`.
+            teacher: the one to ask; see `tuition.teachers`.
             pool: n inputs. Equal inputs are one call and several rows.
             budget: the most calls that may be paid for this teacher in this store, ever.
             batch_size: inputs a request, and responses a commit; less, where the teacher takes fewer at a time.
@@ -118,20 +119,17 @@ class ResponseStore:
             UserError: the teacher's classes are not the pool's; its name is bound to another fingerprint; or the store
                 cannot be used.
         """
-        from tuition.store import answers, asking, class_columns, price, reading, stepwise
+        from tuition.store import answers, arguments, asking, class_columns, price, reading, stepwise
 
-        _check_limits(budget, batch_size, concurrency)
-        if len(pool) == 0:
-            raise UserError("there is nothing to ask about; give at least one input.")
-        known = class_columns.match_classes(teacher, pool)
-        if check_answers:
-            self._try(teacher, pool)
+        arguments.check_question(teacher, pool)
+        arguments.check_limits(budget, batch_size, concurrency)
+        width = self._local_width(teacher, pool) if check_answers else None
+        known = class_columns.match_classes(teacher, pool, width=width, notice=True)
         charged = price.price(cost_per_call, cost_per_million_tokens)
-        prices = {"budget": budget, "store_budget": self.budget, "price": charged}
-        with asking.opened(self.database, teacher, **prices) as ledger:
+        with asking.opened(self, teacher, budget=budget, price=charged) as ledger:
             new = ledger.open(list(dict.fromkeys(pool.digests)))
-            watch = stepwise.AnswerGate(self.database, ledger, known, new, check_answers, trial)
-            refused = asking.send_all(
+            gate = stepwise.AnswerGate(ledger, known, new, check_answers, trial)
+            refused = asking.Sending(
                 ledger,
                 teacher,
                 pool,
@@ -142,47 +140,25 @@ class ResponseStore:
                 retries=retries,
                 progress=progress,
                 stopping=stopping,
-                gate=watch if new and (check_answers or trial is not None) else None,
-            )
-            watch.end()
-            asked = self._answered(ledger.name, known.pool, refused)
-            ledger.accounts += Accounts(served=len(asked) - ledger.stored)
+                gate=gate if new and (check_answers or trial is not None) else None,
+            ).run()
+            gate.end()
+            answered = _answered(ledger.name, known.pool, refused)
+            ledger.accounts += Accounts(served=len(answered) - ledger.stored)
         with self.database.read() as connection:
-            responses = known.responses(reading.read(connection, ledger.teacher_id, asked.digests))
+            responses = known.responses(reading.read(connection, ledger.teacher_id, answered.digests))
         if refused:
-            self._name_refused(ledger.name, refused)
+            refusals.write(refusals.beside(self.database.path), ledger.name, refused)
         about = (ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill, tuple(refused))
-        return TransferSet(asked, responses, *about)
+        return TransferSet(answered, responses, *about)
 
-    def _answered(self, teacher: str, pool: Pool, refused: Sequence[Refusal]) -> Pool:
-        """The inputs that were not refused.
-
-        Raises:
-            TeacherError: all were.
-        """
-        if not refused:
-            return pool
-        rows = rows_answered(pool, refused)
-        if not rows:
-            raise TeacherError(
-                f"teacher {teacher!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was charged, ask "
-                "it about others."
-            )
-        return pool[rows]
-
-    def _name_refused(self, teacher: str, refused: Sequence[Refusal]) -> None:
-        from tuition.store import refusals
-
-        refusals.write(refusals.beside(self.database.path), teacher, refused)
-
-    def _try(self, teacher: Teacher, pool: Pool) -> None:
-        """Refuse a local teacher of another number of classes, before the store knows of it."""
+    def _local_width(self, teacher: Teacher, pool: Pool) -> int | None:
+        """Columns of the logits of a local teacher that the store does not know yet."""
         from tuition.store import class_columns, responses
 
         with self.database.read() as connection:
             known = responses.identify(connection, teacher.name, teacher.fingerprint) is not None
-        if not known:
-            class_columns.match_classes(teacher, pool, width=class_columns.local_width(teacher, pool))
+        return None if known else class_columns.local_width(teacher, pool)
 
     def plan(
         self,
@@ -191,7 +167,7 @@ class ResponseStore:
         *,
         cost_per_call: Amount | None = None,
         cost_per_million_tokens: AmountPerTokens | None = None,
-    ) -> Plan:
+    ) -> AskPlan:
         """What `ask` would do, without asking or writing anything.
 
         Raises:
@@ -199,15 +175,15 @@ class ResponseStore:
         """
         import sqlalchemy as sa
 
-        from tuition.store import calls, class_columns, database, responses, stepwise
+        from tuition.store import arguments, calls, class_columns, database, responses, stepwise
         from tuition.store.price import estimate, price
 
+        arguments.check_question(teacher, pool)
         charged = price(cost_per_call, cost_per_million_tokens)
-        given = cost_per_call is not None or cost_per_million_tokens is not None
-        bill = Bill()
-        known = class_columns.match_classes(teacher, pool)
+        priced = cost_per_call is not None or cost_per_million_tokens is not None
+        known = class_columns.match_classes(teacher, pool, notice=True)
         name, fingerprint, digests = teacher.name, teacher.fingerprint, list(dict.fromkeys(pool.digests))
-        new, paid, seen = len(digests), 0, stepwise.Judgement(0)
+        new, paid, bill, judgement = len(digests), 0, Bill(), stepwise.Judgement(0)
         with self.database.read() as connection:
             teacher_id = responses.identify(connection, name, fingerprint)
             if teacher_id is not None:
@@ -216,10 +192,10 @@ class ResponseStore:
                 row = connection.execute(by_id).one()
                 bill, paid = calls.billed(row), row.paid + len(calls.in_flight(connection, teacher_id))
         if teacher_id is not None and new < len(digests):
-            seen = stepwise.judge(*stepwise.stored(self.database, teacher_id, known, digests))
-        accuracy = None if math.isnan(seen.accuracy) else seen.accuracy
-        costs = estimate(charged if given else None, new, bill)
-        return Plan(new, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else seen.inputs)
+            judgement = stepwise.judge(*stepwise.stored(self.database, teacher_id, known, digests))
+        accuracy = None if math.isnan(judgement.accuracy) else judgement.accuracy
+        costs = estimate(charged if priced else None, new, bill)
+        return AskPlan(new, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else judgement.inputs)
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
         """All calls ever made in this store: for one teacher (or the name of one), or for all.
@@ -241,8 +217,18 @@ class ResponseStore:
             return Accounts(*map(int, connection.execute(counts).one()))
 
 
-def _check_limits(budget: int, batch_size: int, concurrency: int) -> None:
-    """Raises UserError where one of these makes no sense."""
-    for value, least, what in ((budget, 0, "budget"), (batch_size, 1, "batch size"), (concurrency, 1, "concurrency")):
-        if value < least:
-            raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
+def _answered(teacher: str, pool: Pool, refused: Sequence[Refusal]) -> Pool:
+    """The inputs that were not refused.
+
+    Raises:
+        TeacherError: all were.
+    """
+    if not refused:
+        return pool
+    rows = rows_answered(pool, refused)
+    if not rows:
+        raise TeacherError(
+            f"teacher {teacher!r} refused all {len(pool)} inputs ({refused[0].reason}); nothing was charged, ask it "
+            "about others."
+        )
+    return pool[rows]
