@@ -87,7 +87,7 @@ def test_a_dry_run_asks_nothing():
     command = ("ask", "--teacher", "teacher", "--calls", "50", "--cost-per-call", "0.25")
     printed = facts(ok(*command, "--dry-run")[0])
     assert printed["new calls"] == "10"
-    assert printed["served from the store"] == printed["paid so far"] == "40"
+    assert printed["from cache"] == printed["paid so far"] == "40"
     assert printed["cost of the new calls"] == "2.50"
     assert printed["time"].endswith(" s")
     assert paid() == before
@@ -97,7 +97,7 @@ def test_a_dry_run_asks_nothing():
     stored, right, calls = err.splitlines()
     assert stored == "50 answers of teacher are in responses.db."
     assert re.fullmatch(r"The teacher is right for \d+\.\d\d % of 50 labelled inputs\.", right)
-    assert calls == "Teacher calls: 10 paid, 40 served, 0 failed, 0 unknown, cost 2.50."
+    assert calls == "Teacher calls: 10 paid, 40 from cache, 0 failed, 0 in flight when interrupted, cost 2.50."
     assert paid() == before + 10
     printed = facts(ok(*command, "--dry-run", "--store", "nowhere.db")[0])
     assert (printed["new calls"], printed["cost of the new calls"]) == ("50", "12.50")
@@ -152,7 +152,7 @@ def test_without_labels_the_further_calls_are_said():
     assert "There are no labels, so 10 further calls choose the best epoch" in err
     # 50 answers in all, of which 40 or more were there.
     printed = facts(out)
-    assert int(printed["teacher calls paid"]) + int(printed["teacher calls served"]) == 50
+    assert int(printed["teacher calls paid"]) + int(printed["teacher calls from cache"]) == 50
     assert paid() == before + int(printed["teacher calls paid"])
 
 

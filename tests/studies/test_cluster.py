@@ -344,7 +344,7 @@ def test_an_ask_by_command(nodes, url, monkeypatch, capsys):
     assert cli.main() == 0
     printed = capsys.readouterr().err
     assert "20 answers of slow are in the store." in printed
-    assert "Teacher calls: 20 paid, 0 served, 0 failed, 0 unknown, cost 10.00." in printed
+    assert "Teacher calls: 20 paid, 0 from cache, 0 failed, 0 in flight when interrupted, cost 10.00." in printed
 
 
 @pytest.mark.long

@@ -114,7 +114,7 @@ def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
     shown = tuition("ask", "--data", "texts", "--teacher", "taught", "--calls", 80)
     assert "80 answers of taught" in shown
     shown = tuition("distill", "--data", "texts", "--teacher", "taught", "--calls", 80, "--student", "bag_8", *TRAINED)
-    assert "teacher calls served" in shown
+    assert "teacher calls from cache" in shown
     _taught.cache_clear()
     assert find_teacher("taught").fingerprint == found.fingerprint
 

@@ -72,7 +72,7 @@ def test_ctrl_c_at_the_command_line(server, reply, tmp_path, concurrency) -> Non
     held.set()
     done = subprocess.run(command, capture_output=True, **settings)
     assert done.returncode == 0, done.stderr
-    assert "Teacher calls: 40 paid, 20 served, 0 failed, 0 unknown." in done.stderr
+    assert "Teacher calls: 40 paid, 20 from cache, 0 failed, 0 in flight when interrupted." in done.stderr
     assert all(request.headers["authorization"] == f"Bearer {KEY}" for request in server.requests)
     assert KEY not in said + done.stdout + done.stderr
     for path in tmp_path.rglob("*"):

@@ -129,7 +129,7 @@ def test_the_command_line_asks_mlserver(mlserver, tmp_path: Path) -> None:
     command += ["--teacher", f"v2:{url}/v2/models/told"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Teacher calls: 20 paid, 0 served, 0 failed, 0 unknown." in done.stderr
+    assert "Teacher calls: 20 paid, 0 from cache, 0 failed, 0 in flight when interrupted." in done.stderr
 
 
 # -- Infinity ----------------------------------------------------------------------------------------------------------

@@ -34,12 +34,13 @@ def _store(url: str) -> ResponseStore:
 @stores.command()
 def usage(store: Where) -> None:
     """What a store holds of each teacher, and what it cost."""
+    from tuition.data import Accounts
     from tuition.store import usage
     from tuition.store.price import money
 
     found = usage(_store(store))
     tokens = ("tokens in", "tokens out") if any(held.bill.metered for held in found) else ()
-    columns = ("teacher", "answers", "paid", "served", "failed", "unknown", "imported", *tokens, "cost", "MB")
+    columns = ("teacher", "answers", *Accounts().in_words(), "imported", *tokens, "cost", "MB")
     table = new_table(f"Answers in {store}", *columns)
     for held in found:
         counts = (held.responses, *held.accounts.as_dict().values(), held.imported)

@@ -20,6 +20,7 @@ def demo(
     workers: Annotated[int | None, Option(min=1, help="Processes at once; by default one a core.")] = None,
 ) -> None:
     """Distil a small net for handwritten digits in two minutes: five methods at 20 to 320 teacher calls."""
+    from tuition.data import Accounts
     from tuition.studies import demo as study
 
     with counting("students") as advance:
@@ -34,7 +35,7 @@ def demo(
         row = [cells[method, calls] for calls in budgets]
         table.add_row(method, *(f"{c['mean']:.1f} ±{c['std']:.1f}" for c in row))
     show_table(table)
-    print_accounts(summary["accounts"])
+    print_accounts(Accounts(**summary["accounts"]))
     say(f"The teacher's own accuracy is {summary['teacher_accuracy']:.1f} %. It took {summary['seconds']:.0f} s.")
     say(f"Figure: {out / 'accuracy.png'}. Results: {out / 'summary.json'}.")
 

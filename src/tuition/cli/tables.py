@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,7 @@ def print_run(run: Run, title: str, *, priced: bool = False) -> None:
     table.add_row("images seen", f"{run.images_seen:,}")
     table.add_row("seconds of training", f"{run.seconds:,.1f}")
     if any(run.accounts.as_dict().values()):
-        for name, count in run.accounts.as_dict().items():
+        for name, count in run.accounts.in_words().items():
             table.add_row(f"teacher calls {name}", f"{count:,}")
         for what, amount in billed(run.bill, priced):
             table.add_row(what, amount)
@@ -50,11 +49,9 @@ def _measure(run: Run) -> str:
     return run.measured.get("validation", "accuracy").split()[0]
 
 
-def print_accounts(accounts: Accounts | Mapping[str, int], bill: Bill | None = None, *, priced: bool = False) -> None:
-    counts = accounts if isinstance(accounts, Mapping) else accounts.as_dict()
-    line = ", ".join(f"{counts[name]:,} {name}" for name in ("paid", "served", "failed", "unknown"))
+def print_accounts(accounts: Accounts, bill: Bill | None = None, *, priced: bool = False) -> None:
     rest = "" if bill is None else "".join(f", {name} {value}" for name, value in billed(bill, priced))
-    say(f"Teacher calls: {line}{rest}.")
+    say(f"Teacher calls: {accounts}{rest}.")
 
 
 def billed(bill: Bill, priced: bool) -> list[tuple[str, str]]:

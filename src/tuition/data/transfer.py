@@ -17,6 +17,9 @@ from tuition.data.shown import Shown, counted
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 
 
+WORDS = ("paid", "from cache", "failed", "in flight when interrupted")  # what people read of Accounts, in its order
+
+
 @dataclass(frozen=True, repr=False)
 class Accounts(Shown):
     """Counts of teacher calls.
@@ -38,6 +41,13 @@ class Accounts(Shown):
             f"Accounts: {self.paid:,} paid, {self.served:,} from cache, {self.failed:,} failed",
             f"{self.unknown:,} of the paid were in flight when interrupted",
         ]
+
+    def in_words(self) -> dict[str, int]:
+        """The counts by the words that people read."""
+        return dict(zip(WORDS, self.as_dict().values(), strict=True))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {word}" for word, count in self.in_words().items())
 
     def __add__(self, other: Accounts) -> Accounts:
         return Accounts(*(a + b for a, b in zip(self.as_dict().values(), other.as_dict().values(), strict=True)))

@@ -34,7 +34,7 @@ class Estimate:
         seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
         return [
             ("new calls", f"{self.plan.new:,}"),
-            ("served from the store", f"{self.plan.served:,}"),
+            ("from cache", f"{self.plan.served:,}"),
             ("paid so far", f"{self.plan.paid:,}"),
             *self._accuracy(),
             ("cost of the new calls", cost),

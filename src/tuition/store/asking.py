@@ -37,7 +37,7 @@ from tuition.store.calls import RequestResult
 from tuition.store.errors import Stopped, TeacherError
 from tuition.store.ledger import Flight, Ledger
 from tuition.store.pending import Pending, Piece
-from tuition.store.price import Price, counted
+from tuition.store.price import Price, tokens_of
 from tuition.teachers.protocol import BadAnswer, NotCharged, Refused, Teacher
 
 if TYPE_CHECKING:
@@ -217,13 +217,13 @@ class Sending:
         """How a request is counted, what of its answer is stored, and what is wrong with it."""
         calls = len(flight.digests)
         if isinstance(answer, NotCharged):
-            return self.ledger.result(flight, Accounts(failed=calls), counted(answer)), None
+            return self.ledger.result(flight, Accounts(failed=calls), tokens_of(answer)), None
         if isinstance(answer, BadAnswer):
-            return self.ledger.result(flight, Accounts(paid=calls), counted(answer)), None
+            return self.ledger.result(flight, Accounts(paid=calls), tokens_of(answer)), None
         if isinstance(answer, BaseException):
             return self.ledger.result(flight, Accounts(paid=calls, unknown=calls)), None
         checked = self.check(flight, answer)
-        accounts, tokens = Accounts(paid=calls), counted(answer)
+        accounts, tokens = Accounts(paid=calls), tokens_of(answer)
         return self.ledger.result(flight, accounts, tokens, checked.digests, checked.outputs), checked.wrong
 
     def keep(self, results: Sequence[RequestResult]) -> dict[int, str]:

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from tuition.data.shown import Shown, counted
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import spill
 from tuition.store.calls import billed, bookkeeping
 from tuition.store.database import asks, blobs, layouts, names, responses, teachers
+from tuition.store.price import money
 from tuition.store.reading import DamagedError, every_blob, open_blob
 from tuition.store.responses import index_blob, located, named
 from tuition.store.store import ResponseStore
 
 
-@dataclass(frozen=True)
-class Usage:
+@dataclass(frozen=True, repr=False)
+class Usage(Shown):
     """What a store holds of one teacher.
 
     Attributes:
@@ -39,6 +41,12 @@ class Usage:
     responses: int
     imported: int
     bytes: int
+
+    def lines(self) -> list[str]:
+        return [
+            f"Usage of {', '.join(self.names)}: {counted(self.responses, 'answer')}, {self.bytes / 1e6:,.1f} MB",
+            f"calls: {self.accounts}; cost {money(self.cost)}",
+        ]
 
     @property
     def cost(self) -> Decimal:

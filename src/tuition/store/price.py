@@ -91,7 +91,7 @@ def amounts(value: AmountPerTokens) -> tuple[Decimal, Decimal]:
     return amount(parts[0]), amount(parts[1])
 
 
-def counted(answer: object) -> Tokens | None:
+def tokens_of(answer: object) -> Tokens | None:
     """The tokens that an answer, or an error of a teacher, tells of; None where they are not counts."""
     tokens = getattr(answer, "tokens", None)
     if not isinstance(tokens, Tokens):

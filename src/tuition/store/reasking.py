@@ -11,6 +11,7 @@ from tuition.data.pool import Pool
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store.answers import CheckedAnswer, check
+from tuition.store.arguments import check_question
 from tuition.store.asking import Sending, opened
 from tuition.store.ledger import Flight
 from tuition.store.price import Amount, AmountPerTokens, price
@@ -60,6 +61,7 @@ def reask(
         TeacherError: the teacher refused, answered badly or failed.
         UserError: fewer than `count` inputs of the pool are stored.
     """
+    check_question(teacher, pool)
     distinct, difference = list(dict.fromkeys(pool.digests)), dict[str, float]()
     with store.database.read() as connection:
         teacher_id = identify(connection, teacher.name, teacher.fingerprint)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tuition.data.pool import Pool
+from tuition.data.shown import Shown, counted
 from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet, rows_answered
 from tuition.errors import UserError
 from tuition.store import refusals
@@ -43,7 +44,7 @@ class AskPlan:
     labelled: int = 0
 
 
-class ResponseStore:
+class ResponseStore(Shown):
     """Durable answers of teachers, and the exact accounts of what they cost.
 
     Args:
@@ -67,8 +68,19 @@ class ResponseStore:
         self.budget = budget
         self.database = Database(str(url))
 
-    def __repr__(self) -> str:
-        return f"ResponseStore({self.database.shown!r})"
+    def lines(self) -> list[str]:
+        import sqlalchemy as sa
+
+        from tuition.store.database import responses, teachers
+
+        count = sa.select(sa.func.count())
+        try:
+            with self.database.read() as connection:
+                sizes = [connection.scalar(count.select_from(table)) or 0 for table in (teachers, responses)]
+            holds = f"{counted(sizes[0], 'teacher')}, {counted(sizes[1], 'answer')}"
+        except UserError as error:
+            holds = str(error)
+        return [f"ResponseStore {self.database.shown}", holds]
 
     def ask(
         self,
