@@ -9,6 +9,7 @@ from torch import nn
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import Crop, TransferSet
+from tuition.data.images import read_images
 from tuition.training import Student, evaluation
 
 
@@ -31,6 +32,50 @@ def test_answers_do_not_depend_on_how_inputs_come(run, pool):
     # And it is a model of raw inputs, with gradients.
     torch.testing.assert_close(student(pool.inputs[:5]), logits[:5])
     assert student(pool.inputs[:5]).requires_grad
+
+
+def test_predictions_have_names_and_confidences(run, pool):
+    predicted = run.student.predict(pool.inputs[:3])
+    assert predicted.classes == [str(index) for index in predicted.tolist()]
+    assert torch.equal(predicted.confidence, run.student.probabilities(pool.inputs[:3]).max(dim=1).values)
+    assert type(predicted == predicted) is torch.Tensor
+    assert repr(predicted).startswith(f"[{predicted.classes[0]} ({predicted.confidence[0]:.0%}), ")
+    nameless = Student(run.student.model, run.student.preprocess, input_shape=(1, 8, 8)).eval()
+    assert nameless.predict(pool.inputs[0]).classes is None
+    assert repr(nameless.predict(pool.inputs[0])).startswith(f"[{predicted.tolist()[0]} (")
+
+
+def test_pictures_are_read_as_the_data_were(run, pool, tmp_path):
+    from PIL import Image
+
+    arrays = pool.inputs[:3, 0].numpy()
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    for path, array in zip(paths, arrays, strict=True):
+        Image.fromarray(array).save(path)
+    expected = run.student.logits(pool.inputs[:3])
+    for same in (paths, [str(path) for path in paths], [*map(Image.open, paths)], list(arrays[:, None])):
+        assert torch.equal(run.student.logits(same), expected)
+    for one in (str(paths[0]), paths[0], Image.open(paths[0]), arrays[:1]):
+        assert torch.allclose(run.student.logits(one), expected[:1], atol=1e-5)
+
+    large = tmp_path / "large.png"
+    Image.fromarray(arrays[0]).resize((40, 24)).save(large)
+    squashed = read_images([large], size=8).inputs
+    assert torch.equal(load(run.directory).logits(large), run.student.logits(squashed))
+    assert torch.equal(run.student.logits(Image.open(large)), run.student.logits(squashed))
+
+
+def test_grey_pictures_are_read_by_students_of_colours():
+    grey = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = models.create("cnn_4", num_classes=3, seed=0)
+    student = Student(model, models.Preprocess([0.5] * 3, [0.5] * 3), input_shape=(3, 8, 8)).eval()
+    assert torch.equal(student.logits(grey), student.logits(grey.expand(-1, 3, -1, -1)))
+
+
+def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"cannot read the image .*broken\.png"):
+        run.student.predict(tmp_path / "broken.png")
 
 
 def test_answers_may_be_learned_from(run, pool):
@@ -71,7 +116,9 @@ def test_images_of_another_size_are_cut_like_those_it_learned_from():
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"takes inputs of shape \(1, 8, 8\), not \(3, 8, 8\)"),
         (torch.zeros(2, 64), r"takes inputs of shape \(1, 8, 8\), not \(64,\)"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.int64), "not torch.int64"),
-        (["a letter"], "not text"),
+        ("a letter", "the picture a letter was not found"),
+        (["a letter", "another"], "the picture a letter was not found"),
+        ([[0.0, 1.0], [0.0]], "inputs are images, vectors or strings, all of one shape"),
         (data.from_tensors(["a letter"]), "not text"),
     ],
 )
@@ -119,7 +166,13 @@ def test_onnx_answers_alike_at_any_batch_size(run, pool, tmp_path):
         (found,) = session.run(["logits"], {"inputs": pool.inputs[:count].numpy()})
         np.testing.assert_allclose(found, student.logits(pool.inputs[:count]).numpy(), rtol=1e-4, atol=1e-4)
     about = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
-    assert about == {"class_names": list("0123456789"), "input_shape": [1, 8, 8]}
+    assert about == {
+        "class_names": list("0123456789"),
+        "input_shape": [1, 8, 8],
+        "value_range": [0, 255],
+        "image_size": [8, 8],
+        "resize_filter": "bilinear",
+    }
 
 
 def test_onnx_of_a_module_of_vectors(tmp_path):

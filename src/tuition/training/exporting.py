@@ -17,6 +17,7 @@ from torch import Tensor
 import tuition
 from tuition import disk, models
 from tuition.errors import UserError
+from tuition.training.raw_inputs import RESIZE_FILTER
 
 if TYPE_CHECKING:
     from tuition.training.student import Student
@@ -38,6 +39,9 @@ def export(student: Student, path: Path) -> Path:
     try:
         proto = _translated(student.cpu().eval())
         about: dict[str, Any] = {"class_names": student.class_names, "input_shape": student.input_shape}
+        if len(student.input_shape) == 3:
+            size = student.image_size or student.input_shape[1:]
+            about |= {"value_range": [0, 255], "image_size": size, "resize_filter": RESIZE_FILTER}
         if isinstance(student.preprocess, models.Hashing):
             about["hashing"] = student.preprocess.settings()
         onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})

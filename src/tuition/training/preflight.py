@@ -215,6 +215,7 @@ def build_student(
             input_shape=tuple(sample.shape[1:]),
             class_names=task_names(pool, num_classes) if output == "logits" else None,
             crop=pool.crop,
+            image_size=(pool.shape[1], pool.shape[2]) if pool.kind == "images" else None,
             output=output,
         ).eval()
         device = next((value.device for value in student.parameters()), torch.device("cpu"))

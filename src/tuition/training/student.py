@@ -17,6 +17,7 @@ from tuition.data import Crop, Pool
 from tuition.data.inputs import Inputs
 from tuition.errors import UserError
 from tuition.training import evaluation, files
+from tuition.training.raw_inputs import read_raw
 
 EVALUATION_BATCH = 256
 LITTLE = 2**24  # values of a model that is made without a look at the size of its file
@@ -24,15 +25,34 @@ LITTLE = 2**24  # values of a model that is made without a look at the size of i
 Output = Literal["logits", "embedding"]
 
 
+class Prediction(Tensor):
+    """Class indices (n,), with what belongs to each.
+
+    Attributes:
+        classes: the names of the predicted classes; None where the student has no names.
+        confidence: the probability (n,) of each predicted class.
+    """
+
+    classes: list[str] | None
+    confidence: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # its results are plain tensors
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        names = self.classes if self.classes is not None else map(str, self.tolist())
+        return f"[{', '.join(f'{name} ({p:.0%})' for name, p in zip(names, self.confidence.tolist(), strict=True))}]"
+
+
 class Student(nn.Module):
-    """A model that takes raw inputs.
+    """A model that takes raw inputs: a pool, a tensor or an array (n, ...) or (...), texts, or pictures as files or
+    objects of Pillow; one or several.
 
     Args:
         model: from preprocessed inputs to logits (n, k), or to embeddings (n, d).
         preprocess: from raw inputs to the model's; a `models.Hashing`, where these are texts.
         input_shape: shape of one raw input as the model sees it, after `crop`; of a text, its number of tokens.
         class_names: one name a class.
-        crop: images of another size are cut to its centred view; None takes them whole.
+        crop: images of another size are cut to its centred view; None takes them as they are.
+        image_size: height and width of the raw images that it learned from, before `crop`; None if not known.
         output: which of the two the model's output is.
     """
 
@@ -44,11 +64,13 @@ class Student(nn.Module):
         input_shape: tuple[int, ...],
         class_names: tuple[str, ...] | None = None,
         crop: Crop | None = None,
+        image_size: tuple[int, int] | None = None,
         output: Output = "logits",
     ) -> None:
         super().__init__()
         self.model, self.preprocess, self.output = model, preprocess, output
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
+        self.image_size = image_size
         # The memory format in which convolutions are fastest, on CPUs and GPUs alike.
         self.channels_last = len(self.input_shape) == 3
         if self.channels_last:
@@ -62,11 +84,11 @@ class Student(nn.Module):
         return self.model(read)
 
     @torch.no_grad()
-    def outputs(self, inputs: Pool | Inputs | str) -> Tensor:
-        """Outputs (n, k) float32 on the CPU, in evaluation mode, for a pool or raw inputs (n, ...) or a single one."""
+    def outputs(self, inputs: Any) -> Tensor:
+        """Outputs (n, k) float32 on the CPU, in evaluation mode."""
         return self._collect(inputs, self)
 
-    def logits(self, inputs: Pool | Inputs | str) -> Tensor:
+    def logits(self, inputs: Any) -> Tensor:
         """Logits (n, k), as `outputs`.
 
         Raises:
@@ -76,12 +98,12 @@ class Student(nn.Module):
             raise UserError("this student answers with embeddings, not with classes; use student.embed.")
         return self.outputs(inputs)
 
-    def embed(self, inputs: Pool | Inputs | str) -> Tensor:
+    def embed(self, inputs: Any) -> Tensor:
         """Embeddings (n, d): the outputs of a student of embeddings, of another its penultimate representation."""
         return self.outputs(inputs) if self.output == "embedding" else self.features(inputs)
 
     @torch.inference_mode()
-    def features(self, inputs: Pool | Inputs | str, path: str | None = None) -> Tensor:
+    def features(self, inputs: Any, path: str | None = None) -> Tensor:
         """Outputs (n, ...) of a module by its path; by default the penultimate representation (n, d)."""
         path = f"{models.classifier(self.model)}:input" if path is None else path
         with models.Capture(self.model, [path]) as captured:
@@ -92,10 +114,10 @@ class Student(nn.Module):
 
             return self._collect(inputs, read)
 
-    def _collect(self, inputs: Pool | Inputs | str, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def _collect(self, inputs: Any, function: Callable[[Tensor], Tensor]) -> Tensor:
         blocks: Iterable[Tensor]
         if isinstance(inputs, Pool):
-            rows, blocks = len(inputs), map(self.read, inputs.blocks())
+            rows, blocks = len(inputs), map(self._fitted, inputs.blocks())
         else:
             blocks = [self.read(inputs)]
             rows = len(blocks[0])
@@ -103,24 +125,28 @@ class Student(nn.Module):
         training = self.training
         self.eval()
         try:
-            done, found = 0, torch.empty(0)
+            done, answers = 0, torch.empty(0)
             for batch in chain.from_iterable(block.split(EVALUATION_BATCH) for block in blocks):
                 answer = function(batch.to(device)).float()
                 # One block for all answers: small ones kept between large temporary ones would fragment the memory.
-                found = found if done else answer.new_empty(rows, *answer.shape[1:])
-                found[done : done + len(batch)] = answer
+                answers = answers if done else answer.new_empty(rows, *answer.shape[1:])
+                answers[done : done + len(batch)] = answer
                 done += len(batch)
         finally:
             self.train(training)
-        return found.cpu()
+        return answers.cpu()
 
-    def probabilities(self, inputs: Pool | Inputs | str) -> Tensor:
+    def probabilities(self, inputs: Any) -> Tensor:
         """Class probabilities (n, k)."""
         return self.logits(inputs).softmax(dim=1)
 
-    def predict(self, inputs: Pool | Inputs | str) -> Tensor:
-        """Class indices (n,) of raw inputs; `class_names` names them."""
-        return self.logits(inputs).argmax(dim=1)
+    def predict(self, inputs: Any) -> Prediction:
+        """Class indices (n,) of one or several inputs, with class names and confidences."""
+        confidence, indices = self.probabilities(inputs).max(dim=1)
+        prediction = indices.as_subclass(Prediction)
+        prediction.classes = None if self.class_names is None else [self.class_names[i] for i in indices.tolist()]
+        prediction.confidence = confidence
+        return prediction
 
     def evaluate(self, pool: Pool) -> evaluation.Evaluation:
         """Accuracy, top-5 and calibration error on a labelled pool, its classes matched by name."""
@@ -132,17 +158,19 @@ class Student(nn.Module):
         Raises:
             UserError: it has no labels, or some of classes that the student does not know.
         """
-        found = pool if self.class_names is None else pool.in_classes(self.class_names)
-        if found.labels is None:
+        labels = (pool if self.class_names is None else pool.in_classes(self.class_names)).labels
+        if labels is None:
             raise UserError("evaluation needs labels; this pool has none.")
-        return found.labels
+        return labels
 
     def export(self, path: str | Path) -> Path:
         """Write an ONNX model from raw inputs (any batch size) to "logits" or "embedding" (needs `tuition[onnx]`).
 
-        Preprocessing is inside; class names and input shape stand in the metadata. Of a student of text the graph
-        begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of the texts, with the
-        settings under "hashing" in the metadata. The file is compared with the student before it is written.
+        Preprocessing is inside. The metadata name class names and input shape; of images, also the range of their
+        values, the size to which pictures are to be resized before their centre is cut out, and the filter for that. Of
+        a student of text the graph begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of
+        the texts, with the settings under "hashing" in the metadata. The file is compared with the student before it is
+        written.
 
         Raises:
             UserError: the forward pass cannot be exported, the file answers otherwise, or `path` is another's file.
@@ -159,33 +187,37 @@ class Student(nn.Module):
     def reads_text(self) -> bool:
         return isinstance(self.preprocess, models.Hashing)
 
-    def read(self, inputs: Pool | Inputs | str) -> Tensor:
+    def read(self, inputs: Any) -> Tensor:
         """Raw inputs (n, *input_shape) as one tensor on the CPU: images cut to their view, texts as token ids.
 
+        Pictures from files or of Pillow are squashed to `image_size`, if that is square. Grey ones become RGB where the
+        student reads RGB.
+
         Raises:
-            UserError: inputs of another kind or shape than this student's, or an empty text.
+            UserError: inputs of another kind or shape than this student's, a picture that cannot be read, or an empty
+                text.
         """
-        raw = inputs.asked() if isinstance(inputs, Pool) else [inputs] if isinstance(inputs, str) else inputs
-        if isinstance(raw, list):
-            if not self.reads_text:
-                raise UserError(
-                    "this student takes images or vectors, not text; use a student of text, such as bag_64."
-                )
-            raw = self.preprocess(raw)
-        found = torch.as_tensor(raw)
-        if self.reads_text and found.dtype != torch.int32:
+        if isinstance(inputs, Pool):
+            return self._fitted(inputs.asked())
+        return self._fitted(read_raw(inputs, images=len(self.input_shape) == 3, image_size=self.image_size))
+
+    def _fitted(self, raw: Inputs) -> Tensor:
+        if isinstance(raw, list) and not self.reads_text:
+            raise UserError("this student takes images or vectors, not text; use a student of text, such as bag_64.")
+        rows: Tensor = self.preprocess(raw) if isinstance(raw, list) else raw
+        if self.reads_text and rows.dtype != torch.int32:
             raise UserError("this student takes texts, not images or vectors; give it a list of strings.")
-        if found.ndim == len(self.input_shape):
-            found = found[None]
-        if self.crop is not None and tuple(found.shape[1:]) != self.input_shape:
-            size = (found.shape[-2], found.shape[-1])
-            found = self.crop(found, self.crop.centre(len(found), size))
-        if tuple(found.shape[1:]) != self.input_shape:
+        rows = rows[None] if rows.ndim == len(self.input_shape) else rows
+        if rows.ndim == 4 and rows.shape[1] == 1 and self.input_shape[0] == 3:
+            rows = rows.expand(-1, 3, -1, -1)
+        if self.crop is not None and tuple(rows.shape[1:]) != self.input_shape:
+            rows = self.crop(rows, self.crop.centre(len(rows), (rows.shape[-2], rows.shape[-1])))
+        if tuple(rows.shape[1:]) != self.input_shape:
             raise UserError(
-                f"this student takes inputs of shape {self.input_shape}, not {tuple(found.shape[1:])}; "
+                f"this student takes inputs of shape {self.input_shape}, not {tuple(rows.shape[1:])}; "
                 "resize or convert them first."
             )
-        return found
+        return rows
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -196,6 +228,7 @@ class Student(nn.Module):
             "input_shape": list(self.input_shape),
             "class_names": self.class_names,
             "crop": None if self.crop is None else vars(self.crop),
+            "image_size": self.image_size,
             "hashing": self.preprocess.settings() if isinstance(self.preprocess, models.Hashing) else None,
             "output": self.output,
         }
@@ -223,6 +256,7 @@ class Card(BaseModel):
     input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     class_names: tuple[str, ...] | None
     crop: dict[str, StrictInt | StrictBool | None] | None
+    image_size: tuple[PositiveInt, PositiveInt] | None = None
     hashing: dict[str, StrictInt | list[StrictInt]] | None = None
     output: Output = "logits"
     weights: str = Field(pattern=r"^\w[\w.-]*$")  # a file of the folder
@@ -278,7 +312,15 @@ def load(
             raise UserError(f"{directory / files.RUN} is damaged (inputs of shape {shape}); restore it.")
         preprocess = models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
     models.initialise(model, preprocess, _blank(shape, preprocess))
-    student = Student(model, preprocess, input_shape=shape, class_names=card.class_names, crop=crop, output=card.output)
+    student = Student(
+        model,
+        preprocess,
+        input_shape=shape,
+        class_names=card.class_names,
+        crop=crop,
+        image_size=card.image_size,
+        output=card.output,
+    )
     models.load_weights(student, directory / card.weights)
     return student.eval()
 
