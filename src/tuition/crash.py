@@ -1,4 +1,4 @@
-"""The last resort: an exception that no room expected becomes one sentence, and its traceback a file."""
+"""The last resort: an unexpected exception becomes one sentence, and its traceback a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 
 def sentence(error: BaseException, words: Sequence[str]) -> str:
-    """What is said of an error that the command `words` met: its type, where its traceback is, how to see it."""
+    """The message for an unexpected error of the command `words`: its type and where its traceback is."""
     command = escape.shorten(scrubbed(shlex.join(["tuition", *words, OPTION])))
     message = escape.shorten(" ".join(scrubbed(str(error)).split()), 200)
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -42,7 +42,7 @@ def scrubbed(text: str) -> str:
 
 
 def _kept(error: BaseException, words: Sequence[str]) -> str | None:
-    """The file in the folder for temporary files that holds the traceback; None if there is no place for it."""
+    """The file in the folder for temporary files that holds the traceback; None if it cannot be written."""
     from tuition import __version__
 
     about = f"tuition {__version__}, Python {platform.python_version()}, {platform.platform()}\n"

@@ -42,9 +42,9 @@ def write(path: str | Path, content: bytes) -> None:
 
 
 def replaceable(path: str | Path) -> Path:
-    """The path, once it is known that a file may take its place. It need not exist.
+    """The path, after a check that a file may replace what is there. It need not exist.
 
-    A link is replaced itself: in a folder of a stranger it may lead to a file of the user's.
+    A link is replaced, not its target: in a stranger's folder it may lead to a file of the user.
 
     Raises:
         UserError: it is a folder, a device, a pipe or a socket, which a file never replaces.
@@ -80,7 +80,7 @@ def write_new(path: str | Path, content: bytes, ours: Callable[[Path], bool] = l
 def check_new(
     path: str | Path, ours: Callable[[Path], bool] = lambda path: False, content: bytes | None = None
 ) -> None:
-    """Find out whether `write_new` would refuse; without `content`, every file that is not `ours` is refused."""
+    """Check whether `write_new` would refuse; without `content`, every file that is not `ours` is refused."""
     path = replaceable(path)
     if path.exists() and not ours(path) and (content is None or path.read_bytes() != content):
         raise UserError(f"{path} exists and holds something else; name a new file, or move this one away.")
@@ -108,7 +108,7 @@ def made(directory: Path) -> Iterator[None]:
 
 
 def check_writable(directory: Path) -> None:
-    """Find out whether files can be written to a folder; nothing is left there, nor an empty folder.
+    """Check whether files can be written to a folder; nothing is left there, nor an empty folder.
 
     Raises:
         UserError: they cannot.
@@ -130,9 +130,9 @@ def check_ours(directory: Path, signs: Collection[str], what: str) -> None:
     """
     if not directory.exists():
         return
-    there = [path.name for path in directory.iterdir()] if directory.is_dir() else [directory.name]
-    there = [name for name in there if not name.startswith(".")]
-    if there and not set(there) & set(signs):
+    paths = directory.iterdir() if directory.is_dir() else [directory]
+    names = {path.name for path in paths if not path.name.startswith(".")}
+    if names and not names & set(signs):
         raise UserError(f"{directory} exists and is not {what}; choose another folder.")
 
 
@@ -177,7 +177,7 @@ def _locked(directory: Path) -> int:
             if error.errno not in _NO_LOCKS:
                 os.close(handle)
                 raise
-            warnings.warn(f"{directory} cannot be locked; see to it that no other run uses it.", Notice, stacklevel=2)
+            warnings.warn(f"{directory} cannot be locked; make sure that no other run uses it.", Notice, stacklevel=2)
         try:
             if os.path.samestat(os.fstat(handle), os.stat(directory)):
                 return handle

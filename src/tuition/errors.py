@@ -1,4 +1,4 @@
-"""The error that a user can fix, the interrupt of a signal, and what no message may hold."""
+"""The error that a user can fix, the interrupt of a signal, and passwords removed from messages."""
 
 import re
 
@@ -22,7 +22,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Notice(UserWarning):
-    """What a user should know of a command that goes on. The command line prints it as a line."""
+    """Something a user should know, while the command continues. The command line prints it as a line."""
 
 
 _SECRETS = (
@@ -34,7 +34,7 @@ _SECRETS = (
 
 
 def without_passwords(text: str) -> str:
-    """The text with *** in the place of every password in an address or in a query."""
+    """The text with every password in an address or a query replaced by ***."""
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text

@@ -1,4 +1,4 @@
-"""What others wrote, made harmless where it is shown: one function for each medium, used at the point of output."""
+"""Text from outside, made harmless for output: one function a medium, called where the text is printed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shorten(text: object, longest: int = LONGEST) -> str:
 
 def visible(text: object, keep: str = "") -> str:
     r"""The text with control characters written out, as \x1b, but for those in `keep`."""
-    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _written(found[0]), str(text))
+    return _CONTROLS.sub(lambda match: match[0] if match[0] in keep else _written(match[0]), str(text))
 
 
 def line(text: object) -> str:

@@ -1,4 +1,4 @@
-"""Code of the user's own, named as `package.module:factory`: looked for, imported and called.
+"""The user's own code, named as `package.module:factory`: found, imported and called.
 
 It is imported where the user names it, in a command or a call. A file that somebody else may have written, such as
 run.json or a study, names code only for `--trust-code` (see `refuse_untrusted`).
@@ -30,23 +30,24 @@ def is_factory(name: object) -> bool:
 
 
 def refuse_untrusted(name: object, where: str, trust_code: bool) -> None:
-    """Refuse code that a file names, unless it is trusted.
+    """Refuse code that a file names, unless the user trusts it.
 
     Raises:
         UserError: `name` is a factory, and `trust_code` is false.
     """
     if is_factory(name) and not trust_code:
         raise UserError(
-            f"{where} names code, {name}, which opening it would run; read that code, and if you trust it, "
-            "say --trust-code (in Python: trust_code=True)."
+            f"{where} names code, {name}, which would run; read that code, and if you trust it, "
+            "give --trust-code (in Python: trust_code=True)."
         )
 
 
 def find(name: str) -> Callable[..., Any]:
-    """The function or class that a name stands for.
+    """The function or class that `package.module:factory` names.
 
-    Its module is looked for where Python looks for modules and then, last, in the current folder: a file there never
-    hides a module of Python or of an installed package, nor stands in for one that is not installed (see `Beside`).
+    The module is searched where Python searches for modules and then, last, in the current folder. A file there never
+    hides a module of Python or of an installed package, and it is not taken for an optional package that is not
+    installed (see `Beside`).
 
     Raises:
         UserError: the module is missing, fails, is part of Python or hidden by an installed one, or it has nothing
@@ -56,9 +57,7 @@ def find(name: str) -> Callable[..., Any]:
     top = module_name.partition(".")[0]
     _reach(top)
     if top in sys.stdlib_module_names:
-        raise UserError(
-            f"{name} is part of Python, and is not called; name a function of your own, package.module:factory."
-        )
+        raise UserError(f"{name} is part of Python; name a function of your own, package.module:factory.")
     try:
         module = importlib.import_module(module_name)
     except UserError:
@@ -68,17 +67,17 @@ def find(name: str) -> Callable[..., Any]:
             f"{name} cannot be imported ({_first_line(error)}); is it on PYTHONPATH, or in this folder?"
         ) from error
     except (Exception, SystemExit) as error:  # whatever the user's own module does
-        raise UserError(f"{name} cannot be imported: {_told(error)}; fix {module_name} first.") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
+        raise UserError(f"{name} cannot be imported: {_summary(error)}; fix {module_name} first.") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
         near = get_close_matches(attribute, dir(module))
         hint = f" (nearest: {', '.join(near)})" if near else ""
         raise UserError(f"{module_name} has no function or class {attribute!r}{hint}; name one that it has.")
-    return found
+    return factory
 
 
 def call(name: str, factory: Callable[..., Any], **arguments: Any) -> Any:
-    """What the factory of this name returns.
+    """What the factory returns; `name` is for messages.
 
     Raises:
         UserError: it failed, or asked Python to exit.
@@ -88,7 +87,7 @@ def call(name: str, factory: Callable[..., Any], **arguments: Any) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's own code does
-        raise UserError(f"{name} failed with {_told(error)}; fix it first.") from error
+        raise UserError(f"{name} failed with {_summary(error)}; fix it first.") from error
 
 
 def kind(value: object) -> str:
@@ -99,7 +98,7 @@ def kind(value: object) -> str:
 
 
 def _reach(top: str) -> None:
-    """Let a top module that is not found elsewhere be found in the current folder.
+    """Allow a top module to be imported from the current folder, if it is not found elsewhere.
 
     Raises:
         UserError: the folder has a module of this name, and another one goes before it.
@@ -119,8 +118,8 @@ def _reach(top: str) -> None:
         importlib.invalidate_caches()
     elif own is not None and own.origin is not None and not _same_file(own, known):
         raise UserError(
-            f"{os.path.relpath(own.origin)} of this folder has the name of another module, {top} "
-            f"({'part of Python' if top in sys.stdlib_module_names else 'installed'}); rename it, and name it so."
+            f"{os.path.relpath(own.origin)} in this folder has the name of another module, {top} "
+            f"({'part of Python' if top in sys.stdlib_module_names else 'installed'}); rename your file."
         )
 
 
@@ -153,7 +152,7 @@ def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
     return os.path.realpath(str(one.origin)) == os.path.realpath(str(other.origin))
 
 
-def _told(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     line = _first_line(error)
     return type(error).__name__ + (f": {line}" if line else "")
 

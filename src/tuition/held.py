@@ -8,8 +8,7 @@ import time
 from types import FrameType
 from typing import Any, Self
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-TOGETHER = 0.1  # seconds in which further signals belong to the first: a terminal and a launcher both send one
+from tuition.stopping import SIGNALS, TOGETHER
 
 
 class Held:

@@ -2,8 +2,8 @@
 
 *Own* code is all but Python's, that of installed packages, and ours. Of a function it is the source as a syntax tree,
 so that comments, docstrings and layout take no part, and what it refers to: other own functions and classes, defaults,
-and the values of globals and closed-over variables. Where there is no source (a lambda typed at a prompt), it is the
-bytecode, which another version of Python writes differently.
+and the values of globals and closed-over variables. Without a source (a lambda typed at a prompt) it is the
+bytecode, which differs between versions of Python.
 
 Not covered: what an object of a library holds (a client, an estimator), variables and attributes that the code itself
 assigns, lists and the like where the code changes some, and what is looked up by name while it runs.
@@ -43,7 +43,7 @@ def code_digest(*values: Any, but: Iterable[nn.Module] = (), always: bool = Fals
     """Digest of the own code that functions, classes and modules are made of.
 
     Modules among the values count by their classes and hooks. What code refers to counts by value, modules by their
-    weights too, except those of `but`. The digest is None where there is no own code, unless `always` is true.
+    weights too, except those of `but`. Without own code the digest is None, unless `always` is true.
     """
     walk = _Walk(but=frozenset(id(it) for module in but for it in module.modules()))
     for value in values:
@@ -62,7 +62,7 @@ def content_digest(value: Any) -> str:
 
 
 def state_digest(model: nn.Module) -> str | None:
-    """Digest of what a model holds beside its `state_dict`, None where it holds nothing more.
+    """Digest of what a model holds besides its `state_dict`; None if it holds nothing else.
 
     That is: buffers that are not saved, tensors and arrays that are plain attributes, and, of modules of own code,
     other plain attributes; not those that the code assigns while it runs.
@@ -249,7 +249,7 @@ class _Walk:
             self.put(str(state_digest(value)))
 
     def classes(self, model: nn.Module) -> None:
-        """The classes of a model's modules, their hooks, and functions in the place of methods."""
+        """The classes of a model's modules, their hooks, and functions that replace methods."""
         self.first(model)
         for path, module in model.named_modules():
             self.put(path)

@@ -95,11 +95,11 @@ class _Reached:
         if not is_own(function.__globals__.get("__name__")):
             return
         self.todo += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        found, names, attributes = located(function), set(facts.loads), set(facts.attributes)
-        if found is None:
+        place, names, attributes = located(function), set(facts.loads), set(facts.attributes)
+        if place is None:
             self.pieces.add(bytecode(code))
         else:
-            node, around = found
+            node, around = place
             self.pieces.add(plain(node))
             outside = [*node.args.defaults, *node.args.kw_defaults, *getattr(node, "decorator_list", [])]
             names |= _loads(outside)
@@ -258,16 +258,16 @@ def _root(target: Any) -> str | None:
 
 def _loads(nodes: Iterable[Any]) -> set[str]:
     """Names that are read, outside of functions; decorators and defaults of these are read outside."""
-    found, todo = set[str](), [it for it in nodes if it is not None]
+    names, todo = set[str](), [it for it in nodes if it is not None]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             todo += [*node.args.defaults, *filter(None, node.args.kw_defaults), *node.decorator_list]
         else:
             todo += ast.iter_child_nodes(node)
-    return found
+    return names
 
 
 def _attributes(nodes: Iterable[Any]) -> set[str]:

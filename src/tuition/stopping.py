@@ -21,7 +21,7 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 TOGETHER = 0.1  # seconds in which further signals belong to the first: a terminal and a launcher both send one
 
 _received: tuple[int, float] | None = None  # the first signal, and when it came
-_keeping = _deferring = 0  # how many `keeping` and `deferred` are entered
+_keeping = _deferring = 0  # how many `keeping` and `deferred` blocks are entered
 _nothing_to_keep = False
 
 
@@ -53,7 +53,7 @@ def handled() -> Iterator[None]:
 
 
 def restore() -> None:
-    """Handle the signals again, where a library (Ray) has put its own handlers in the place of these."""
+    """Handle the signals again, if a library (Ray) has replaced these handlers."""
     if sys.unraisablehook is _unraisable:
         install()
 
@@ -76,7 +76,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def keeping() -> Iterator[None]:
-    """Inside, something is paid or learned that is worth keeping, even while a module is imported on the way."""
+    """Inside, paid answers or training must be kept, even while a module is being imported."""
     global _keeping
     _keeping += 1
     try:
@@ -87,7 +87,7 @@ def keeping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, the first signal interrupts nothing: what runs there looks at `requested` often, and ends by itself."""
+    """Inside, the first signal interrupts nothing: the code there checks `requested` often and ends by itself."""
     global _deferring
     _deferring += 1
     try:
@@ -98,7 +98,7 @@ def deferred() -> Iterator[None]:
 
 
 def at_once() -> None:
-    """From here on the first signal ends the process too: its work is done."""
+    """From here on the first signal ends the process, because its work is done."""
     global _nothing_to_keep
     _nothing_to_keep = True
 
@@ -133,7 +133,7 @@ def _end(number: int, message: bytes) -> NoReturn:
     os._exit(128 + number)
 
 
-def _unraisable(found: Any) -> None:
+def _unraisable(report: Any) -> None:
     """A `Stopped` that was raised where nothing can be raised is not reported; `check` raises it again."""
-    if not isinstance(found.exc_value, Stopped):
-        sys.__unraisablehook__(found)
+    if not isinstance(report.exc_value, Stopped):
+        sys.__unraisablehook__(report)

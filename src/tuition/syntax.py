@@ -121,8 +121,8 @@ def content(cell: types.CellType) -> Any:
 
 def source(function: types.FunctionType) -> str | None:
     """A function's syntax tree in text; None where its source is not known."""
-    found = located(function)
-    return None if found is None else plain(found[0])
+    place = located(function)
+    return None if place is None else plain(place[0])
 
 
 Located = tuple[Any, tuple[Any, ...]]
@@ -137,25 +137,27 @@ def located(function: types.FunctionType) -> Located | None:
     code, loaded = function.__code__, function.__globals__.get("__spec__")
     key = code.co_filename, code
     if key not in _LOCATED or _LOCATED[key][0] is not loaded:
-        found = None
+        place = None
         linecache.checkcache(code.co_filename)
         text = "".join(linecache.getlines(code.co_filename))
         if code in _compiled(text):  # else the file was edited after it was loaded
-            found = _found(code, text)
-        _LOCATED[key] = loaded, found
+            place = _place(code, text)
+        _LOCATED[key] = loaded, place
     return _LOCATED[key][1]
 
 
-def _found(code: types.CodeType, text: str) -> tuple[Any, tuple[Any, ...]] | None:
+def _place(code: types.CodeType, text: str) -> tuple[Any, tuple[Any, ...]] | None:
     places = [(line, column) for line, _, column, _ in code.co_positions() if line is not None and column is not None]
-    found = []
+    candidates = []
     for node, around in _functions(text):
         first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", []))])
         if first == code.co_firstlineno and getattr(node, "name", "<lambda>") == code.co_name:
-            found.append((node, around))
-    if len(found) > 1:  # lambdas of one line
-        found = [it for it in found if all(_holds(it[0], place) for place in places if place[0] >= it[0].lineno)]
-    return found[0] if len(found) == 1 else None
+            candidates.append((node, around))
+    if len(candidates) > 1:  # lambdas of one line
+        candidates = [
+            it for it in candidates if all(_holds(it[0], place) for place in places if place[0] >= it[0].lineno)
+        ]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -165,12 +167,12 @@ def _compiled(text: str) -> frozenset[types.CodeType]:
         todo = [compile(text, "", "exec", dont_inherit=True)]
     except (SyntaxError, ValueError):
         return frozenset()
-    found = set[types.CodeType]()
+    codes = set[types.CodeType]()
     while todo:
         inner = [it for it in todo.pop().co_consts if isinstance(it, types.CodeType)]
-        found.update(inner)
+        codes.update(inner)
         todo += inner
-    return frozenset(found)
+    return frozenset(codes)
 
 
 def _holds(node: Any, place: tuple[int, int]) -> bool:
@@ -183,15 +185,15 @@ def _holds(node: Any, place: tuple[int, int]) -> bool:
 @functools.lru_cache(maxsize=64)
 def _functions(text: str) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
     """All functions of a text, each with those around it."""
-    found, todo = list[tuple[Any, tuple[Any, ...]]](), list[tuple[Any, tuple[Any, ...]]]([(ast.parse(text), ())])
+    functions, todo = list[tuple[Any, tuple[Any, ...]]](), list[tuple[Any, tuple[Any, ...]]]([(ast.parse(text), ())])
     while todo:
         parent, around = todo.pop()
         for node in ast.iter_child_nodes(parent):
             function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
             if function:
-                found.append((node, around))
+                functions.append((node, around))
             todo.append((node, (node, *around) if function else around))
-    return tuple(found)
+    return tuple(functions)
 
 
 def plain(node: Any) -> str:
