@@ -14,7 +14,7 @@ test: .venv/installed-dev
 test-long: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m long
 
-# Teachers against servers that others wrote, from an environment of their own, for they pin other versions.
+# Teachers against servers that others wrote, from an environment of their own, because they pin other versions.
 test-peers: .venv/installed-dev .venv-peers/installed
 	$(BIN)/pytest tests/teachers/test_peers.py
 
@@ -22,6 +22,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/measure.py --check
+	$(BIN)/python tools/words.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
