@@ -228,11 +228,11 @@ def test_old_answers_of_an_edited_function_are_not_served(tmp_path: Path) -> Non
         assert "Traceback" not in done.stderr, done.stderr
         return (done.stdout + done.stderr).strip()
 
-    assert "paid=4" in ask("stored.db")
-    assert "paid=4" in ask("old.db", "")
+    assert "4 paid" in ask("stored.db")
+    assert "4 paid" in ask("old.db", "")
     own.write_text("# a remark\n" + OWN.replace("    return", "\n    return"))
     side.write_text(times.replace("    return", '    "Twice."\n    return'))
-    assert "paid=0, served=4" in ask("stored.db")
+    assert "0 paid, 4 from cache" in ask("stored.db")
 
     side.write_text(times.replace("x * 2", "x * 3"))
     said = ask("stored.db")
@@ -240,9 +240,9 @@ def test_old_answers_of_an_edited_function_are_not_served(tmp_path: Path) -> Non
     assert said.count("\n") == 0
     kept = said.partition('code="')[2].partition('"')[0]
     assert len(kept) == 16
-    assert "paid=0, served=4" in ask("stored.db", kept)
+    assert "0 paid, 4 from cache" in ask("stored.db", kept)
     said = ask("old.db")
     assert "stored without its code" in said
     assert 'from_callable(..., code="")' in said
-    assert "paid=0, served=4" in ask("old.db", "")
+    assert "0 paid, 4 from cache" in ask("old.db", "")
     assert calls.read_text() == "." * 8

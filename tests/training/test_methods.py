@@ -177,5 +177,5 @@ def test_readme_python_runs_as_printed(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "paid=320" in done.stdout
+    assert "320 paid" in done.stdout
     assert (tmp_path / "runs/ckd/run.json").exists()
