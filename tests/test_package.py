@@ -35,7 +35,7 @@ ROOMS = {
     "disk": {"errors"},
     "escape": {"errors"},
     "factories": {"errors"},
-    "held": set(),
+    "held": {"stopping"},
     "progress": {"escape"},
     "identity": {"syntax"},
     "source_digest": {"identity", "syntax"},
