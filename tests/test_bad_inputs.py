@@ -144,7 +144,7 @@ FULL, READ_ONLY = "full", "read-only"  # folders that `disks` mounts
 
 CASES = [
     # data
-    Case("a folder without images", DISTILL + "--data empty", "holds no images in its train split; give at least one"),
+    Case("a folder without images", DISTILL + "--data empty", "holds no images in its train split, and no table"),
     Case("a data set misspelt", DISTILL + "--data digist", r"no data set and no folder 'digist' \(did you mean digits"),
     Case("a truncated image", DISTILL + "--data pets", r"cannot read the image .*dogs/3\.png",
          put("pets/train/dogs/3.png", size=45)),

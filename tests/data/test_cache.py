@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from tuition.data import cache, files, images, load, ondisk
-from tuition.data.cache import scratch
-from tuition.data.ondisk import OnDisk
+from tuition.data import files, images, load, ondisk
+from tuition.data.ondisk import OnDisk, scratch
 from tuition.errors import UserError
 
 
@@ -171,7 +170,7 @@ def test_processes_that_load_at_once_all_get_the_whole(source, cache_folder):
         "import sys, torch, tuition.data as data\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for _ in range(30):\n"
-        "    for file in data.cache.folder().glob('*'): file.unlink(missing_ok=True)\n"
+        "    for file in data.ondisk.cache_folder().glob('*'): file.unlink(missing_ok=True)\n"
         "    assert data.load(sys.argv[1]).inputs[:, 0, 0, 0].tolist() == [0, 10, 20]\n"
     )
     command = [sys.executable, "-c", program, str(source)]
@@ -231,13 +230,14 @@ def test_a_user_without_a_home_has_a_cache_among_temporary_files(tmp_path, monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    cache._without_home.cache_clear()
     mine = tmp_path / f"tuition-{os.getuid()}"
-    assert cache.folder() == cache.folder() == mine
+    assert ondisk.cache_folder() == mine
     assert mine.stat().st_mode & 0o777 == 0o700
     assert caplog.text.count("this user has no home folder") == 1
     mine.chmod(0o777)  # anybody may have put something there
-    cache._without_home.cache_clear()
-    assert cache.folder() not in (mine, tmp_path)
-    assert cache.folder().stat().st_mode & 0o777 == 0o700
-    cache._without_home.cache_clear()
+    other = tmp_path / f"tuition-{os.getuid()}-{os.getpid()}"
+    assert ondisk.cache_folder() == ondisk.cache_folder() == other
+    assert other.stat().st_mode & 0o777 == 0o700
+    other.chmod(0o777)
+    with pytest.raises(UserError, match="no home folder to cache data in; set TUITION_CACHE"):
+        ondisk.cache_folder()

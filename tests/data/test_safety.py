@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from tuition import UserError
 from tuition.cli.main import app
-from tuition.data import cache, from_tensors, load
-from tuition.data.images import read_images
+from tuition.data import from_tensors, load, ondisk
+from tuition.data.sources import read_images
 
 
 def picture(path, level=100):
@@ -225,7 +225,7 @@ class TestNumbers:
         assert len(load(tmp_path / "d")) == 1
         assert "is damaged" in caplog.text
         with pytest.raises(UserError, match="do not fit in memory"):
-            cache.scratch((2**62, 2**62), from_tensors(["a"], [0]).labels.dtype)
+            ondisk.scratch((2**62, 2**62), from_tensors(["a"], [0]).labels.dtype)
 
 
 def encoded():

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tuition.data import Crop, load
-from tuition.data.images import read_images
+from tuition.data.sources import read_images
 from tuition.errors import UserError
 
 
@@ -133,8 +133,7 @@ class TestParquet:
             UserError, match="no column 'grade'; it has picture, image, fine_label, label, coarse, text"
         ):
             load(tmp_path, label_column="grade")
-        with pytest.raises(UserError, match="holds string, not class indices"):
-            load(tmp_path, label_column="text")
+        assert load(tmp_path, label_column="text").class_names == ("a",)
         with pytest.raises(UserError, match="holds int64, not images"):
             load(tmp_path, image_column="label")
 
@@ -144,7 +143,7 @@ class TestParquet:
             load(tmp_path)
         assert load(tmp_path, label_column="kind").labels.tolist() == [0]  # the metadata says that photo is an image
         write_parquet(tmp_path / "test.parquet", [encode(picture())], [0], image="photo", flat=True)
-        with pytest.raises(UserError, match="no image column"):
+        with pytest.raises(UserError, match="nor an image column"):
             load(tmp_path, split="test")
 
     def test_withheld_labels(self, tmp_path):
@@ -408,7 +407,9 @@ def test_a_folder_here_comes_before_the_hub(tmp_path, monkeypatch):
         assert len(load(name)) == 1
 
 
-def test_a_file_is_no_folder(tmp_path):
-    write_parquet(tmp_path / "train.parquet", [encode(picture())], [0])
+def test_a_file(tmp_path):
+    write_parquet(tmp_path / "some.parquet", [encode(picture())], [0])
+    assert (len(load(tmp_path / "some.parquet")), load(tmp_path / "some.parquet").name) == (1, "some.parquet")
+    (tmp_path / "notes.md").write_text("about this")
     with pytest.raises(UserError, match="no folder"):
-        load(tmp_path / "train.parquet")
+        load(tmp_path / "notes.md")

@@ -79,7 +79,7 @@ def test_lines_of_a_text_file(tmp_path):
 
 def test_columns_are_found_or_named(tmp_path):
     write_csv(tmp_path / "train.csv", TRAIN, "kept,mood")
-    with pytest.raises(UserError, match=r"no text column is known among those of .*train.csv \(kept, mood\)"):
+    with pytest.raises(UserError, match=r"neither a text column nor .* of .*train.csv \(kept, mood\)"):
         load(tmp_path)
     assert load(tmp_path, text_column="kept").labels is None
     assert load(tmp_path, text_column="kept", label_column="mood").class_names == ("bad", "good", "neutral")
@@ -90,7 +90,7 @@ def test_columns_are_found_or_named(tmp_path):
     other.mkdir()
     write_parquet(other / "train.parquet", TRAIN, ("kept", "mood"))
     assert load(other, text_column="kept", label_column="mood").labels.tolist() == [1, 0, 2]
-    with pytest.raises(UserError, match="no image column is known"):
+    with pytest.raises(UserError, match="neither a text column nor an image column is known"):
         load(other)
     with pytest.raises(UserError, match="has no column 'text'"):
         load(other, text_column="text")
@@ -102,8 +102,8 @@ def test_columns_are_found_or_named(tmp_path):
         ("train.csv", "text,label\nfine,1\nbad,\n", "1 rows of .*train.csv have no label; fill them in"),
         ("train.csv", "text,label\n,1\n", "the text in row 0 is empty"),
         ("train.csv", 'text\n"open', "cannot read .*train.csv .*; write it again as UTF-8 csv"),
-        ("train.csv", "", "holds no texts; give at least one"),
-        ("train.txt", "\n\n", "holds no texts; give at least one"),
+        ("train.csv", "", "holds no rows; give at least one"),
+        ("train.txt", "\n\n", "holds no rows; give at least one"),
         ("train.txt", b"\xff\xfe\x00", "cannot read .*train.txt .*UTF-8 txt"),
         ("train.jsonl", '{"text": "a"}\n{"text": ', "cannot read .*train.jsonl .*UTF-8 jsonl"),
         ("train.jsonl", '"a"\n', "are not all JSON objects"),
@@ -246,7 +246,7 @@ def test_other_files_are_counted(tmp_path, caplog):
     (tmp_path / "more.csv").write_text("text\na\n")
     (tmp_path / "README.txt").write_text("about this")
     load(tmp_path)
-    assert "1 entry is passed over (not a file of texts named after a split): more.csv" in caplog.text
+    assert "1 entry is passed over (not a table named after a split): more.csv" in caplog.text
 
 
 def test_two_files_of_one_split_are_refused(tmp_path):
@@ -303,7 +303,7 @@ class TestTheCommandLine:
         rows = [line.split() for line in self.run("data", "d", *self.COLUMNS).splitlines()]
         assert ["classes", "2"] in rows
         done = CliRunner().invoke(app, ["data", "d"])
-        assert "no text column is known" in str(done.exception)
+        assert "neither a text column" in str(done.exception)
         assert "--text-column" in str(done.exception)
 
     def test_teach_ask_distill_evaluate_predict(self, folder):

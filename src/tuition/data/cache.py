@@ -8,19 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import re
-import stat
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +23,6 @@ from tuition import disk
 from tuition.data import ondisk
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Pool
-from tuition.errors import UserError
 
 FORMAT = 2
 """Raised when decoding changes its results, so that what older versions cached is made anew."""
@@ -36,34 +30,6 @@ FORMAT = 2
 TYPES = {torch.uint8: "U8", torch.int64: "I64"}
 
 _log = logging.getLogger(__name__)
-
-
-def folder() -> Path:
-    """`TUITION_CACHE`, or `tuition` in the user's cache folder; without a home, a folder for temporary files."""
-    if os.environ.get("TUITION_CACHE"):
-        return Path(os.environ["TUITION_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "tuition"
-    try:
-        return Path.home() / ".cache" / "tuition"
-    except (RuntimeError, KeyError):  # no HOME, and the user's number has no name, as in many containers
-        return _without_home()
-
-
-@lru_cache(maxsize=1)
-def _without_home() -> Path:
-    """A folder of this user alone among the temporary files: the same next time, unless another user owns it."""
-    place = Path(tempfile.gettempdir(), f"tuition-{os.getuid()}")
-    try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        about = place.lstat()
-        mine = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
-    except OSError:
-        mine = False
-    if not mine:
-        place = Path(tempfile.mkdtemp(prefix="tuition-"))
-    _log.warning("this user has no home folder; data is cached in %s (set TUITION_CACHE to choose another).", place)
-    return place
 
 
 def cached(name: str, options: Mapping[str, object], identity: object, build: Callable[[], Pool]) -> Pool:
@@ -80,7 +46,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     """
     key = hashlib.sha256(json.dumps([FORMAT, name, options], sort_keys=True).encode()).hexdigest()[:16]
     stem = re.sub(r"[^\w.-]+", "_", f"{Path(name).name}-{options.get('split', '')}")
-    path = folder() / f"{stem}-{key}.safetensors"
+    path = ondisk.cache_folder() / f"{stem}-{key}.safetensors"
     found = json.dumps(identity)
     if path.is_file():
         try:
@@ -101,28 +67,6 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
         )
         return pool
     return pool if pool.nbytes <= ondisk.IN_MEMORY else _read(path, found) or pool
-
-
-def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """As `torch.empty`; what does not fit in memory lies in a file in the cache folder, which goes with the process.
-
-    Raises:
-        UserError: there is no room for it.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size <= ondisk.IN_MEMORY:
-        return torch.empty(tuple(shape), dtype=dtype)
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder()) as file:
-            if hasattr(os, "posix_fallocate"):  # a disk that is too small is found out now
-                os.posix_fallocate(file.fileno(), 0, size)
-            mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
-    except (OSError, OverflowError, ValueError) as error:
-        raise UserError(
-            f"{size:,} bytes do not fit in memory, nor in {folder()} ({error}); set TUITION_CACHE to a larger place."
-        ) from error
-    return torch.from_numpy(mapped).view(dtype).view(tuple(shape))
 
 
 def _digest(pool: Pool, identity: str) -> str:

@@ -14,8 +14,7 @@ import numpy as np
 
 from tuition.data import labels as labelling
 from tuition.data.files import Walk, check, check_inside, entries, report_passed, root_of
-from tuition.data.images import EncodedImages
-from tuition.data.pictures import is_picture
+from tuition.data.images import EncodedImages, is_picture
 from tuition.data.splits import canonical, hinted
 from tuition.errors import UserError
 
@@ -86,6 +85,10 @@ def find(folder: Path, split: str) -> tuple[Part, list[str] | None, list[Path]]:
     beside = [path for path in entries(folder) if path not in places.values()] if places[split] != folder else []
     beside = [path for path in beside if not _is_list_of_names(path)]
     report_passed(folder, part.passed + beside, "neither a picture by its suffix nor part of a class or split")
+    spelling = labelling.spellings({name: it.names for name, it in parts.items()}, folder.name)
+    for it in parts.values():
+        it.names = {spelling[name] for name in it.names}
+        it.classes = None if it.classes is None else [spelling.get(name, name) for name in it.classes]
     for name, it in parts.items():
         known = set().union(*(other.names for other in parts.values() if not other.listed))
         if it.listed and known and not it.names & known:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from tuition.data import parquet
-from tuition.data.images import EncodedImages
-from tuition.data.pool import Pool
+from tuition.data.columns import Split
 from tuition.data.splits import choose
+from tuition.data.tables import ArrowTable
 from tuition.errors import UserError
 
 
-def read(name: str, split: str, config: str | None, **columns: Any) -> EncodedImages | Pool:
-    """One split of the data set `name`; only the files of that split are fetched, with progress on stderr.
+def split(name: str, wanted: str, config: str | None, title: str) -> Split:
+    """One split of the data set `name`; its files alone are fetched, with progress on stderr.
+
+    The other splits are fetched only where classes are not named in the metadata, because any split may have them.
 
     Raises:
         UserError: the hub cannot be reached, or has no such data set, configuration or split.
     """
     import datasets
-    import pyarrow.dataset
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -27,26 +28,36 @@ def read(name: str, split: str, config: str | None, **columns: Any) -> EncodedIm
         HfApi().dataset_info(name, timeout=10)  # says at once what `datasets` says after half a minute of retries
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{name!r} is no folder here, and no data set of the hub (or a private one); check the name, or log in."
+            f"{name!r} is not a folder here, nor a data set of the hub (or it is private); check the name, or log in."
         ) from error
     except Exception as error:  # what it is depends on the version of the HTTP client
         raise UserError(
-            f"{name!r} is no folder here, and the hub cannot be reached for it ({_line(error)}); "
+            f"{name!r} is not a folder here, and the hub cannot be reached ({_line(error)}); "
             "connect, or give a folder of its files."
         ) from error
-    try:
+    with _loading(name):
         builder = datasets.load_dataset_builder(name, config)
         files = {str(part): paths for part, paths in builder.config.data_files.items()}
-        part = choose(split, files, name)
-        found = datasets.load_dataset(
-            builder.name, data_files={part: files[part]}, features=builder.info.features, split=part
-        )
-    except UserError:
-        raise
-    except Exception as error:  # of the hub, the network, the disk or the files: nothing here can be mended by code
-        raise UserError(f"cannot load {name!r} from the hub ({_line(error)}); mend that and try again.") from error
-    table = pyarrow.dataset.dataset(found.data.table)
-    return parquet.contents(table, None, name, f"{name} {split}", _caches(), **columns)
+    part = choose(wanted, files, name)
+
+    def fetched(one: str) -> ArrowTable:
+        import pyarrow.dataset
+
+        with _loading(name):
+            loaded = datasets.load_dataset(
+                builder.name, data_files={one: files[one]}, features=builder.info.features, split=one
+            )
+        return ArrowTable(name, pyarrow.dataset.dataset(loaded.data.table))
+
+    return Split(part, fetched(part), lambda: {it: fetched(it) for it in files if it != part}, title, _caches())
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of the hub, the network, the disk or the files: nothing here can be fixed by code
+        raise UserError(f"cannot load {name!r} from the hub ({_line(error)}); fix that and try again.") from error
 
 
 def _caches() -> list[Path]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from tuition.data.pool import MAX_CLASSES
+from tuition.data.splits import canonical
 from tuition.errors import UserError
+
+SHOWN = 3  # pairs of names that a warning lists
+
+_log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,99}(\.[0-9]{1,99})?")
 _INDEX = re.compile(r"0|[1-9][0-9]*")
@@ -61,23 +68,50 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
     return found
 
 
-def number(labels: Sequence[str], everywhere: Iterable[str]) -> tuple[list[int], list[str]]:
-    """Class indices, and one name a class, of labels that `words` gave.
+def number(words: Mapping[str, Collection[str]], title: str) -> tuple[dict[str, int], list[str]]:
+    """The class index of every word, and one name a class.
 
     Whole numbers from 0 are the indices; numbers from 1 to k without a gap, negative ones and words are names of
     classes, in order.
 
     Args:
-        labels: of one split.
-        everywhere: of all splits: a class counts that any of them has.
+        words: the labels of each split, as `words` gives them: a class counts that any split has.
+        title: of the data, for messages.
     """
-    known = {*labels, *everywhere}
+    spelling = spellings(words, title)
+    known = set(spelling.values())
     counted = known == {str(i) for i in range(1, len(known) + 1)} and len(known) > 1
     if known and all(_INDEX.fullmatch(word) for word in known) and not counted:
-        return [int(word) for word in labels], [str(i) for i in range(max(map(int, known)) + 1)]
+        return {word: int(word) for word in known}, [str(i) for i in range(max(map(int, known)) + 1)]
     names = in_order(known)
-    index = {word: i for i, word in enumerate(names)}
-    return [index[word] for word in labels], names
+    place = {name: i for i, name in enumerate(names)}
+    return {word: place[name] for word, name in spelling.items()}, names
+
+
+def spellings(words: Mapping[str, Collection[str]], title: str) -> dict[str, str]:
+    """The class of every word: names of different splits that differ in letter case alone are one class.
+
+    It is spelled as the train split does, or else the first split that has it. Within one split, `a` and `A` are two.
+    """
+    order = sorted(words, key=lambda split: (canonical(split) != "train", split))
+    distinct = {split: sorted(set(words[split])) for split in order}
+    twice = {
+        plain
+        for names in distinct.values()
+        for plain, count in Counter(name.casefold() for name in names).items()
+        if count > 1
+    }
+    first: dict[str, str] = {}
+    spelling: dict[str, str] = {}
+    for names in distinct.values():
+        for name in names:
+            plain = name.casefold()
+            spelling[name] = name if plain in twice else first.setdefault(plain, name)
+    other = [f"{word} with {name}" for word, name in spelling.items() if word != name]
+    if other:
+        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        _log.warning("%s: classes of other letter case are one class: %s%s.", title, ", ".join(other[:SHOWN]), more)
+    return spelling
 
 
 def withheld(labels: Collection[str]) -> bool:

@@ -1,9 +1,16 @@
-"""Arrays too large for memory: their rows stay in a file, which numpy maps while some of them are read."""
+"""Arrays too large for memory: their rows stay in a file, which numpy maps while some of them are read.
+
+And the folder for what need not be computed twice, in which such files lie.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-from collections.abc import Iterator
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -19,6 +26,8 @@ IN_MEMORY = 512 << 20
 
 Training that augments holds every shift and flip of what is in memory: at its peak five times these bytes.
 """
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,3 +97,59 @@ class OnDisk:
 
 def _stamp(state: os.stat_result) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
+
+
+def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """As `torch.empty`; what does not fit in memory lies in a file in the cache folder, which goes with the process.
+
+    Raises:
+        UserError: there is no room for it.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size <= IN_MEMORY:
+        return torch.empty(tuple(shape), dtype=dtype)
+    try:
+        place = cache_folder()
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place) as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that is too small is found out now
+                os.posix_fallocate(file.fileno(), 0, size)
+            mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
+    except (OSError, OverflowError, ValueError) as error:
+        raise UserError(
+            f"{size:,} bytes do not fit in memory, nor in {cache_folder()} ({error}); set TUITION_CACHE to a larger "
+            "place."
+        ) from error
+    return torch.from_numpy(mapped).view(dtype).view(tuple(shape))
+
+
+def cache_folder() -> Path:
+    """`TUITION_CACHE`, or `tuition` in the user's cache folder; without a home, a folder for temporary files."""
+    if os.environ.get("TUITION_CACHE"):
+        return Path(os.environ["TUITION_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "tuition"
+    try:
+        return Path.home() / ".cache" / "tuition"
+    except (RuntimeError, KeyError):  # no HOME, and the user's number has no name, as in many containers
+        return _temporary_folder()
+
+
+def _temporary_folder() -> Path:
+    """A folder of this user alone among the temporary files: the same next time, unless another user owns it."""
+    names = (f"tuition-{os.getuid()}", f"tuition-{os.getuid()}-{os.getpid()}")
+    place = next((it for name in names if _own(it := Path(tempfile.gettempdir(), name))), None)
+    if place is None:
+        raise UserError("this user has no home folder to cache data in; set TUITION_CACHE to a folder.")
+    _log.warning("this user has no home folder; data is cached in %s (set TUITION_CACHE to choose another).", place)
+    return place
+
+
+def _own(place: Path) -> bool:
+    """Whether a folder can be made, or is there, that no other user can write to."""
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        about = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuition.data.images import as_array, eight_bits
 from tuition.data.ondisk import OnDisk
-from tuition.data.pictures import as_array, eight_bits
 from tuition.errors import UserError
 
 

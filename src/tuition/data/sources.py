@@ -6,22 +6,21 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from tuition.data import arrays, folders, hub, parquet, texts
+from tuition.data import arrays, folders, hub, tables
 from tuition.data.augment import Crop
-from tuition.data.cache import cached, scratch
-from tuition.data.files import check_inside, outline, root_of, state
-from tuition.data.images import EncodedImages, decode
-from tuition.data.pictures import has_colours
+from tuition.data.cache import cached
+from tuition.data.columns import Columns, Split
+from tuition.data.files import SHOWN, check_inside, entries, outline, root_of, state
+from tuition.data.images import EncodedImages, decode, has_colours
+from tuition.data.ondisk import scratch
 from tuition.data.pool import Pool, from_tensors
 from tuition.data.splits import choose
 from tuition.errors import UserError
@@ -86,45 +85,44 @@ def load(
     name = os.fspath(name)
     if "\0" in name:
         raise UserError(f"the data's name {name!r} holds a zero byte; correct it.")
-    if name == "digits":
-        return _digits(split)
-    columns: dict[str, Any] = {"image_column": image_column, "text_column": text_column, "label_column": label_column}
+    wish = Wish(split, size, config, Columns(image_column, text_column, label_column))
     path = Path(name).expanduser().resolve()
-    build: Callable[[], Pool]
-    identity: object
-    if not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-        key, identity = SHORT_NAMES.get(name, name), None  # what the hub holds is fetched once
-        size = 64 if size is None and name == "stanford_cars" else size
-        build = partial(_from_hub, key, name, split, config, size, columns)
-    elif path.is_dir():
-        key, name = str(path), path.name
-        if files := texts.splits(path):
-            folders.check_without_pictures(path, files)
-            file = files[choose(split, files, name)]
-            title = f"{name} {split}"
-            return texts.read(file, files.values(), title, text_column=text_column, label_column=label_column)
-        if files := arrays.splits(path):
-            return _usual_views(arrays.read(files[choose(split, files, name)], f"{name} {split}"))
-        if config is not None:
-            path = path / config
-        if not path.is_dir():
-            raise UserError(f"there is no configuration {config!r} in {path.parent}; name one of its folders, or none.")
-        place = parquet.find(path)
-        identity, build = (
-            _of_pictures(path, name, split, size)
-            if place is None
-            else _of_parquet(place, path, name, split, size, columns)
-        )
-    elif texts.is_text(path) and path.is_file():
-        choose(split, ("train",), path.name)
-        return texts.read(path, [path], path.name, text_column=text_column, label_column=label_column)
+    if name == "digits":
+        pool = _digits(split)
+    elif path.is_dir() or (path.is_file() and tables.is_table(path)):
+        pool = _local(path, wish)
+    elif not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        pool = _of_hub(name, wish)
     else:
         near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
         raise UserError(
             f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
-            "cifar100, stanford_cars, owner/name on the hub, or a folder of parquet files, images, texts or arrays."
+            "cifar100, stanford_cars, owner/name on the hub, a folder of parquet files, images, texts or arrays, or a "
+            "table."
         )
-    return _usual_views(cached(key, {"split": split, "size": size, "config": config, **columns}, identity, build))
+    return _usual_views(pool)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What of a data set is loaded, and how."""
+
+    split: str
+    size: int | None
+    config: str | None
+    columns: Columns
+
+    def cached(self, key: str, identity: object, build: Callable[[], Pool]) -> Pool:
+        """The pool that `build` makes, from the cache if it is there."""
+        columns = {f"{name}_column": value for name, value in asdict(self.columns).items()}
+        options = {"split": self.split, "size": self.size, "config": self.config, **columns}
+        return cached(key, options, identity, build)
+
+
+def read_images(paths: Sequence[str | os.PathLike[str]], *, size: int | None = None) -> Pool:
+    """Image files as a pool without labels; see `images.decode` for `size` and what it raises."""
+    encoded = [(str(path), Path(path)) for path in paths]
+    return from_tensors(decode("images", [encoded], len(encoded), size=size), name="images")
 
 
 def _digits(split: str) -> Pool:
@@ -140,60 +138,99 @@ def _digits(split: str) -> Pool:
         return train if split == "train" else test
 
     # Importing scikit-learn takes seconds, which many short runs would notice.
-    return _usual_views(cached("digits", {"split": split}, [DIGITS_TEST, DIGITS_SEED], build))
+    return cached("digits", {"split": split}, [DIGITS_TEST, DIGITS_SEED], build)
 
 
-def _from_hub(key: str, name: str, split: str, config: str | None, size: int | None, columns: dict[str, Any]) -> Pool:
-    found = hub.read(key, split, config, **columns)
-    return found if isinstance(found, Pool) else _decoded(found, key, name, split, size)
+def _local(path: Path, wish: Wish) -> Pool:
+    """A file or folder here."""
+    if path.is_file():
+        return _of_tables(path.parent, {"train": [path]}, wish, path.name, path.name)
+    folder = path if wish.config is None else path / wish.config
+    if not folder.is_dir():
+        raise UserError(f"there is no configuration {wish.config!r} in {path}; name one of its folders, or none.")
+    if files := tables.splits(folder):
+        pool = _of_tables(folder, files, wish, path.name, f"{path.name} {wish.split}")
+        if pool.kind == "texts":
+            folders.check_without_pictures(folder, files)
+        return pool
+    if archives := arrays.splits(folder):
+        return arrays.read(archives[choose(wish.split, archives, path.name)], f"{path.name} {wish.split}")
+    return _of_folders(folder, wish, path.name)
 
 
-def _of_parquet(
-    place: Path, folder: Path, name: str, split: str, size: int | None, columns: dict[str, Any]
-) -> tuple[object, Callable[[], Pool]]:
-    """What identifies the state of parquet files in `place`, and how to make a pool of them."""
-    shards = parquet.splits(place)
-    part = choose(split, shards, folder.name)
-    roots = [place, root_of(folder)]
-
-    def build() -> Pool:
-        with parquet.opened(shards, part) as (table, others):
-            found = parquet.contents(table, others, str(place), f"{folder.name} {split}", roots, **columns)
-            if isinstance(found, Pool):
-                return found
-            pool = _decoded(found, str(folder), name, split, size)
-            column = columns["image_column"]
-            return _alike(pool, any(parquet.any_colours(it, str(place), column, roots) for it in others))
-
-    every = [path for paths in shards.values() for path in paths]
+def _of_tables(folder: Path, files: tables.Files, wish: Wish, name: str, title: str) -> Pool:
+    part = choose(wish.split, files, name)
+    every = [path for paths in files.values() for path in paths]
     for path in every:
         check_inside(path, root_of(folder))
-    return state(every, place), build
+    place = files[part][0].parent
 
+    def others() -> dict[str, tables.Table]:
+        return {split: tables.opened(paths) for split, paths in files.items() if split != part}
 
-def _of_pictures(folder: Path, name: str, split: str, size: int | None) -> tuple[object, Callable[[], Pool]]:
-    """The same of a folder of images."""
-    part, names, others = folders.find(folder, choose(split, folders.splits(folder), folder.name))
+    identity: list[object] = [state(every, folder)]
+    with tables.reading(place):
+        chosen = Split(part, tables.opened(files[part]), others, title, [place, root_of(folder)])
+        identity += [state(named, folder)] if (named := chosen.files(wish.columns)) else []
 
     def build() -> Pool:
-        pool = _decoded(folders.read(part, names), str(folder), name, split, size)
-        return _alike(pool, any(has_colours(path) for path in others))
+        with tables.reading(place):
+            found = chosen.read(wish.columns)
+            if isinstance(found, Pool):
+                return found
+            pool = _decoded(found, str(folder), name, title, wish)
+            return _alike(pool, lambda: chosen.coloured_elsewhere(wish.columns))
 
+    return wish.cached(str(folder), identity, build)
+
+
+def _of_folders(folder: Path, wish: Wish, name: str) -> Pool:
+    part, names, others = folders.find(folder, choose(wish.split, folders.splits(folder), name))
+    if not part.pictures:
+        raise UserError(_unread(folder, wish.split))
     labels = hashlib.sha256(repr((names, part.classes)).encode()).hexdigest()
-    return [state(part.pictures, folder), outline(others, folder), labels], build
+    identity = [state(part.pictures, folder), outline(others, folder), labels]
+
+    def build() -> Pool:
+        pool = _decoded(folders.read(part, names), str(folder), name, f"{name} {wish.split}", wish)
+        return _alike(pool, lambda: any(has_colours(path) for path in others))
+
+    return wish.cached(str(folder), identity, build)
 
 
-def _decoded(found: EncodedImages, key: str, name: str, split: str, size: int | None) -> Pool:
+def _unread(folder: Path, split: str) -> str:
+    """What to say of a folder that holds nothing that is read."""
+    names = [path.name for path in entries(folder)]
+    held = f"{', '.join(names[:SHOWN])}{' and more' if len(names) > SHOWN else ''}" if names else "nothing"
+    return (
+        f"{folder} holds no images in its {split} split, and no table or array named after a split (such as train.csv, "
+        f".tsv, .jsonl, .txt, .parquet or .npz); it holds {held}."
+    )
+
+
+def _of_hub(name: str, wish: Wish) -> Pool:
+    key = SHORT_NAMES.get(name, name)
+    wish = replace(wish, size=64 if wish.size is None and name == "stanford_cars" else wish.size)
+
+    def build() -> Pool:
+        title = f"{name} {wish.split}"
+        found = hub.split(key, wish.split, wish.config, title).read(wish.columns)
+        return found if isinstance(found, Pool) else _decoded(found, key, name, title, wish)
+
+    return wish.cached(key, None, build)  # what the hub holds is fetched once
+
+
+def _decoded(found: EncodedImages, key: str, name: str, title: str, wish: Wish) -> Pool:
     if found.count == 0:
-        raise UserError(f"{key} holds no images in its {split} split; give at least one.")
-    images = decode(name, found.batches, found.count, size=size)
-    return from_tensors(images, found.labels, class_names=found.class_names, name=f"{name} {split}")
+        raise UserError(f"{key} holds no images in its {wish.split} split; give at least one.")
+    images = decode(name, found.batches, found.count, size=wish.size)
+    return from_tensors(images, found.labels, class_names=found.class_names, name=title)
 
 
-def _alike(pool: Pool, coloured: bool) -> Pool:
+def _alike(pool: Pool, coloured: Callable[[], bool]) -> Pool:
     """The pool, with grey images as RGB if other splits of the data set have colours."""
     channels, *size = pool.shape
-    if channels > 1 or not coloured:
+    if channels > 1 or not coloured():
         return pool
     _log.warning("the pictures of %s are grey; they are read as RGB, as other splits of this data are.", pool.name)
     images = scratch((len(pool), 3, *size), torch.uint8)

@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tuition.data import Pool, folders, texts
-from tuition.data.images import read_images
+from tuition.data import Pool, folders, tables
+from tuition.data.sources import read_images
 from tuition.pipeline.settings import (
     Columns,
 )
@@ -28,7 +28,7 @@ def inputs_of(
     """
     path = Path(name)
     found = folders.pictures(path) if path.is_dir() else [path]
-    if (path.exists() and not path.is_dir() and not texts.is_text(path)) or (path.is_dir() and found):
+    if (path.exists() and not path.is_dir() and not tables.is_table(path)) or (path.is_dir() and found):
         # What a file system holds need not be UTF-8, what is written about it is.
         names = [os.fsencode(p).decode(errors="backslashreplace") for p in found]
         pool = read_images(found, size=size)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from tuition.data.cache import scratch
+from tuition.data.ondisk import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
 from tuition.store.class_columns import match_classes

@@ -11,7 +11,7 @@ import torch
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
-from tuition.data.cache import scratch
+from tuition.data.ondisk import scratch
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, teachers

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tuition.data import cache
+from tuition.data import ondisk
 from tuition.data.transfer import Accounts, Bill
 from tuition.store import files, payload
 
@@ -100,7 +100,7 @@ def read(path: Path) -> tuple[str, list[tuple[int, Accounts, Bill, list[bytes], 
 
 
 def cache_folder() -> Path:
-    return cache.folder() / "unrecorded"
+    return ondisk.cache_folder() / "unrecorded"
 
 
 def _places(database: Database) -> list[tuple[Path, str]]:
