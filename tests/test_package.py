@@ -81,6 +81,7 @@ def test_help_imports_little():
 def test_everything_public_is_there():
     for name in tuition.__all__:
         assert getattr(tuition, name) is not None
+    assert set(dir(tuition)) == {*tuition.__all__, "__version__"}
     with pytest.raises(AttributeError, match="has no attribute 'distil'"):
         tuition.distil  # noqa: B018
     assert tuition.__version__ == importlib.metadata.version("tuition")

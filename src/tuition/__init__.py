@@ -8,7 +8,18 @@ import importlib
 TYPE_CHECKING = False
 
 __version__ = "0.1.0"
-__all__ = ["ResponseStore", "UserError", "data", "distill", "load", "losses", "models", "teachers"]
+__all__ = [
+    "ResponseStore",
+    "TrainSettings",
+    "UserError",
+    "data",
+    "distill",
+    "load",
+    "losses",
+    "models",
+    "teachers",
+    "train_teacher",
+]
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,9 +27,16 @@ if TYPE_CHECKING:
     from tuition import data, losses, models, teachers
     from tuition.errors import UserError
     from tuition.store import ResponseStore
-    from tuition.training import distill, load
+    from tuition.training import TrainSettings, distill, load, train_teacher
 
-_HOMES = {"ResponseStore": "store", "UserError": "errors", "distill": "training", "load": "training"}
+_HOMES = {
+    "ResponseStore": "store",
+    "TrainSettings": "training",
+    "UserError": "errors",
+    "distill": "training",
+    "load": "training",
+    "train_teacher": "training",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -28,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"tuition.{name}")
     raise AttributeError(f"module 'tuition' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -41,6 +41,19 @@ def write(path: str | Path, content: bytes) -> None:
         raise _unwritten(path, error) from error
 
 
+def append(path: Path, content: bytes) -> None:
+    """Write at the end of a file that `write` has made in this process.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
 def replaceable(path: str | Path) -> Path:
     """The path, after a check that a file may replace what is there. It need not exist.
 

@@ -3,7 +3,9 @@
 import copy
 import csv
 import json
+import re
 import struct
+import unittest.mock
 import zlib
 from dataclasses import replace
 
@@ -118,7 +120,60 @@ def test_progress_is_told_every_epoch(transfer, validation):
     assert [fact[2] for fact in told] == run.history
 
 
+def test_python_is_silent_unless_progress_is_requested(transfer, capsys):
+    distill("cnn_4", transfer, epochs=2)
+    assert capsys.readouterr() == ("", "")
+    with unittest.mock.patch("tuition.progress.SECONDS", 0.0):
+        distill("cnn_4", transfer, epochs=2, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"^epochs: 2 of 2, loss [\d.]+$", err, re.M)
+
+
+def test_settings_are_one_object_or_keywords_or_both(transfer):
+    whole = distill("cnn_4", transfer, settings=TrainSettings(epochs=2, learning_rate=0.01))
+    single = distill("cnn_4", transfer, epochs=2, learning_rate=0.01)
+    both = distill("cnn_4", transfer, settings=TrainSettings(epochs=9, learning_rate=0.01), epochs=2)
+    assert same(whole, single)
+    assert same(whole, both)
+    with pytest.raises(UserError, match="did you mean epochs"):
+        distill("cnn_4", transfer, settings=TrainSettings(), epoch=2)
+
+
+def test_a_run_shows_itself_in_two_lines(transfer, test, tmp_path):
+    run = distill("cnn_4", transfer, "kd", test=test, epochs=1, out=tmp_path / "run")
+    first, second = repr(run).splitlines()
+    assert first == f"Run: cnn_4 trained by kd, in {tmp_path / 'run'}"
+    assert second.strip() == (
+        f"accuracy {run.accuracy:.2f} %, agreement {run.agreement:.2f} %, 1 epoch in {run.seconds:,.1f} s, "
+        "0 teacher calls paid"
+    )
+    assert repr(distill("cnn_4", transfer, "kd", test=test, epochs=1, out=tmp_path / "run")) == repr(run)
+    assert "<strong>Run: cnn_4 trained by kd" in run._repr_html_()
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_grow_while_a_student_is_trained(transfer, tmp_path):
+    path = tmp_path / "metrics.csv"
+    seen = []
+
+    def stop(done, epochs, figures):
+        seen.append(path.read_text().splitlines())
+        if done == stops:
+            raise KeyboardInterrupt
+
+    stops = 3
+    with pytest.raises(KeyboardInterrupt):
+        distill("cnn_4", transfer, epochs=5, out=tmp_path, progress=stop)
+    assert [len(lines) for lines in seen] == [2, 3, 4], "a header and a row an epoch"
+    path.write_text(path.read_text() + "torn")
+    stops = 0
+    distill("cnn_4", transfer, epochs=5, out=tmp_path, progress=stop)
+    assert [len(lines) for lines in seen[3:]] == [5, 6]
+    assert [lines[:4] for lines in seen[3:]] == [seen[2], seen[2]]
+    assert path.read_text().splitlines() == seen[-1]
 
 
 def test_files_of_a_run(transfer, validation, test, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ from tuition import disk
 from tuition import progress as progress_bars
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.training import evaluation, files, leaks, parallel
-from tuition.training.batches import Batches
 from tuition.training.cpu_threads import fitting_threads
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
-from tuition.training.preflight import Setup, set_up, train_settings
+from tuition.training.preflight import set_up, train_settings
 from tuition.training.recentre import centre_of, recentre, recentred
 from tuition.training.run import STUDENT, TEACHER, Run, card_of, reopen, write_run
 from tuition.training.run_identity import recorded_digests, recorded_settings, tensors_digest
 from tuition.training.settings import TrainSettings
+from tuition.training.setup import Setup
 from tuition.training.student import Student
 
 CARD = "README.md"
@@ -88,7 +87,7 @@ def distill(
         seed=seed,
         settings=train_settings(settings, changes, transfer.pool.kind == "texts"),
     )
-    trained = setup.objective()
+    trained = setup.objective(setup.student, setup.transfer)
     directory = None if out is None else Path(out)
     recorded = {} if directory is None and parallel.count() == 1 else _recorded(setup, trained, described)
     with contextlib.ExitStack() as stack:
@@ -154,23 +153,11 @@ def _train(
     setup: Setup, objective: Objective, directory: Path | None, record: dict[str, Any], progress: Progress | None
 ) -> Run:
     """Train, and measure what was learned."""
-    student, transfer, settings = setup.student, setup.transfer, setup.settings
-    if student.reads_text:  # once for all epochs
-        transfer = replace(transfer, pool=replace(transfer.pool, inputs=student.read(transfer.pool)))
-    student, objective = student.to(setup.device), objective.to(setup.device)
-    batches = Batches(
-        transfer,
-        objective,
-        batch_size=settings.batch_size,
-        augment=transfer.pool.augment if settings.augment else None,
-        num_classes=setup.num_classes,
-        device=setup.device,
-        generator=torch.Generator().manual_seed(setup.seed),
-        matched=settings.accounting == "matched",
-        aligned=settings.aligned,
-        rank=parallel.rank(),
-        processes=parallel.count(),
+    student, transfer, settings = setup.student, setup.encoded(setup.transfer), setup.settings
+    batches = setup.batches(
+        transfer, objective, batch_size=settings.batch_size, rank=parallel.rank(), processes=parallel.count()
     )
+    student, objective = student.to(setup.device), objective.to(setup.device)
     centre = centre_of(transfer, setup.num_classes, objective.recentre) if objective.recentre else None
     validate = None if setup.validation is None else _validator(student, setup.validation, transfer, centre)
     with fitting_threads(student, math.ceil(settings.batch_size / parallel.count())):
@@ -181,6 +168,7 @@ def _train(
             settings,
             validate=validate,
             checkpoint=None if directory is None else directory / files.CHECKPOINT,
+            record=None if directory is None else files.GrowingRows(directory / files.METRICS),
             progress=progress,
         )
     with recentred(student, transfer, centre):

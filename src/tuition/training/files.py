@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from tuition import escape
-from tuition.disk import check_ours, check_writable, write, write_new
+from tuition.disk import append, check_ours, check_writable, write, write_new
 from tuition.errors import UserError
-from tuition.training.settings import TrainSettings
 
 __all__ = ["check_writable", "write", "write_new"]
 
@@ -49,6 +48,24 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write(path, csv_text(rows).encode())
 
 
+class GrowingRows:
+    """A CSV file that holds the rows of its last call. What was there before is replaced; then it grows.
+
+    Its end may be lost in a crash, so that a finished table is written again by `write_rows`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._written = path, 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self._written == 0:
+            write_rows(self._path, rows)
+        else:
+            lines = csv_text(rows).splitlines(keepends=True)
+            append(self._path, "".join(lines[1 + self._written :]).encode())
+        self._written = len(rows)
+
+
 def write_new_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """As `write_rows`, but not over another file."""
     write_new(path, csv_text(rows).encode())
@@ -79,9 +96,8 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
     """
     if (directory / RUN).exists():
         there = read_run(directory)
-        usual = TrainSettings().model_dump()  # what a run was made with that is older than a setting
         for name, new in json.loads(json.dumps(settings)).items():
-            old = there["settings"].get(name, usual.get(name))
+            old = there["settings"].get(name)
             if old != new and name not in FREE:
                 raise UserError(
                     f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "

@@ -51,6 +51,7 @@ def train(
     *,
     validate: Callable[[Student], float] | None = None,
     checkpoint: Path | None = None,
+    record: Callable[[list[dict[str, float]]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[State, dict[str, Tensor]]:
     """Train `student` in place to its last epoch.
@@ -64,6 +65,7 @@ def train(
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
             them may continue.
+        record: called after every epoch, in the first process, with the figures of all epochs.
         progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
             figures).
 
@@ -94,6 +96,8 @@ def train(
                     held.deliver()
             row = run.measure(validate)
             try:
+                if record is not None and parallel.rank() == 0:
+                    record(run.state.history)
                 if progress is not None and parallel.rank() == 0:
                     progress(run.state.epoch, settings.epochs, row)
             except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from tuition.data import Pool, TransferSet
 from tuition.data.pool import BLOCK
 from tuition.errors import UserError
 from tuition.training import files, methods, trial_step
-from tuition.training.methods import Method
 from tuition.training.objective import Objective
 from tuition.training.run_identity import recorded_settings
 from tuition.training.settings import TrainSettings, usual
+from tuition.training.setup import Setup
 from tuition.training.student import Output, Student
-from tuition.training.task import Task
 from tuition.training.task_classes import (
     count_classes,
     further_in_order,
@@ -30,41 +29,6 @@ from tuition.training.task_classes import (
     task_names,
     test_in_order,
 )
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A training whose parts fit: what `distill` trains, and what `check` looks at.
-
-    Attributes:
-        student: on the CPU, as it is before training.
-        method: what it is trained by, with its `options`.
-        transfer: with labels in the teacher's place, where these were requested.
-        validation, test: with labels in the order of the student's classes.
-        teacher_accuracy: of the answers, before they stand in for labels.
-        is_module: whether the student was a module, and not a name.
-    """
-
-    student: Student
-    method: Method
-    options: dict[str, Any]
-    transfer: TransferSet
-    validation: Pool | TransferSet | None
-    test: Pool | None
-    num_classes: int
-    settings: TrainSettings
-    seed: int
-    device: torch.device
-    teacher_accuracy: float | None
-    is_module: bool
-
-    def objective(self, student: Student | None = None, transfer: TransferSet | None = None) -> Objective:
-        """The objective of the training, or of another student on other rows."""
-        student, transfer = student or self.student, transfer or self.transfer
-        with torch.no_grad():
-            example = student.preprocess(student.read(transfer.pool[:2]))
-        task = Task(transfer.labels, transfer.responses, self.num_classes, self.seed, student.model, example)
-        return self.method.create(task, self.options)
 
 
 def set_up(
@@ -112,7 +76,7 @@ def set_up(
         teacher_accuracy=accuracy,
         is_module=not isinstance(model, str),
     )
-    trial_step.attempt(student, setup.objective, transfer, settings, num_classes, device)
+    trial_step.attempt(setup)
     return setup
 
 

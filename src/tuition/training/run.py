@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import platform
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,6 +14,7 @@ import torch
 
 from tuition import models
 from tuition.data import Accounts, Bill
+from tuition.data.shown import Shown, counted
 from tuition.training import files, parallel
 from tuition.training.objective import Objective
 from tuition.training.student import Student, load
@@ -39,7 +39,7 @@ RESULTS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Run:
+class Run(Shown):
     """A finished run. Accuracies and errors are in percent; what was not measured is None.
 
     Attributes:
@@ -85,18 +85,15 @@ class Run:
         """The figures alone."""
         return {name: getattr(self, name) for name in RESULTS}
 
-    def __repr__(self) -> str:
+    def lines(self) -> list[str]:
         recipe = self.student.card()["model"]
         name = type(self.student.model).__name__ if recipe is None else recipe["name"]
         where = "" if self.directory is None else f", in {self.directory}"
         figures = {"accuracy": self.accuracy, "validation": self.validation, "agreement": self.agreement}
         shown = [f"{figure} {value:.2f} %" for figure, value in figures.items() if value is not None]
-        shown += [f"{self.epochs:,} epochs in {self.seconds:,.1f} s", f"{self.accounts.paid:,} teacher calls paid"]
-        return f"Run: {name} trained by {self.method}{where}\n     {', '.join(shown)}"
-
-    def _repr_html_(self) -> str:
-        """For notebooks."""
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        shown += [f"{counted(self.epochs, 'epoch')} in {self.seconds:,.1f} s"]
+        shown += [f"{counted(self.accounts.paid, 'teacher call')} paid"]
+        return [f"Run: {name} trained by {self.method}{where}", ", ".join(shown)]
 
 
 def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: str) -> None:

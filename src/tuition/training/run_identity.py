@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from tuition.data import Pool, TransferSet
 from tuition.identity import code_digest, state_digest
 from tuition.training.objective import Objective
+from tuition.training.setup import Setup
 from tuition.training.student import Student
-
-if TYPE_CHECKING:
-    from tuition.training.preflight import Setup
 
 
 def recorded_settings(setup: Setup, described: Mapping[str, Any] | None) -> dict[str, Any]:

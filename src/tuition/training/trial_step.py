@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from tuition import models
 from tuition.data import TransferSet
 from tuition.errors import UserError
-from tuition.training.batches import Batches
 from tuition.training.loop import Learner, make_optimizer, step
 from tuition.training.objective import Objective
-from tuition.training.settings import TrainSettings
+from tuition.training.setup import Setup
 from tuition.training.student import Student
 
 FEW = 4  # inputs; groups may need more
 
-Build = Callable[[Student, TransferSet], Objective]
 
+def attempt(setup: Setup) -> None:
+    """Train a copy of the student for one step on a few inputs, save it and load it again.
 
-def attempt(
-    student: Student, build: Build, transfer: TransferSet, chosen: TrainSettings, num_classes: int, device: torch.device
-) -> None:
-    """Train a copy of `student` for one step on a few inputs, save it and load it again. `student` stays as it is.
-
-    Args:
-        build: the objective of a student and a few rows of the transfer set.
+    The student stays as it is.
 
     Raises:
         UserError: what is wrong with the student or the method.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    device = setup.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(0)
-        copy = models.copied(student).to(device)
-        objective, few = _few(build, copy, transfer)
+        copy = models.copied(setup.student).to(device)
+        objective, few = _few(setup, copy)
         before = {name: value.detach().clone() for name, value in objective.state_dict().items()}
         try:
-            _train(copy, objective.to(device), few, chosen, num_classes, device)
+            _train(setup, copy, objective.to(device), few)
         except UserError:
             raise
         except Exception as error:  # whatever the student's or the loss's own code raises
@@ -50,40 +41,21 @@ def attempt(
         finally:  # an objective of the user's own is the one that will be trained
             objective.load_state_dict(before)
             objective.zero_grad()
-        _save(copy, models.copied(student).to(device))
+        _save(copy, models.copied(setup.student).to(device))
 
 
-def _few(build: Build, student: Student, transfer: TransferSet) -> tuple[Objective, TransferSet]:
+def _few(setup: Setup, student: Student) -> tuple[Objective, TransferSet]:
     """An objective and the rows that it needs, which are few unless it compares large groups."""
-    few = transfer[:FEW]
-    objective = build(student, few)
+    few = setup.transfer[:FEW]
+    objective = setup.objective(student, few)
     if objective.groups is not None and sum(objective.groups) > len(few):
-        few = transfer[: sum(objective.groups)]
-        objective = build(student, few)
+        few = setup.transfer[: sum(objective.groups)]
+        objective = setup.objective(student, few)
     return objective, few
 
 
-def _train(
-    student: Student,
-    objective: Objective,
-    few: TransferSet,
-    chosen: TrainSettings,
-    num_classes: int,
-    device: torch.device,
-) -> None:
-    if student.reads_text:
-        few = replace(few, pool=replace(few.pool, inputs=student.read(few.pool)))
-    batches = Batches(
-        few,
-        objective,
-        batch_size=2,
-        augment=few.pool.augment if chosen.augment else None,
-        num_classes=num_classes,
-        device=device,
-        generator=torch.Generator().manual_seed(0),
-        matched=chosen.accounting == "matched",
-        aligned=chosen.aligned,
-    )
+def _train(setup: Setup, student: Student, objective: Objective, few: TransferSet) -> None:
+    batches = setup.batches(setup.encoded(few), objective, batch_size=2)
     parameters = [p for p in (*student.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
         raise UserError("the student has no parameters to train; set requires_grad on those that it is to learn.")
@@ -96,7 +68,7 @@ def _train(
             f"the student returns {what} in training mode, not {student.output} of shape (n, k); let it return them "
             "alone (of torchvision's models: aux_logits=False)."
         )
-    optimizer = make_optimizer(parameters, chosen, device)
+    optimizer = make_optimizer(parameters, setup.settings, setup.device)
     for name, value in step(Learner(student, objective), optimizer, batch).items():
         if not bool(value.isfinite()):
             raise UserError(

@@ -1,0 +1,75 @@
+"""A training whose parts fit each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tuition.data import Pool, TransferSet
+from tuition.training.batches import Batches
+from tuition.training.methods import Method
+from tuition.training.objective import Objective
+from tuition.training.settings import TrainSettings
+from tuition.training.student import Student
+from tuition.training.task import Task
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `distill` trains, and what `check` looks at.
+
+    Attributes:
+        student: on the CPU, as it is before training.
+        method: what it is trained by, with its `options`.
+        transfer: where `teacher_labels` is set, with the teacher's answers in place of missing labels.
+        validation, test: with labels in the order of the student's classes.
+        num_classes: width of the student's output.
+        teacher_accuracy: of the answers on labels of the data.
+        is_module: whether the student was a module, and not a name.
+    """
+
+    student: Student
+    method: Method
+    options: dict[str, Any]
+    transfer: TransferSet
+    validation: Pool | TransferSet | None
+    test: Pool | None
+    num_classes: int
+    settings: TrainSettings
+    seed: int
+    device: torch.device
+    teacher_accuracy: float | None
+    is_module: bool
+
+    def objective(self, student: Student, transfer: TransferSet) -> Objective:
+        """The objective by which this student learns from these rows."""
+        with torch.no_grad():
+            example = student.preprocess(student.read(transfer.pool[:2]))
+        task = Task(transfer.labels, transfer.responses, self.num_classes, self.seed, student.model, example)
+        return self.method.create(task, self.options)
+
+    def encoded(self, transfer: TransferSet) -> TransferSet:
+        """The same rows with texts as token ids, which are made once for all epochs."""
+        if not self.student.reads_text:
+            return transfer
+        return replace(transfer, pool=replace(transfer.pool, inputs=self.student.read(transfer.pool)))
+
+    def batches(
+        self, transfer: TransferSet, objective: Objective, *, batch_size: int, rank: int = 0, processes: int = 1
+    ) -> Batches:
+        """Batches of these rows, which are `encoded`, on the device."""
+        return Batches(
+            transfer,
+            objective,
+            batch_size=batch_size,
+            augment=transfer.pool.augment if self.settings.augment else None,
+            num_classes=self.num_classes,
+            device=self.device,
+            generator=torch.Generator().manual_seed(self.seed),
+            matched=self.settings.accounting == "matched",
+            aligned=self.settings.aligned,
+            rank=rank,
+            processes=processes,
+        )
