@@ -9,7 +9,7 @@ from torch import nn
 
 from tuition import UserError, data, distill, load, models
 from tuition.data import Crop, TransferSet
-from tuition.data.images import read_images
+from tuition.data.sources import read_images
 from tuition.training import Student, evaluation
 
 

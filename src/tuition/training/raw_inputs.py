@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tuition.data.pictures import eight_bits
+from tuition.data.images import eight_bits
 from tuition.data.sequences import as_inputs
 from tuition.data.sources import read_images
 from tuition.errors import UserError
