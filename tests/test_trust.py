@@ -15,7 +15,7 @@ import yaml
 
 from tuition import UserError, data, factories, load, models
 from tuition.data import TransferSet
-from tuition.pipeline.teacher import KINDS
+from tuition.teachers import KINDS
 from tuition.training import distill
 
 EVIL = """

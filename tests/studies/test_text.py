@@ -122,7 +122,7 @@ def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
 def test_a_taught_model_of_text_refuses_images_before_a_call(folder):
     tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "other")
     settings = {"data": "digits", "teacher": "other", "calls": 20, "labels": False}
-    with pytest.raises(UserError, match="it reads text, not images or vectors"):
+    with pytest.raises(UserError, match="this teacher reads text, not images or vectors"):
         job.ask(AskSettings.of(settings), find_teacher("other"))
     assert not (folder / "responses.db").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,18 +21,16 @@ from tuition.pipeline.teacher import named_teacher
 from tuition.store import ResponseStore
 from tuition.store.agreement import Judgement
 from tuition.teachers import Teacher
+from tuition.teachers.protocol import wrapped
 
 
 @dataclass
 class Timed:
-    """A teacher that notes how long its answers took."""
+    """Measures how long a teacher's answers take."""
 
     teacher: Teacher
     seconds: float = 0.0
     inputs: int = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["teacher"], name)
 
     def __call__(self, inputs: Any) -> Mapping[str, Tensor]:
         begun = time.perf_counter()
@@ -93,7 +91,7 @@ def check(settings: AskSettings) -> Tried:
     check_answer(teacher, pool)
     timed = Timed(teacher)
     transfer = ResponseStore(settings.store).ask(
-        timed,
+        replace(wrapped(teacher), teacher=timed),
         pool,
         budget=UNLIMITED if settings.budget is None else settings.budget,
         batch_size=settings.ask_batch,
@@ -103,7 +101,7 @@ def check(settings: AskSettings) -> Tried:
     )
     look = stepwise.judge(transfer.responses, transfer.labels)
     seconds = timed.seconds / timed.inputs if timed.inputs else None
-    return Tried(transfer, look, getattr(teacher, "class_names", None), seconds)
+    return Tried(transfer, look, teacher.class_names, seconds)
 
 
 def _taken(pool: Pool) -> str:

@@ -15,11 +15,10 @@ from tuition.pipeline.settings import (
     described,
 )
 from tuition.pipeline.sources import load_data, question, test_data, train_columns
-from tuition.pipeline.teacher import is_local, named_teacher
+from tuition.pipeline.teacher import named_teacher
 from tuition.store import BudgetError, address
 from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
-from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import TrainSettings, check
 from tuition.training.methods import teacher_layers
 from tuition.training.task_classes import check_width
@@ -35,7 +34,7 @@ def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
         from tuition.training import tensorboard
 
         tensorboard.check(settings.log_dir)
-    if not is_local(teacher):
+    if not teacher.local:
         check_answer(teacher, pool)
     check_fit(settings, teacher, pool, out, blank_answer(teacher, settings, pool))
     return teacher
@@ -75,9 +74,9 @@ def check_answer(teacher: Teacher, pool: Pool) -> None:
     Raises:
         UserError: it cannot be asked about such inputs.
     """
-    if is_local(teacher):
+    if teacher.local:
         try_blank(teacher, pool, 1)
-    elif hasattr(teacher, "check"):
+    else:
         try:
             teacher.check(pool.blank(1))
         except NotCharged as error:
@@ -86,11 +85,10 @@ def check_answer(teacher: Teacher, pool: Pool) -> None:
 
 def blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> Mapping[str, Tensor] | None:
     """A local teacher's answer to a blank input, with the maps that are needed; a remote one would be paid for it."""
-    if not is_local(teacher):
+    if not teacher.local:
         return None
-    if isinstance(teacher, TorchTeacher):
-        teacher = teacher.with_layers(teacher_layers(settings.method, settings.student, settings.options))
-    return try_blank(teacher, pool, 1)
+    layers = teacher_layers(settings.method, settings.student, settings.options)
+    return try_blank(teacher.with_layers(layers), pool, 1)
 
 
 def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:

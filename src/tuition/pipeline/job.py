@@ -19,10 +19,8 @@ from tuition.pipeline.settings import (
     described,
 )
 from tuition.pipeline.sources import load_data, question, test_data
-from tuition.pipeline.teacher import is_local
 from tuition.store import ResponseStore, maps_bytes, recompute, refusals
 from tuition.teachers import Teacher
-from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import Run, TrainSettings, distill, parallel, train_teacher
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
@@ -42,7 +40,7 @@ def ask(
     asked = question(settings, teacher)
     check_answer(teacher, asked.inputs)
     trial = None
-    if isinstance(settings, DistillSettings) and not is_local(teacher):  # what it answers with is not known before
+    if isinstance(settings, DistillSettings) and not teacher.local:  # what it answers with is not known before
         trial = partial(check_fit, settings, teacher, asked.inputs, None)
     check_budget(settings, asked.inputs)
     store = ResponseStore(settings.store)
@@ -86,24 +84,18 @@ def complete(settings: DistillSettings, teacher: Teacher, transfer: TransferSet)
             cost_per_million_tokens=settings.cost_per_million_tokens,
         )
     layers = _missing_layers(settings, transfer)
-    return recompute(_local(teacher, layers), transfer, layers) if layers else transfer
+    return recompute(teacher, transfer, layers) if layers else transfer
 
 
 def maps_megabytes(settings: DistillSettings, teacher: Teacher, transfer: TransferSet) -> float:
     """Memory that `complete` will take for feature maps, in 10^6 bytes."""
     layers = _missing_layers(settings, transfer)
-    return maps_bytes(_local(teacher, layers), transfer, layers) / 1e6 if layers else 0.0
+    return maps_bytes(teacher, transfer, layers) / 1e6 if layers else 0.0
 
 
 def _missing_layers(settings: DistillSettings, transfer: TransferSet) -> list[str]:
     wanted = teacher_layers(settings.method, settings.student, settings.options)
     return [layer for layer in wanted if layer not in transfer.responses]
-
-
-def _local(teacher: Teacher, layers: list[str]) -> TorchTeacher:
-    if not isinstance(teacher, TorchTeacher):
-        raise UserError(f"this teacher did not answer with the maps {', '.join(layers)}; use a method without maps.")
-    return teacher
 
 
 def train_student(

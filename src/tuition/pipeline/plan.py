@@ -12,7 +12,7 @@ from tuition.pipeline.settings import (
     AskSettings,
 )
 from tuition.pipeline.sources import question
-from tuition.pipeline.teacher import is_local, named_teacher
+from tuition.pipeline.teacher import named_teacher
 from tuition.store import AskPlan, ResponseStore, address
 from tuition.store.price import estimate, money
 
@@ -71,7 +71,7 @@ def plan(settings: AskSettings) -> Estimate:
     seconds = None
     if settings.seconds_per_call is not None:
         seconds = found.new * settings.seconds_per_call / settings.concurrency
-    elif is_local(teacher):
+    elif teacher.local:
         try_blank(teacher, asked, settings.ask_batch)
         begun = time.perf_counter()
         try_blank(teacher, asked, settings.ask_batch)

@@ -106,7 +106,7 @@ def question(settings: AskSettings, teacher: Teacher | None = None) -> Question:
     inputs = viewed[rows] if labelled else viewed[rows].without_labels
     validation = pool[held_out] if labelled else None
     if teacher is not None:
-        names = getattr(teacher, "class_names", None)
+        names = teacher.class_names
         if settings.classes == "teacher" and labelled:
             width = local_width(teacher, inputs)
             if names is None and width is None:

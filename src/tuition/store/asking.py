@@ -101,10 +101,10 @@ class Sending:
     gate: Callable[[int, int], float] | None = None
 
     def __post_init__(self) -> None:
-        self.local = bool(getattr(self.teacher, "local", False))
+        self.local = self.teacher.local
         self.callers = Callers(self.teacher, self.concurrency, inline=self.stopping is None or self.local)
         self.rows = {digest: row for row, digest in reversed(list(enumerate(self.pool.digests)))}
-        size = min(self.batch_size, getattr(self.teacher, "max_batch", self.batch_size))
+        size = min(self.batch_size, self.teacher.max_batch or self.batch_size)
         self.pending, self.total = Pending(self.new, size), len(self.new)
         self.busy: list[bytes] = []  # in flight at another asker's
         self.flying: dict[int, Piece] = {}

@@ -66,7 +66,7 @@ def match_classes(teacher: Teacher, pool: Pool, *, width: int | None = None, not
     Raises:
         UserError: their classes differ.
     """
-    held = getattr(teacher, "class_names", None)
+    held = teacher.class_names
     width = len(held) if held is not None else width
     labelled = pool.labels is not None
     names, columns = arrange(pool.class_names, held, width, pool=pool.name, labelled=labelled, notice=notice)
@@ -79,7 +79,7 @@ def local_width(teacher: Teacher, pool: Pool) -> int | None:
     Raises:
         UserError: it cannot read such inputs.
     """
-    if not getattr(teacher, "local", False) or pool.labels is None:
+    if not teacher.local or pool.labels is None:
         return None
     try:
         logits = teacher(pool.asked(slice(0, 1))).get("logits")

@@ -11,20 +11,18 @@ from tuition.data.ondisk import scratch
 from tuition.data.transfer import TransferSet
 from tuition.errors import UserError
 from tuition.store.class_columns import match_classes
-from tuition.teachers.pytorch import TorchTeacher
+from tuition.teachers.protocol import Teacher
 
 TOLERANCE = 2e-3  # of the largest logit: float16 storage and other devices' rounding, not other weights
 
 
-def maps_bytes(teacher: TorchTeacher, transfer: TransferSet, layers: Sequence[str]) -> int:
+def maps_bytes(teacher: Teacher, transfer: TransferSet, layers: Sequence[str]) -> int:
     """Memory that `recompute` will take for the maps, in bytes; it runs one input through the teacher."""
-    answer = replace(teacher, layers=tuple(layers))(transfer.pool.asked(slice(0, 1)))
+    answer = teacher.with_layers(layers)(transfer.pool.asked(slice(0, 1)))
     return len(transfer) * sum(answer[layer].nbytes for layer in layers)
 
 
-def recompute(
-    teacher: TorchTeacher, transfer: TransferSet, layers: Sequence[str], *, batch_size: int = 64
-) -> TransferSet:
+def recompute(teacher: Teacher, transfer: TransferSet, layers: Sequence[str], *, batch_size: int = 64) -> TransferSet:
     """The transfer set with the teacher's feature maps (n, ...) added, in bfloat16, for the views that were asked.
 
     Args:
@@ -38,7 +36,7 @@ def recompute(
     """
     if teacher.fingerprint != transfer.fingerprint:
         raise UserError("these answers are another teacher's; give the model that was asked.")
-    teacher = replace(teacher, layers=tuple(layers))
+    teacher = teacher.with_layers(layers)
     order, maps = match_classes(teacher, transfer.pool), dict[str, torch.Tensor]()
     for start in range(0, len(transfer), batch_size):
         part = slice(start, start + batch_size)

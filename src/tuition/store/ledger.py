@@ -72,7 +72,7 @@ class Ledger:
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
         self.name, self.fingerprint = teacher.name, teacher.fingerprint
-        self.layers: tuple[str, ...] = tuple(getattr(teacher, "layers", ()))
+        self.layers: tuple[str, ...] = tuple(teacher.layers)
         self.budget, self.store_budget, self.price = budget, store_budget, price
         self.part_of = part_of
         self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()

@@ -18,7 +18,7 @@ from tuition.store.price import Amount, AmountPerTokens, price
 from tuition.store.reading import read
 from tuition.store.responses import identify, located
 from tuition.store.store import ResponseStore
-from tuition.teachers.protocol import Teacher
+from tuition.teachers.protocol import Teacher, as_teacher
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def reask(
     """
     check_question(teacher, pool)
     distinct, difference = list(dict.fromkeys(pool.digests)), dict[str, float]()
+    teacher = as_teacher(teacher)
     with store.database.read() as connection:
         teacher_id = identify(connection, teacher.name, teacher.fingerprint)
         stored = located(connection, teacher_id, distinct) if teacher_id is not None else {}

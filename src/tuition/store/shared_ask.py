@@ -12,7 +12,7 @@ from tuition.store import answers, asking
 from tuition.store.price import FREE, Price
 from tuition.store.responses import unstored
 from tuition.store.store import ResponseStore
-from tuition.teachers.protocol import Teacher
+from tuition.teachers.protocol import Teacher, as_teacher
 
 
 @dataclass
@@ -43,7 +43,7 @@ def open_shared_ask(
         BudgetError: the ask does not fit in the budget; nothing was asked.
         UserError: as for `ResponseStore.ask`.
     """
-    with asking.opened(store, teacher, budget=budget, price=price) as ledger:
+    with asking.opened(store, as_teacher(teacher), budget=budget, price=price) as ledger:
         first = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
         distinct = list(dict.fromkeys(pool.digests))
         shared = SharedAsk(ledger.owner, [first[digest] for digest in ledger.open(distinct)], Accounts(), Bill())
@@ -76,7 +76,7 @@ def ask_part(
     Raises:
         UserError: as for `ResponseStore.ask`; also if the shared ask is over, or its process died.
     """
-    with asking.opened(store, teacher, budget=budget, price=price, part_of=shared) as ledger:
+    with asking.opened(store, as_teacher(teacher), budget=budget, price=price, part_of=shared) as ledger:
         new, check = ledger.open(pool.digests), answers.recorder(ledger, store.dtype, pool.num_classes)
-        ask = (ledger, teacher, pool, new, check)
+        ask = (ledger, as_teacher(teacher), pool, new, check)
         asking.Sending(*ask, batch_size=batch_size, concurrency=concurrency, retries=retries).run()

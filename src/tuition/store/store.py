@@ -17,7 +17,7 @@ from tuition.errors import UserError
 from tuition.store import refusals
 from tuition.store.errors import TeacherError
 from tuition.store.price import Amount, AmountPerTokens
-from tuition.teachers.protocol import Teacher
+from tuition.teachers.protocol import Teacher, as_teacher
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class ResponseStore(Shown):
         from tuition.store import answers, arguments, asking, class_columns, price, reading, stepwise
 
         arguments.check_question(teacher, pool)
+        teacher = as_teacher(teacher)
         arguments.check_limits(budget, batch_size, concurrency)
         width = self._local_width(teacher, pool) if check_answers else None
         known = class_columns.match_classes(teacher, pool, width=width, notice=True)
@@ -191,6 +192,7 @@ class ResponseStore(Shown):
         from tuition.store.price import estimate, price
 
         arguments.check_question(teacher, pool)
+        teacher = as_teacher(teacher)
         charged = price(cost_per_call, cost_per_million_tokens)
         priced = cost_per_call is not None or cost_per_million_tokens is not None
         known = class_columns.match_classes(teacher, pool, notice=True)
@@ -199,7 +201,7 @@ class ResponseStore(Shown):
         with self.database.read() as connection:
             teacher_id = responses.identify(connection, name, fingerprint)
             if teacher_id is not None:
-                new = len(responses.unstored(connection, teacher_id, digests, tuple(getattr(teacher, "layers", ()))))
+                new = len(responses.unstored(connection, teacher_id, digests, teacher.layers))
                 by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
                 row = connection.execute(by_id).one()
                 bill, paid = calls.billed(row), row.paid + len(calls.in_flight(connection, teacher_id))

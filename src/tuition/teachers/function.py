@@ -15,13 +15,13 @@ from tuition.identity import code_digest
 from tuition.source_digest import source_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import Answer, BadAnswer, Teacher
+from tuition.teachers.protocol import Answer, BadAnswer, Reads, Teacher, as_floats, as_teacher, wrapped
 
 SURE = 0.9  # probability of a class that a teacher names, where it gives no probabilities
 
 
 @dataclass(frozen=True)
-class CallableTeacher:
+class CallableTeacher(Teacher):
     """A function as a teacher; made by `from_callable` and `from_onnx`."""
 
     function: Callable[[Any], Any]
@@ -29,10 +29,12 @@ class CallableTeacher:
     name: str
     local: bool = False
     class_names: tuple[str, ...] | None = None
+    reads: Reads = "anything"
     uncoded: str | None = None  # the fingerprint without the code that `from_callable` added
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
-        answer = self.function(inputs)
+        self.check(inputs)
+        answer = self.function(as_floats(inputs) if self.reads == "floats" else inputs)
         outputs = _named(answer, self.class_names)
         found = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
         found.tokens = getattr(answer, "tokens", None)
@@ -45,6 +47,7 @@ def from_callable(
     fingerprint: str,
     name: str | None = None,
     class_names: Sequence[str] | None = None,
+    reads: Reads = "anything",
     code: str | None = None,
 ) -> CallableTeacher:
     """A teacher from a function of raw inputs.
@@ -60,6 +63,7 @@ def from_callable(
         name: what people call it; by default derived from the function's name and this fingerprint without the code, so
             that a store refuses an edited function instead of paying for its answers again.
         class_names: one name a class, in the order of the logits.
+        reads: "floats" gives the function images as floats in [0, 1]; see `Teacher`.
         code: digest of the code that stored answers were made with, to keep them after an edit that changes no answer.
             The message that refuses the edited function says it. "" is for answers stored without one.
 
@@ -78,6 +82,7 @@ def from_callable(
         f"{fingerprint}; code {part}" if part else fingerprint,
         name,
         class_names=checked_names(class_names),
+        reads=reads,
         uncoded=fingerprint if code is None else None,
     )
 
@@ -129,43 +134,23 @@ def _index(label: Any, class_names: tuple[str, ...]) -> int:
     return class_names.index(str(label))
 
 
-def with_code(teacher: Teacher) -> Teacher:
+def with_code(teacher: Any) -> Teacher:
     """A teacher of the user's own code, whose fingerprint holds the digest of that code (see `tuition.identity`).
 
     For teachers that a command names as `package.module:factory`. Here the values that the code refers to count too, as
-    they stand in the user's module. The name stays. So an edited function is neither served the old one's answers nor
-    asked about everything again: a store refuses it, because its name is bound to the other code, until the user says
+    they stand in the user's module. The name stays. An edited function is not served the old one's answers, and is not
+    asked about everything again. A store refuses it, because its name is bound to the other code, until the user says
     which of the two is meant: another name where the answers differ, `code` where they do not. Asking again about two
     stored inputs would show less, and would cost two calls each time.
+
+    Raises:
+        UserError: it is not a teacher.
     """
     if isinstance(teacher, CallableTeacher):
-        if teacher.uncoded is None:  # the user told the code, or a file is the teacher
-            return teacher
-        code = code_digest(teacher.function)
+        code = None if teacher.uncoded is None else code_digest(teacher.function)
         return replace(teacher, fingerprint=f"{teacher.uncoded}; code {code}", uncoded=None) if code else teacher
     code = code_digest(type(teacher))
-    return teacher if code is None else Coded(teacher, code)
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A teacher of a class of the user's own; made by `with_code`."""
-
-    teacher: Teacher
-    code: str
-
-    @property
-    def name(self) -> str:
-        return self.teacher.name
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.teacher.fingerprint}; code {self.code}"
-
-    def __call__(self, inputs: Any) -> Mapping[str, Tensor]:
-        return self.teacher(inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "teacher":  # as while it is copied
-            raise AttributeError(name)
-        return getattr(self.teacher, name)
+    if code is None:
+        return as_teacher(teacher)
+    own = wrapped(teacher)
+    return replace(own, fingerprint=f"{own.fingerprint}; code {code}")

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from tuition.errors import UserError
 from tuition.teachers import replies
-from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Refused
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Reads, Refused, Teacher, check_kind
 
 if TYPE_CHECKING:
     from tuition.teachers.request import Reply
@@ -29,18 +29,24 @@ SHORT_KEY = 8  # characters
 
 
 @dataclass(frozen=True, eq=False)
-class RemoteTeacher:
+class RemoteTeacher(Teacher):
     """A server as a teacher; made by `from_openai` or `from_v2`."""
 
     name: str
     fingerprint: str
-    max_batch: int
     answer: Callable[[Any], Answer] = field(repr=False)
-    check: Callable[[Any], None] = field(repr=False)
+    checker: Callable[[Any], object] = field(repr=False)
+    max_batch: int | None = None
     class_names: tuple[str, ...] | None = None
+    reads: Reads = "anything"
 
     def __call__(self, inputs: Any) -> Answer:
+        check_kind(self.reads, inputs)
         return self.answer(inputs)
+
+    def check(self, inputs: Any) -> None:
+        super().check(inputs)
+        self.checker(inputs)
 
 
 class Client:

@@ -16,9 +16,10 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.function import CallableTeacher
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged
+from tuition.teachers.protocol import NotCharged, Reads
 from tuition.teachers.pytorch import scaled
 
+READS: dict[str, Reads] = {"tensor(string)": "texts", "tensor(uint8)": "bytes"}
 FLOATS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
 
 
@@ -94,7 +95,8 @@ def from_onnx(
     width = session.get_outputs()[outputs.index(taken)].shape[-1:]
     count = width[0] if output == "logits" and width and isinstance(width[0], int) else None
     names = checked_names(_names(proto) if class_names is None else class_names, count)
-    return CallableTeacher(answer, fingerprint, name or f"{path.stem}-{short(fingerprint)}", True, names)
+    name = name or f"{path.stem}-{short(fingerprint)}"
+    return CallableTeacher(answer, fingerprint, name, True, names, READS.get(wanted.type, "floats"))
 
 
 def _names(proto: Any) -> list[str] | None:
@@ -109,13 +111,9 @@ def _names(proto: Any) -> list[str] | None:
 
 def _fit(raw: Any, kind: str, shape: Sequence[int | str | None], prepare: Any) -> np.ndarray:
     """The raw inputs as the graph declares its own."""
-    if (kind == "tensor(string)") == isinstance(raw, Tensor):
-        raise NotCharged(f"the graph reads {kind}, not what this pool holds", retry=False)
     if kind == "tensor(string)":
         given = np.array(raw, dtype=object).reshape((-1, 1) if len(shape) == 2 else -1)
     elif kind == "tensor(uint8)":
-        if raw.dtype != torch.uint8:
-            raise NotCharged("the graph reads uint8 images, not vectors", retry=False)
         given = raw.cpu().numpy()
     else:
         given = prepare(raw).to(FLOATS[kind]).cpu().numpy()

@@ -15,11 +15,12 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher, plain_url
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, as_tensor, as_texts
+from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Reads
 from tuition.teachers.replies import metered
 
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
 NUMBERS = (*FLOATS, *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)))
+READS: dict[str, Reads] = {"BYTES": "texts", "UINT8": "bytes", "any": "anything"}
 FLOOR = 1e-9  # probabilities below this are taken for this
 
 Returns = Literal["logits", "probabilities", "embedding"]
@@ -121,7 +122,9 @@ def from_v2(
         _tensor(model, inputs, mean, std)
         client.check()
 
-    return RemoteTeacher(name or f"{model_name}-{short(fingerprint)}", fingerprint, max_batch, answer, check, names)
+    reads = READS.get(model.datatype or "any", "floats")
+    name = name or f"{model_name}-{short(fingerprint)}"
+    return RemoteTeacher(name, fingerprint, answer, check, max_batch, names, reads)
 
 
 def _as_logits(values: Tensor, returns: Returns) -> Tensor:
@@ -172,11 +175,9 @@ def _choose(what: str, wanted: str | None, tensors: dict[str, Any]) -> dict[str,
 def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
     """A batch of a pool's inputs as a V2 tensor."""
     rows = model.shape
-    if model.datatype == "BYTES" or (model.datatype is None and isinstance(inputs, list)):
-        inputs = as_texts(inputs, "the model")
+    if isinstance(inputs, list):
         shape = [len(inputs), *(1 for _ in rows or ())]
         return {"name": model.input, "shape": shape, "datatype": "BYTES", "data": inputs}
-    inputs = as_tensor(inputs, "the model")
     datatype = model.datatype or "FP32"
     if inputs.dtype == torch.uint8 and datatype != "UINT8":
         inputs = inputs.float() / 255

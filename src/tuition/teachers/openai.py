@@ -21,7 +21,7 @@ from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher
 from tuition.teachers.names import class_names
-from tuition.teachers.protocol import Answer, BadAnswer, Refused, as_texts
+from tuition.teachers.protocol import Answer, BadAnswer, Refused
 from tuition.teachers.replies import Trouble, in_order, metered, refusal, tokens_of, trouble_in
 
 BASE_URL = "https://api.openai.com/v1"
@@ -102,20 +102,15 @@ def from_openai(
     fingerprint = "; ".join(parts + [f"{setting} {value}" for setting, value in settings.items()])
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
 
-    def check(inputs: Any) -> None:
-        as_texts(inputs)
-        client.check()
-
-    return RemoteTeacher(name, fingerprint, max_batch, answer, check, names)
+    return RemoteTeacher(name, fingerprint, answer, lambda _: client.check(), max_batch, names, "texts")
 
 
 # -- embeddings --------------------------------------------------------------------------------------------------------
 
 
 def _embed(client: Client, body: dict[str, Any], width: int | None, inputs: Any) -> Answer:
-    texts = as_texts(inputs)
-    answer = client.post("/embeddings", {**body, "input": texts}, inputs=len(texts), holding=["data"])
-    return metered(answer, partial(_embeddings, len(texts), width))
+    answer = client.post("/embeddings", {**body, "input": inputs}, inputs=len(inputs), holding=["data"])
+    return metered(answer, partial(_embeddings, len(inputs), width))
 
 
 def _embeddings(count: int, width: int | None, answer: Any) -> dict[str, Tensor]:
@@ -166,7 +161,7 @@ def _prompt(prompt: str, labels: Sequence[str], words: Sequence[str]) -> tuple[s
 def _classify(
     client: Client, body: dict[str, Any], before: str, after: str, words: Sequence[str], inputs: Any
 ) -> Answer:
-    prompts = [before + text + after for text in as_texts(inputs)]
+    prompts = [before + text + after for text in inputs]
     if "top_logprobs" in body:
         messages = [{"role": "user", "content": prompts[0]}]
         answer = client.post("/chat/completions", {**body, "messages": messages}, inputs=1, holding=["choices"])

@@ -1,47 +1,153 @@
-"""What the store needs of a teacher: a name, a fingerprint, and answers to a batch of raw inputs."""
+"""The base class of teachers, and what a request may end with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
+from tuition.errors import UserError
 
-class Teacher(Protocol):
-    """Answers batches of raw inputs.
+Reads = Literal["anything", "bytes", "floats", "texts"]
 
-    `__call__` takes one batch of a pool's inputs as asked (uint8 images (b, c, h, w), floats (b, d), or b strings) and
-    returns named outputs, rows in the order of the inputs: "logits" (b, k) or "embedding" (b, d), and, where the
-    teacher gives them, feature maps (b, ...) under their module path. One batch is one request. With `concurrency`
-    above one, it is called from several threads at once.
 
-    It raises `NotCharged` where it is certain that the request was not answered and costs nothing, `Refused` where the
-    inputs themselves are the reason, and `BadAnswer` where it was answered, but not with what was asked for. After any
-    other exception the store counts the batch as paid, because its fate is unknown.
+class Teacher(ABC):
+    """Answers batches of raw inputs. Subclass it, or wrap a function with `from_callable`.
 
-    A teacher may have an attribute `layers`, the feature maps it adds to every answer. Stored answers without them are
-    then not enough. It may have an attribute `max_batch`, the most inputs it takes in one request. One with a true
-    attribute `local` computes on this machine, at no cost: it is tried on an input before calls are paid. It may have
-    an attribute `class_names`, a tuple of distinct names in the order of its logits, or None where they are not known.
-    A teacher elsewhere may have a function `check` of inputs, which sends nothing, and raises `NotCharged` where it is
-    known already that no request about such inputs can be answered.
+    A subclass has a `name`, a `fingerprint` and `__call__`. Everything else has a default.
+
+    Attributes:
+        name: what people call it. A store binds a name to one fingerprint.
+        fingerprint: what makes its answers what they are: weights, or endpoint, model and settings. Parts are joined
+            by "; ".
+        class_names: distinct names in the order of its logits; None where they are not known.
+        layers: the feature maps it adds to every answer. Stored answers without them are then not enough.
+        local: whether it computes on this machine, at no cost. It is then tried on an input before calls are paid.
+        max_batch: the most inputs it takes in one request; None for any number.
+        reads: what it reads: "bytes" (uint8 images 0 to 255), "floats" (images in [0, 1], and vectors), "texts", or
+            "anything" that a pool holds.
     """
 
-    @property
-    def name(self) -> str:
-        """What people call it. A store binds a name to one fingerprint."""
+    if TYPE_CHECKING:  # fields of a subclass, or properties
 
-    @property
-    def fingerprint(self) -> str:
-        """What makes its answers what they are: weights, or endpoint, model and settings. Parts are joined by "; "."""
+        @property
+        def name(self) -> str: ...
 
-    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]: ...
+        @property
+        def fingerprint(self) -> str: ...
+
+    class_names: tuple[str, ...] | None = None
+    layers: tuple[str, ...] = ()
+    local: bool = False
+    max_batch: int | None = None
+    reads: Reads = "anything"
+
+    @abstractmethod
+    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
+        """Named outputs for one batch of a pool's inputs, which is one request.
+
+        Args:
+            inputs: uint8 images (b, c, h, w), floats (b, ...), or b strings. With `concurrency` above one, batches
+                arrive from several threads at once.
+
+        Returns:
+            "logits" (b, k) or "embedding" (b, d), and feature maps (b, ...) under their module path.
+
+        Raises:
+            NotCharged: the request was certainly not answered and costs nothing.
+            Refused: the inputs themselves are the reason.
+            BadAnswer: it was answered, but not with what the request asked for.
+            Exception: any other. The store counts the batch as paid, because its fate is unknown.
+        """
+
+    def check(self, inputs: Any) -> None:
+        """Whether such inputs can be asked about, as far as that is known without a request.
+
+        Raises:
+            NotCharged: they cannot.
+        """
+        check_kind(self.reads, inputs)
+
+    def with_layers(self, layers: Sequence[str]) -> Teacher:
+        """The same teacher, whose answers hold these feature maps too.
+
+        Raises:
+            UserError: it has no such layers.
+        """
+        if layers:
+            raise UserError(f"this teacher does not give the maps {', '.join(layers)}; use a method without maps.")
+        return self
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """The same teacher on this device, where that is its choice."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Wrapped(Teacher):
+    """An object that has `name`, `fingerprint` and a call; made by `as_teacher`."""
+
+    teacher: Any
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...] | None = None
+    layers: tuple[str, ...] = ()
+    local: bool = False
+    max_batch: int | None = None
+    reads: Reads = "anything"
+
+    def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
+        return self.teacher(inputs)
+
+    def check(self, inputs: Any) -> None:
+        getattr(self.teacher, "check", super().check)(inputs)
+
+
+def wrapped(teacher: Any) -> Wrapped:
+    """A teacher of any class, with defaults for what it does not declare.
+
+    Raises:
+        UserError: it is not a teacher.
+    """
+    named = all(isinstance(getattr(teacher, it, None), str) for it in ("name", "fingerprint"))
+    if isinstance(teacher, type) or not callable(teacher) or not named:
+        kind = f"the class {teacher.__name__}" if isinstance(teacher, type) else type(teacher).__name__
+        raise UserError(f"{kind} is not a teacher; use teachers.from_torch(model) or teachers.from_callable(function).")
+    declared = ("class_names", "layers", "local", "max_batch", "reads")
+    values = {it: getattr(teacher, it) for it in declared if hasattr(teacher, it)}
+    return Wrapped(teacher, teacher.name, teacher.fingerprint, **values)
+
+
+def as_teacher(teacher: Any) -> Teacher:
+    """A teacher as the store asks it.
+
+    Raises:
+        UserError: it is not a teacher.
+    """
+    return teacher if isinstance(teacher, Teacher) else wrapped(teacher)
+
+
+def as_floats(inputs: Any) -> Any:
+    """Images of bytes as floats in [0, 1]; anything else as it is."""
+    return inputs.float() / 255 if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 else inputs
+
+
+def check_kind(reads: Reads, inputs: Any) -> None:
+    """Raises NotCharged where a batch of a pool's inputs is of another kind than a teacher reads."""
+    if reads == "texts" and isinstance(inputs, Tensor):
+        raise NotCharged("this teacher reads text, not images or vectors", retry=False)
+    if reads == "floats" and not isinstance(inputs, Tensor):
+        raise NotCharged("this teacher reads images or vectors, not text", retry=False)
+    if reads == "bytes" and not (isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and inputs.ndim == 4):
+        raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors or text", retry=False)
 
 
 class NotCharged(Exception):  # noqa: N818 - the name is what it says, and public
-    """The request was refused before it was answered (connection refused, 429, 5xx), and costs nothing.
+    """The request was refused before it was answered (connection refused, 429, 5xx). It costs nothing.
 
     Args:
         message: why, in words fit for a sentence.
@@ -62,28 +168,6 @@ class NotCharged(Exception):  # noqa: N818 - the name is what it says, and publi
         self.retry_after = retry_after
         self.retry = retry
         self.tokens = tokens
-
-
-def as_texts(inputs: Any, who: str = "this teacher") -> list[str]:
-    """A batch of texts.
-
-    Raises:
-        NotCharged: the inputs are images or vectors.
-    """
-    if not isinstance(inputs, list):
-        raise NotCharged(f"{who} reads text, not images or vectors", retry=False)
-    return inputs
-
-
-def as_tensor(inputs: Any, who: str = "this teacher") -> Tensor:
-    """A batch of images or vectors.
-
-    Raises:
-        NotCharged: the inputs are texts.
-    """
-    if isinstance(inputs, list):
-        raise NotCharged(f"{who} reads images or vectors, not text", retry=False)
-    return inputs
 
 
 class Refused(NotCharged):
@@ -111,7 +195,7 @@ class Answer(dict[str, Tensor]):
 
 
 class BadAnswer(Exception):  # noqa: N818 - as above
-    """The request was answered, but not with what was asked for: it is paid, and there is nothing to store.
+    """The request was answered, but not with what it asked for: it is paid, and there is nothing to store.
 
     Args:
         message: why, in words fit for a sentence.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from tuition.errors import UserError
 from tuition.identity import code_digest, state_digest
 from tuition.teachers.fingerprint import short, structure_digest, weights_digest
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged, as_tensor
+from tuition.teachers.protocol import NotCharged, Reads, Teacher, as_floats
 
 
 class Prepare(Protocol):
@@ -37,8 +37,7 @@ class Scaled:
     resize: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, inputs: Any, /) -> Tensor:
-        inputs = as_tensor(inputs, "a PyTorch teacher")
-        inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+        inputs = as_floats(inputs).float()
         if self.resize is not None:
             inputs = self.resize(inputs)
         if self.mean is not None and self.std is not None:
@@ -61,7 +60,7 @@ def scaled(mean: Sequence[float] | None, std: Sequence[float] | None) -> Scaled:
 
 
 @dataclass(frozen=True, eq=False)
-class TorchTeacher:
+class TorchTeacher(Teacher):
     """A model as a teacher; made by `from_torch`, `from_timm` and `from_transformers`."""
 
     model: nn.Module
@@ -69,7 +68,8 @@ class TorchTeacher:
     prepare: Prepare
     layers: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
-    local: ClassVar[bool] = True
+    reads: Reads = "anything"
+    local = True
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -91,6 +91,7 @@ class TorchTeacher:
         return self.given_name or f"{type(self.model).__name__}-{short(self.fingerprint)}"
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
+        self.check(inputs)
         # One call at a time: hooks and the evaluation mode belong to the model, not to a thread.
         with self._lock, _evaluating(self.model), ExitStack() as hooks, torch.inference_mode():
             maps: dict[str, Tensor] = {}
@@ -141,6 +142,11 @@ class TorchTeacher:
                 raise UserError("a layer called 'logits' would hide the teacher's logits; rename that module.")
         return replace(self, layers=tuple(layers))
 
+    def to(self, device: torch.device | str) -> TorchTeacher:
+        """The same teacher, whose model now lies on this device."""
+        self.model.to(device)
+        return self
+
 
 def from_torch(
     model: nn.Module,
@@ -180,7 +186,7 @@ def from_torch(
         raise UserError(
             f"from_torch takes a torch.nn.Module, not {type(model).__name__}; use from_callable for a function."
         )
-    teacher = TorchTeacher(model, name, scaled(mean, std), class_names=checked_names(class_names))
+    teacher = TorchTeacher(model, name, scaled(mean, std), class_names=checked_names(class_names), reads="floats")
     return teacher.with_layers(layers)
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import ismethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged
+from tuition.teachers.protocol import NotCharged, Teacher
 
 FLOOR = 1e-6  # of probabilities: a tree's are exactly zero
 # Not part of what is answered: how fast it was computed, an object's address, and a search tree that counts its queries
@@ -25,14 +25,14 @@ IGNORED = {"n_jobs", "verbose", "_stop_words_id", "_tree"}
 
 
 @dataclass(frozen=True, eq=False)
-class SklearnTeacher:
+class SklearnTeacher(Teacher):
     """A fitted estimator as a teacher; made by `from_sklearn`."""
 
     model: Any
     scale: float
     given_name: str | None
     class_names: tuple[str, ...] | None = None
-    local: ClassVar[bool] = True
+    local = True
 
     @property
     def fingerprint(self) -> str:

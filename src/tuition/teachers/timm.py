@@ -101,7 +101,7 @@ def from_timm(
     resized = Resized(config["input_size"][1:], config["crop_pct"], config["crop_mode"], config["interpolation"])
     names = checked_names(class_names, getattr(model, "num_classes", None))
     prepare = Scaled(config["mean"], config["std"], resized)
-    teacher = TorchTeacher(model, name, prepare, class_names=names).with_layers(layers)
+    teacher = TorchTeacher(model, name, prepare, class_names=names, reads="floats").with_layers(layers)
     return teacher if name else replace(teacher, given_name=f"{architecture}-{short(teacher.fingerprint)}")
 
 

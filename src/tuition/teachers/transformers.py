@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import NotCharged, as_tensor, as_texts
+from tuition.teachers.protocol import NotCharged
 from tuition.teachers.pytorch import TorchTeacher
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
@@ -62,17 +62,17 @@ def from_transformers(
         architecture = (config.architectures or ["nothing"])[0]
         about = f"config {_digest({k: v for k, v in config.to_diff_dict().items() if k not in BOOKKEEPING})}"
         if "ForImageClassification" in architecture:
-            teacher = TorchTeacher(
-                _weights(AutoModelForImageClassification, folder), None, _images(folder, config, about)
-            )
+            images = _weights(AutoModelForImageClassification, folder)
+            teacher = TorchTeacher(images, None, _images(folder, config, about), reads="bytes")
         elif "ForSequenceClassification" in architecture:
             model = _weights(AutoModelForTexts, folder)
             texts = _texts(folder, config, about, model)
             unpadded = getattr(config, "pad_token_id", None) is None
-            teacher = TorchTeacher(OneByOne(model) if unpadded else model, None, texts)
+            teacher = TorchTeacher(OneByOne(model) if unpadded else model, None, texts, reads="texts")
         elif (folder / "modules.json").exists() or (architecture.endswith("Model") and _reads_text(folder)):
             encoder = _weights(AutoModel, folder)
-            teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, _texts(folder, config, about, encoder))
+            texts = _texts(folder, config, about, encoder)
+            teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, texts, reads="texts")
         else:
             raise UserError(
                 f"{name_or_folder} is a {architecture}, which answers neither with classes nor with embeddings of "
@@ -160,9 +160,6 @@ class Images:
     description: str
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
-        inputs = as_tensor(inputs)
-        if inputs.dtype != torch.uint8 or inputs.ndim != 4:
-            raise NotCharged("this teacher reads uint8 images (b, c, h, w), not vectors", retry=False)
         if inputs.shape[1] == 1 and self.channels == 3:  # grey, as three equal channels
             inputs = inputs.expand(-1, 3, -1, -1)
         if inputs.shape[1] != self.channels:
@@ -197,7 +194,7 @@ class Texts:
     description: str
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
-        texts = [self.prompt + (text.lower() if self.lower else text) for text in as_texts(inputs)]
+        texts = [self.prompt + (text.lower() if self.lower else text) for text in inputs]
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
         return {name: value for name, value in tokens.items() if name in self.accepted}
 
