@@ -115,7 +115,7 @@ def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.
     assert answered.responses["embedding"][:, 1].tolist() == [2.0] * 24
     with pytest.raises(UserError, match="NaN or infinity"):
         job.ask(settings(), teacher(float("nan")))
-    with pytest.raises(UserError, match=r"cannot answer inputs of tensors \(a PyTorch teacher reads images"):
+    with pytest.raises(UserError, match=r"cannot answer inputs of tensors \(this teacher reads images"):
         job.ask(settings(), teachers.from_torch(torch.nn.Linear(2, 4)))
 
 

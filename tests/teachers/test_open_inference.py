@@ -181,7 +181,7 @@ def test_fewer_classes_than_the_data_has(model, tmp_path):
 def test_inputs_that_do_not_fit_are_not_sent(model, declared, inputs):
     model.metadata = METADATA | {"inputs": [{"name": "x", **declared}]}
     teacher = from_v2(model.url)
-    with pytest.raises(NotCharged, match=r"the model (takes|reads)") as refused:
+    with pytest.raises(NotCharged, match=r"takes|reads") as refused:
         teacher(inputs)
     assert not refused.value.retry
     assert len(model.requests) == 1
