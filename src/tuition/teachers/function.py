@@ -104,7 +104,9 @@ def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any
         return outputs
     if class_names is None:
         raise BadAnswer("it answers with hard labels, which need the list of classes; give class_names=[...]")
-    rows = [_index(label, class_names) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+    rows = [
+        _index(label, class_names) for label in (labels.flatten().tolist() if hasattr(labels, "flatten") else labels)
+    ]
     others = (1 - SURE) / max(len(class_names) - 1, 1)
     logits = torch.full((len(rows), len(class_names)), others).log()
     logits[torch.arange(len(rows)), torch.tensor(rows, dtype=torch.int64)] = torch.tensor(SURE).log()
@@ -115,23 +117,30 @@ LABEL = (int, str, np.integer, np.str_)
 
 
 def _hard(value: Any) -> bool:
-    """Whether an answer holds one whole number or one word a row."""
+    """Whether an answer holds one whole number or one word a row, (n,) or (n, 1)."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim != 1 and tuple(value.shape[1:]) != (1,):
+        return False
     if isinstance(value, Tensor):
-        return value.ndim == 1 and not (value.is_floating_point() or value.is_complex())
+        return not (value.is_floating_point() or value.is_complex())
     if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype.kind in "iubOU"
+        return value.dtype.kind in "iubOU"
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(it, LABEL) for it in value)
 
 
 def _index(label: Any, class_names: tuple[str, ...]) -> int:
-    label = label.item() if isinstance(label, np.integer) else label
-    if isinstance(label, int) and 0 <= label < len(class_names):
+    """The class of a label: its index, its name, digits of its index, or its name in another letter case."""
+    if str(label) in class_names and not isinstance(label, int):
+        return class_names.index(str(label))
+    if isinstance(label, str):
+        alike = [i for i, name in enumerate(class_names) if name.casefold() == label.strip().casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        label = int(label) if label.isascii() and label.isdecimal() and len(label) < 10 else label
+    if isinstance(label, (int, np.integer)) and 0 <= label < len(class_names):
         return int(label)
-    if str(label) not in class_names or isinstance(label, int):
-        raise BadAnswer(
-            f"it answers with the label {str(label)[:60]!r}, which is not one of the {len(class_names)} classes"
-        )
-    return class_names.index(str(label))
+    raise BadAnswer(
+        f"it answers with the label {str(label)[:60]!r}, which is not one of the {len(class_names)} classes"
+    )
 
 
 def with_code(teacher: Any) -> Teacher:
