@@ -24,6 +24,7 @@ from tuition.pipeline.teacher import named_teacher
 from tuition.store import BudgetError
 from tuition.studies import cluster, cluster_ask, records, study, study_sources, tables
 from tuition.studies.grid import Study
+from tuition.studies.table import write
 
 spec = importlib.util.spec_from_file_location("postgresql", Path(__file__).parents[1] / "store" / "postgresql.py")
 postgresql = importlib.util.module_from_spec(spec)
@@ -236,7 +237,7 @@ def _equals_one_machine(out, teacher, local, url):
     made = []
     for folder in (out, local):
         (section,) = records.sections(records.read(folder))
-        tables.write([t for t in tables.all_tables(section) if not t.name.startswith("cost")], folder / "tables")
+        write([t for t in tables.all_tables(section) if not t.name.startswith("cost")], folder / "tables")
         made.append({path.name: path.read_bytes() for path in (folder / "tables").iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) > 3

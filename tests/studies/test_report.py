@@ -72,7 +72,11 @@ def test_everything_is_rebuilt_from_the_records(study):
     assert data["shared"]["train.batch_size"] == 64
     assert {run["settings"]["train.seed"] for run in data["runs"]} == {0, 1, 2}
     assert data["runs"][0]["curve"][-1][0] == 119
-    assert data["runs"][0]["accuracy"] == runs[0].accuracy
+    assert data["runs"] == sorted(
+        data["runs"], key=lambda run: (run["dataset"], run["method"], run["calls"], run["seed"])
+    )
+    assert {run["key"]: run["accuracy"] for run in data["runs"]}[runs[0].key] == runs[0].accuracy
+    assert text.index("<h2>Verdict</h2>") < text.index("<svg")
     assert [run["accuracy"] for run in data["runs"] if run["status"] == "failed"] == [None]
 
 
@@ -278,6 +282,17 @@ def test_the_page_opens_without_an_error_or_a_request(study, browser, width):
     boxes = browser("[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().toJSON())")
     assert len(boxes) == 4
     assert all(box["height"] > 100 and box["left"] >= 0 and box["right"] <= width for box in boxes)
+
+
+def test_a_table_that_is_wider_than_the_page_says_so(study, browser):
+    page, *_ = study
+    hint = "[s.scrollWidth > s.clientWidth, !s.previousElementSibling.hidden]"
+    hints = f"[...document.querySelectorAll('.scroll')].map(s => {hint})"
+    browser.open(page, 400)
+    browser("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    shown = browser(hints)
+    assert any(wide for wide, _ in shown)
+    assert all(wide == hinted for wide, hinted in shown)
 
 
 def test_the_page_follows_the_system_and_its_button(study, browser):

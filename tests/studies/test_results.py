@@ -10,6 +10,7 @@ import scipy.optimize
 import scipy.stats
 
 from tuition.studies import records, tables
+from tuition.studies.table import markdown
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -33,7 +34,7 @@ def test_the_page_holds_what_its_commands_print(answers, monkeypatch, capsys):
     printed = rows(capsys.readouterr().out)
     assert len(printed) == 23
     for section in records.sections(records.read(RESULTS)):
-        printed += rows(tables.markdown(tables.accuracy(section)))
+        printed += rows(markdown(tables.accuracy(section)))
     assert [row for row in printed if row not in page] == []
 
 

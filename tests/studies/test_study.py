@@ -30,6 +30,7 @@ from tuition.studies.executor import Outcome
 from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study
 from tuition.studies.paid_calls import PaidCalls
+from tuition.studies.table import write
 from tuition.training import Student
 
 SMALL = {
@@ -429,7 +430,7 @@ def test_killed_in_the_middle_the_same_command_gives_the_same_tables(finished, t
     assert paid[0] == paid[1]
 
     (section,) = records.sections(records.read(finished))
-    tables.write([t for t in tables.all_tables(section) if not t.name.startswith("cost")], tmp_path / "expected")
+    write([t for t in tables.all_tables(section) if not t.name.startswith("cost")], tmp_path / "expected")
     expected = {path.name: path.read_bytes() for path in (tmp_path / "expected").iterdir()}
     assert len(expected) > 3
     assert expected.items() <= {path.name: path.read_bytes() for path in (out / "tables").iterdir()}.items()

@@ -2,13 +2,15 @@ import csv
 import io
 import re
 from dataclasses import replace
+from itertools import combinations
 from statistics import mean, stdev
 
 import pytest
 from scipy.stats import ttest_rel
 
-from tuition.studies import tables
+from tuition.studies import tables, totals, verdict
 from tuition.studies.records import flatten, sections
+from tuition.studies.table import comma_separated, latex, markdown, write
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def section(runs):
 
 
 def data(table):
-    return list(csv.DictReader(io.StringIO(tables.comma_separated(table))))
+    return list(csv.DictReader(io.StringIO(comma_separated(table))))
 
 
 def cells(table):
@@ -42,7 +44,9 @@ def test_sections_part_what_must_not_be_averaged(runs):
     found = sections(mixed)
     assert len({part.slug for part in found}) == len(found) == 4
     assert found[0].title == "CIFAR-100, WRN-40-2 → WRN-16-2"
-    assert found[0].conditions == "cosine schedule, 120 epochs, published accounting"
+    assert found[0].conditions == (
+        "cosine schedule, 120 epochs, steps as in the paper, where methods that compare pairs see more images"
+    )
     assert all(len(part.runs) == len(runs(seeds=1)) for part in found)
 
 
@@ -66,8 +70,57 @@ def test_accuracy_is_the_mean_and_deviation_over_seeds(section):
     assert float(row["mean"]) == pytest.approx(mean(values))
     assert row["seeds"] == "5"
     assert "seeds: 5" in table.note
-    best = [row[0].text for row in table.rows if row[-1].best]
-    assert best == [max(section.curves, key=lambda m: mean(section.curves[m][4000].values())).upper()]
+
+
+def test_bold_is_better_than_every_other_method_after_the_correction(runs):
+    """Holm's correction over the three pairs at each of seven counts, written out."""
+    (section,) = sections(runs(methods=("ckd", "mse", "kd"), noise=0.6))
+    pairs = [(n, *pair) for n in section.calls for pair in combinations(section.curves, 2)]
+    raw = [ttest_rel(*(list(section.curves[m][n].values()) for m in pair)).pvalue for n, *pair in pairs]
+    order = sorted(range(len(raw)), key=raw.__getitem__)
+    corrected = [
+        max(min(1, (len(raw) - k) * raw[order[k]]) for k in range(order.index(i) + 1)) for i in range(len(raw))
+    ]
+    expected = set()
+    for n in section.calls:
+        best = max(section.curves, key=lambda m: mean(section.curves[m][n].values()))
+        if all(p <= 0.05 for (count, *pair), p in zip(pairs, corrected, strict=True) if count == n and best in pair):
+            expected.add((best.upper(), n))
+    table = tables.accuracy(section)
+    bold = {(row[0].text, n) for row in table.rows for n, cell in zip(section.calls, row[1:], strict=True) if cell.best}
+    assert bold == expected
+    assert 0 < len(bold) < 7
+    one_seed = tables.accuracy(*sections(runs(seeds=1)))
+    assert not any(cell.best for row in one_seed.rows for cell in row)
+
+
+def test_a_verdict_says_who_won_by_how_much_and_what_next(runs):
+    (section,) = sections(runs(methods=("ckd", "mse", "kd"), noise=0.3))
+    best, told, *rest, advice = verdict.verdict(section)
+    top = mean(section.curves["ckd"][4000].values())
+    assert best == f"CKD is best at 4,000 calls: {top:.2f} % (mean of 5 seeds)."
+    ahead = top - mean(section.curves["kd"][4000].values())
+    assert told.startswith("Its lead is beyond the noise of the seeds over ")
+    assert f"KD ({ahead:+.2f} points, 95 % interval" in told
+    needs = next(sentence for sentence in rest if sentence.startswith("For "))
+    goal, ours, theirs = re.match(r"For (\S+) % it needs (\S+) calls, and \w+ ([\d,]+):", needs).groups()
+    shown = cells(tables.calls_to_accuracy(section))
+    assert shown["CKD"][f"{goal} %"].startswith(ours)
+    assert shown["MSE"][f"{goal} %"].startswith(theirs)
+    assert "more calls still help" in advice
+
+
+def test_a_verdict_admits_what_seeds_cannot_tell(runs):
+    alike = [replace(run, method=name, key=name + run.key) for name in ("kd", "mse") for run in runs(methods=("ckd",))]
+    alike = [replace(run, accuracy=run.accuracy + (run.seed - 2) / 4 * (run.method == "kd")) for run in alike]
+    (section,) = sections(alike)
+    words = " ".join(verdict.verdict(section))
+    assert "The seeds cannot tell it from" in words
+    assert "beyond the noise" not in words
+    assert "run more seeds if the choice between" in words
+    (section,) = sections(runs(seeds=1))
+    assert "one seed tells nothing about noise" in verdict.verdict(section)[-1]
+    assert verdict.verdict(replace(section, runs=[])) == []
 
 
 def test_unequal_seeds_are_shown_and_a_missing_count_is_a_dash(runs):
@@ -159,10 +212,12 @@ def test_what_a_fit_cannot_tell_is_not_shown(runs):
     """A falling curve has a "limit" far below zero; one seed and three counts tell nothing."""
     falling = [replace(run, accuracy=60 - run.calls / 100) for run in runs(methods=("kd",), dataset="digits")]
     few = runs(methods=("kd",), calls=(1600, 2000, 2400), dataset="digits")
-    for made, word in ((falling, "does not rise"), (few, "too few counts")):
-        (row,) = tables.learning(*sections(made)).rows
-        assert row[1].text == "-"
-        assert all(cell.text == "-" and word in cell.detail for cell in row[3:])
+    good = runs(methods=("ckd",), noise=0.1, dataset="digits")
+    for doubtful, reason in ((falling, "does not rise"), (few, "too few counts")):
+        assert not tables.learning(*sections(doubtful)).rows
+        rows = {row[0].text: row for row in tables.learning(*sections([*good, *doubtful])).rows}
+        assert rows["KD"][1].text == "-"
+        assert all(cell.text == "-" and reason in cell.detail for cell in rows["KD"][3:])
     (rising,) = tables.learning(*sections(runs(methods=("kd",), noise=0.1, dataset="digits"))).rows
     low, high = map(float, rising[1].detail.strip("[]").split(", "))
     assert low <= 66.0 <= high <= 100  # the limit that the records were made with
@@ -196,19 +251,19 @@ def test_selection_shows_the_validation_accuracy_of_each_learning_rate(section):
 
 def test_accounts_count_a_seed_once(runs):
     found = runs(methods=("ckd", "kd"), calls=(100, 200), seeds=3)
-    (row,) = data(tables.accounts([*found, *found]))
+    (row,) = data(totals.accounts([*found, *found]))
     assert row == {"dataset": "cifar100", "teacher": "wrn_40_2", "runs": "12", "calls": "1800", "once": "600"}
 
 
 def test_every_table_is_written_three_ways(section, tmp_path):
     made = tables.all_tables(section)
-    tables.write(made, tmp_path)
+    write(made, tmp_path)
     kinds = {"accuracy", "calls", "paired", "learning", "quality", "cost", "selection"}
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{kind}-{section.slug}{suffix}" for kind in kinds for suffix in (".md", ".tex", ".csv")
     }
     for table in made:
-        lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
+        lines = [line for line in markdown(table).splitlines() if line.startswith("|")]
         assert len(lines) == len(table.rows) + 2
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.header) + 1}
 
@@ -216,7 +271,7 @@ def test_every_table_is_written_three_ways(section, tmp_path):
 def test_latex_escapes_and_balances(section):
     hostile = replace(section, runs=[replace(run, method="50% & {a_b}^~\\") for run in section.runs])
     for table in tables.all_tables(hostile):
-        text = tables.latex(table)
+        text = latex(table)
         body = [line for line in text.splitlines() if line.endswith("\\\\")]
         assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(table.header) - 1}
         stripped = re.sub(r"\\[{}]", "", text)

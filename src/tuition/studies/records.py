@@ -246,6 +246,12 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+ACCOUNTINGS = {
+    "published": "steps as in the paper, where methods that compare pairs see more images",
+    "matched": "every method sees equally many images",
+}
+
+
 @dataclass(frozen=True)
 class Section:
     """Runs of equal data, pair, schedule and accounting, which may be averaged over seeds and compared."""
@@ -266,7 +272,7 @@ class Section:
     def conditions(self) -> str:
         epochs = sorted({run.epochs for run in self.runs + self.selection})
         span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-        return f"{self.schedule} schedule, {span} epochs, {self.accounting} accounting"
+        return f"{self.schedule} schedule, {span} epochs, {ACCOUNTINGS[self.accounting]}"
 
     @property
     def slug(self) -> str:

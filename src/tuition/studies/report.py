@@ -19,8 +19,9 @@ from markupsafe import Markup
 
 from tuition import disk
 from tuition.errors import UserError
-from tuition.studies import figures, paid_calls, records, statistics, tables
+from tuition.studies import figures, paid_calls, records, statistics, tables, totals, verdict
 from tuition.studies.records import Record, Section
+from tuition.studies.table import write
 from tuition.studies.templating import render, source
 
 GENERATOR = '<meta name="generator" content="tuition">'  # by which a page of ours is known
@@ -52,11 +53,12 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
     for section in records.sections(runs):
         drawn = [(_inline(path), caption) for path, caption in draw(section, spectra, out / "figures")]
         filled = tables.all_tables(section)
-        tables.write(filled, out / "tables")
-        words = {"title": section.title, "conditions": section.conditions}
+        write(filled, out / "tables")
+        words = {"title": section.title, "conditions": section.conditions, "verdict": verdict.verdict(section)}
         sections.append({**words, "figures": drawn, "tables": filled})
     css, script = source("report.css"), source("report.js")
-    common = [tables.paid(paid_calls.read(directories)), tables.accounts(runs), tables.versions(runs)]
+    stores = paid_calls.read(directories)
+    common = [totals.paid(stores), totals.accounts(runs), totals.versions(runs)]
     page = render(
         "report.html",
         title=f"Study {out.resolve().name}",
@@ -64,6 +66,7 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
         css=css,
         script=script,
         tiles=_tiles(runs),
+        paid=verdict.paid(stores),
         failures=[run for run in runs if run.status == "failed"],
         sections=sections,
         common=[table for table in common if table.rows],
@@ -156,7 +159,8 @@ def _commands(directories: Sequence[Path], out: Path) -> list[str]:
 
 
 def _embedded(runs: Sequence[Record]) -> dict[str, Any]:
-    """All runs for the page's script; settings that all of them share stand there once."""
+    """All runs for the page's script, sorted; settings that all of them share are given once."""
+    runs = sorted(runs, key=lambda r: (r.dataset, r.teacher, r.student, r.method, r.calls, r.seed, r.learning_rate))
     flat = [records.flatten(run.settings) for run in runs]
     shared = {k: v for k, v in flat[0].items() if all(k in other and other[k] == v for other in flat)}
     kinds = list({json.dumps(run.versions, sort_keys=True): run.versions for run in runs}.values())

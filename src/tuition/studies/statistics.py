@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 Curve = Mapping[int, Mapping[int, float]]  # one method: calls -> seed -> accuracy
 INTERVAL = 0.95
+ALPHA = 0.05  # the largest corrected p at which a difference is claimed
 TAIL = (1 - INTERVAL) / 2  # how often a true value may lie beyond one end
 MIN_COUNTS, MAX_STRETCH, MIN_R2 = 4, 3.0, 0.95  # when to trust a learning curve, see LearningCurve
 
@@ -69,6 +71,42 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(tested) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best method at a number of calls, and what separates it from each other one there.
+
+    Attributes:
+        others: method -> (the best minus that method, p corrected over all pairs of methods at all numbers of calls).
+    """
+
+    calls: int
+    method: str
+    others: Mapping[str, tuple[Paired, float]]
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the best is better than every other method after the correction."""
+        return bool(self.others) and all(p <= ALPHA for _, p in self.others.values())
+
+
+def leads(curves: Mapping[str, Curve]) -> dict[int, Lead]:
+    """The best method at each number of calls. The correction covers the choice of the best after the fact."""
+    ranked: dict[int, list[str]] = {}
+    for calls in sorted({calls for curve in curves.values() for calls in curve}):
+        means = {method: np.mean(list(curve[calls].values())) for method, curve in curves.items() if calls in curve}
+        ranked[calls] = sorted(means, key=lambda method: -means[method])
+    pairs = {
+        (calls, a, b): paired(curves[a][calls], curves[b][calls])
+        for calls, methods in ranked.items()
+        for a, b in combinations(methods, 2)
+    }
+    corrected = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    return {
+        calls: Lead(calls, best, {b: (pairs[calls, best, b], corrected[calls, best, b]) for b in others})
+        for calls, (best, *others) in ranked.items()
+    }
 
 
 @dataclass(frozen=True)

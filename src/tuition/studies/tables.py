@@ -1,105 +1,71 @@
-"""The tables of a study, as Markdown, LaTeX and CSV; published values stand under the measured ones."""
+"""The tables of a section. Published values stand below the measured ones."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from tuition import disk, escape
-from tuition.store.price import money
 from tuition.studies import published, statistics
 from tuition.studies.names import label
-from tuition.studies.paid_calls import PaidCalls
-from tuition.studies.records import Record, Section
+from tuition.studies.records import Section
 from tuition.studies.statistics import Curve, IntervalEstimate
-from tuition.studies.templating import render
+from tuition.studies.table import UNKNOWN, Cell, Heads, Row, Table, count, counts, fill, percent
 
-ALPHA = 0.05
 PUBLISHED = "published"
 PAPER = "the best baseline of the paper"
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # between target accuracies, in points
 
 
-class Cell(NamedTuple):
-    """`text`, then `detail` in small print; `value` is what a column is sorted by."""
-
-    text: str
-    detail: str = ""
-    value: float | None = None
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells for people, and `data`, one measured quantity a row, for CSV."""
-
-    name: str
-    title: str
-    note: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    data: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition("-")[0]
-
-
-# -- what is shown -----------------------------------------------------------------------------------------------------
-
-
 def all_tables(section: Section) -> list[Table]:
     """Every table that the section's runs can fill."""
-    made = [selection(section)] if section.selection else []
+    filled = [selection(section)] if section.selection else []
     if section.runs:
-        made = [accuracy(section), calls_to_accuracy(section), paired(section), learning(section), quality(section),
-                cost(section), *made]  # fmt: skip
-    return [replace(table, name=f"{table.name}-{section.slug}") for table in made if table.rows]
+        of_results = (accuracy, calls_to_accuracy, paired, learning, quality, cost)
+        filled = [*(table(section) for table in of_results), *filled]
+    return [replace(table, name=f"{table.name}-{section.slug}") for table in filled if table.rows]
+
+
+def _method(quantity: Row) -> Heads:
+    return (Cell(label(quantity["method"]), "" if quantity.get("source", "measured") == "measured" else PUBLISHED),)
 
 
 def accuracy(section: Section) -> Table:
-    """Mean and standard deviation over seeds, by method and calls; the published white-box values (table 2) below."""
-    curves, data = section.curves, []
-    means = {(m, n): statistics.summarise(list(v.values())) for m, curve in curves.items() for n, v in curve.items()}
-    best = {n: max(s.mean for (_, count), s in means.items() if count == n) for n in section.calls}
-    seeds = {s.n for s in means.values()}
+    """Mean and standard deviation over seeds, by method and calls, with the published white-box values (table 2)."""
     printed = published.table2(section.dataset, section.teacher, section.student)
-    rows = []
-    for method in curves:
-        row = [Cell(label(method))]
-        for n in section.calls:
-            if (s := means.get((method, n))) is None:
-                row.append(Cell("-"))
-                continue
-            number = f" [{s.n}]" if len(seeds) > 1 else ""
-            detail = number.strip() if math.isnan(s.std) else f"({s.std:.2f}){number}"
-            row.append(Cell(f"{s.mean:.2f}", detail, s.mean, s.mean == best[n]))
-            data.append({"method": method, "calls": n, "source": "measured", "mean": s.mean, "std": s.std,
-                         "low": s.low, "high": s.high, "seeds": s.n})  # fmt: skip
-        rows.append(row)
-        if values := printed.get(method):
-            known = {n: values[n] for n in section.calls if n in values}
-            cells = (Cell(f"{known[n][0]:.2f}", f"({known[n][1]:.2f})", known[n][0]) if n in known else Cell("-")
-                     for n in section.calls)  # fmt: skip
-            rows.append([Cell(label(method), PUBLISHED), *cells])
-            data += [{"method": method, "calls": n, "source": "published", "mean": mean, "std": std}
-                     for n, (mean, std) in known.items()]  # fmt: skip
-    count = f"seeds: {seeds.pop()}" if len(seeds) == 1 else "number of seeds in brackets"
-    note = f"Test accuracy in percent at the best validation: mean (sample standard deviation); {count}."
+    data: list[dict[str, Any]] = []
+    for method, curve in section.curves.items():
+        data += [{"method": method, "calls": n, "source": "measured", **_over(v.values())} for n, v in curve.items()]
+        data += [
+            {"method": method, "calls": n, "source": PUBLISHED, "mean": mean, "std": std}
+            for n, (mean, std) in printed.get(method, {}).items()
+            if n in section.calls
+        ]
+    seeds = {quantity["seeds"] for quantity in data if "seeds" in quantity}
+    clear = {(lead.method, n) for n, lead in statistics.leads(section.curves).items() if lead.is_clear}
+
+    def cell(row: Row) -> Cell:
+        number = f"[{row['seeds']}]" if len(seeds) > 1 and "seeds" in row else ""
+        spread = "" if math.isnan(row["std"]) else f"({row['std']:.2f})"
+        best = "seeds" in row and (row["method"], row["calls"]) in clear
+        return Cell(f"{row['mean']:.2f}", f"{spread} {number}".strip(), row["mean"], best)
+
+    rows = fill(data, "calls", section.calls, _method, cell)
+    note = (
+        "Test accuracy in percent at the best validation: mean (sample standard deviation); "
+        f"{f'seeds: {seeds.pop()}' if len(seeds) == 1 else 'number of seeds in brackets'}. Bold: better than every "
+        f"other method in paired t tests (p ≤ {statistics.ALPHA}) after Holm's correction over all pairs of methods."
+    )
     return Table("accuracy", "Accuracy by teacher calls", note, ["method", *_calls(section.calls)], rows, data)
 
 
 def calls_to_accuracy(section: Section) -> Table:
     """Table 1: calls for each target accuracy, with the percentage that the section's focus saves."""
-    curves, data = section.curves, []
+    curves, focus = section.curves, section.focus
     printed = published.table1(section.dataset, section.teacher, section.student)
     theirs = next((name for name in published.CKD if name in curves), "ckd")  # the paper's CKD is printed below it
     if printed:
@@ -107,30 +73,33 @@ def calls_to_accuracy(section: Section) -> Table:
     goals = targets(curves)
     if printed and max(goals, default=0) <= max(published.TABLE1_TARGETS):
         goals = sorted({*goals, *published.TABLE1_TARGETS}, reverse=True)
-    rows = []
+    data: list[dict[str, Any]] = []
     for method, curve in curves.items():
-        found = {goal: statistics.calls_to_reach(curve, goal) for goal in goals} if len(curve) > 1 else {}
-        if found:
-            rows.append([Cell(label(method)), *(_count(found[goal]) for goal in goals)])
-            data += [{"method": method, "target": goal, "source": "measured", "calls": e.value, "low": e.low,
-                      "high": e.high} for goal, e in found.items()]  # fmt: skip
-        if values := printed.get(method):
-            rows.append(
-                [Cell(label(method), PUBLISHED), *(_count(IntervalEstimate(values.get(g, math.nan))) for g in goals)]
-            )
-            data += [{"method": method, "target": goal, "source": "published", "calls": calls}
-                     for goal, calls in values.items()]  # fmt: skip
-    saved = _savings(section, goals)
-    rows += [[Cell(f"saved by {label(section.focus)}", f"against {name}"), *map(_percent, found.values())]
-             for name, found in saved.items()]  # fmt: skip
-    data += [{"method": f"saved by {section.focus}", "target": goal, "source": "measured", "against": name,
-              "percent": e.value, "low": e.low, "high": e.high}
-             for name, found in saved.items() for goal, e in found.items()]  # fmt: skip
-    if section.focus == "ckd" and printed:
-        delta = {goal: _published_saving(printed, theirs, goal) for goal in goals}
-        rows.append([Cell("saved by CKD", PUBLISHED), *map(_percent, delta.values())])
-        data += [{"method": "saved by ckd", "target": goal, "source": "published", "against": PAPER, "percent": e.value}
-                 for goal, e in delta.items()]  # fmt: skip
+        if len(curve) > 1:
+            data += [
+                {"method": method, "target": goal, "source": "measured"}
+                | _ends("calls", statistics.calls_to_reach(curve, goal))
+                for goal in goals
+            ]
+        data += [
+            {"method": method, "target": goal, "source": PUBLISHED, **_ends("calls", IntervalEstimate(calls))}
+            for goal, calls in printed.get(method, {}).items()
+        ]
+    data += _savings(section, goals)
+    if focus == "ckd" and printed:
+        data += [_published_saving(printed, theirs, goal) for goal in goals]
+
+    def heads(row: Row) -> Heads:
+        if "against" not in row:
+            return _method(row)
+        detail = f"against {row['against']}" if row["source"] == "measured" else PUBLISHED
+        return (Cell(f"saved by {label(focus)}", detail),)
+
+    def cell(row: Row) -> Cell:
+        value = row.get("percent", row.get("calls"))
+        estimate = IntervalEstimate(value, row["low"], row["high"])
+        return percent(estimate) if "percent" in row else count(estimate)
+
     note = (
         "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve; - where it does not "
         "cross the target. The 95 % interval holds the calls at which a t test over seeds cannot tell the curve from "
@@ -138,74 +107,85 @@ def calls_to_accuracy(section: Section) -> Table:
         f"({', '.join(map(label, published.BASELINES))}) that were run, and against each other method, with the 95 % "
         "interval over seeds."
     )
-    return Table("calls", "Calls needed for an accuracy", note, ["method", *(f"{g:g} %" for g in goals)], rows, data)
+    header = ["method", *(f"{goal:g} %" for goal in goals)]
+    rows = fill(data, "target", goals, heads, cell)
+    return Table("calls", "Calls needed for an accuracy", note, header, rows, data)
 
 
-def _savings(section: Section, goals: Sequence[float]) -> dict[str, dict[float, IntervalEstimate]]:
-    """By what the focus is compared with: percent of calls saved for each target."""
+def _savings(section: Section, goals: Sequence[float]) -> list[dict[str, Any]]:
+    """Percent of calls that the focus saves for each target, against the paper's baselines and each other method."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     if section.focus not in curves:
-        return {}
-    others = [method for method in curves if method != section.focus]
-    papers = [method for method in others if method.partition(" [")[0] in published.BASELINES]
+        return []
+    ours = curves.pop(section.focus)
+    papers = [method for method in curves if method.partition(" [")[0] in published.BASELINES]
     compared = {PAPER: [curves[method] for method in papers]} if papers else {}
-    compared |= {label(method): [curves[method]] for method in others if method not in papers}
-    ours = curves[section.focus]
-    return {name: {g: statistics.saving(ours, them, g) for g in goals} for name, them in compared.items()}
+    compared |= {label(method): [curve] for method, curve in curves.items() if method not in papers}
+    return [
+        {"method": f"saved by {section.focus}", "target": goal, "source": "measured", "against": name}
+        | _ends("percent", statistics.saving(ours, others, goal))
+        for name, others in compared.items()
+        for goal in goals
+    ]
 
 
-def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> IntervalEstimate:
-    """Delta of table 1, in percent: against the baseline with the fewest printed calls."""
+def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> dict[str, Any]:
+    """Delta of table 1: against the baseline with the fewest printed calls."""
     calls = printed[ours].get(goal)
     others = [printed[method][goal] for method in published.BASELINES if goal in printed[method]]
-    return IntervalEstimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
+    saved = IntervalEstimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
+    return {"method": "saved by ckd", "target": goal, "source": PUBLISHED, "against": PAPER, **_ends("percent", saved)}
 
 
 def paired(section: Section) -> Table:
-    """Differences of the focus to every other method on equal seeds, with Holm's correction over the whole table."""
+    """Differences of the focus to every other method on equal seeds, with Holm's correction over the table."""
     curves, focus = section.curves, section.focus
-    cells = [(m, n) for m in curves if m != focus for n in section.calls if n in curves[m] and n in curves[focus]]
-    found = {(m, n): statistics.paired(curves[focus][n], curves[m][n]) for m, n in cells}
-    corrected = dict(zip(found, statistics.holm([pair.p for pair in found.values()]), strict=True))
-    rows = []
-    for method in dict.fromkeys(m for m, _ in cells):
-        row = [Cell(label(method))]
-        for n in section.calls:
-            pair = found.get((method, n))
-            if pair is None or pair.n == 0:
-                row.append(Cell("-"))
-                continue
-            mark = "*" if corrected[method, n] <= ALPHA else ""
-            detail = f"[{pair.low:+.2f}, {pair.high:+.2f}]" if pair.n > 1 else "one seed"
-            row.append(Cell(f"{pair.difference:+.2f}{mark}", detail, pair.difference))
-        rows.append(row)
-    data = [{"method": focus, "other": m, "calls": n, "seeds": d.n, "difference": d.difference, "low": d.low,
-             "high": d.high, "p": d.p, "p_holm": corrected[m, n]} for (m, n), d in found.items()]  # fmt: skip
-    tested = sum(not math.isnan(p) for p in corrected.values())
+    pairs = {
+        (other, n): statistics.paired(curves[focus][n], curves[other][n])
+        for other in curves
+        for n in section.calls
+        if other != focus and n in curves[other] and n in curves[focus]
+    }
+    corrected = statistics.holm([pair.p for pair in pairs.values()])
+    data = [
+        {"method": focus, "other": other, "calls": n, "seeds": pair.n, "difference": pair.difference,
+         "low": pair.low, "high": pair.high, "p": pair.p, "p_holm": p_holm}
+        for ((other, n), pair), p_holm in zip(pairs.items(), corrected, strict=True)
+    ]  # fmt: skip
+
+    def cell(row: Row) -> Cell:
+        if row["seeds"] == 0:
+            return UNKNOWN
+        mark = "*" if row["p_holm"] <= statistics.ALPHA else ""
+        detail = f"[{row['low']:+.2f}, {row['high']:+.2f}]" if row["seeds"] > 1 else "one seed"
+        return Cell(f"{row['difference']:+.2f}{mark}", detail, row["difference"])
+
+    rows = fill(data, "calls", section.calls, lambda row: (Cell(label(row["other"])),), cell)
+    tested = sum(not math.isnan(p) for p in corrected)
     note = (
         f"Accuracy of {label(focus)} minus that of each method, on equal seeds, in points, with the 95 % t interval. "
-        f"* p ≤ {ALPHA} in a paired t test after Holm's correction over the {tested} tests of this table."
+        f"* p ≤ {statistics.ALPHA} in a paired t test after Holm's correction over the {tested} tests of this table."
     )
-    title = f"{label(focus)} against the others"
-    return Table("paired", title, note, ["method", *_calls(section.calls)], rows, data)
+    return Table("paired", f"{label(focus)} against the others", note, ["method", *_calls(section.calls)], rows, data)
 
 
 def learning(section: Section) -> Table:
-    """Power laws, and the calls they predict for two accuracies that no method has reached."""
+    """Power laws, and the calls they predict for two accuracies that no method has reached; no rows without a fit."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     highest, widest = max(_means(section.curves)), _step(section.curves)
     ahead = ([(math.floor(highest / s) + k) * s for k in (1, 2)] for s in reversed(STEPS) if s <= widest)
     beyond = next((goals for goals in ahead if goals[-1] < 100), [])
-    rows, data = [], []
+    rows, data, trusted = [], [], False
     for method, curve in curves.items():
         fit = statistics.fit_learning_curve(curve)
+        trusted |= not fit.distrust
         row = [Cell(label(method)), _limit(fit, highest), _r2(fit)]
         for goal in beyond:
-            estimate, word = fit.predict(goal)
-            row.append(Cell("-", f"({word})") if word else _count(estimate))
-            shown = IntervalEstimate(math.nan) if word else estimate
+            estimate, distrust = fit.predict(goal)
+            row.append(Cell("-", f"({distrust})") if distrust else count(estimate))
+            shown = IntervalEstimate(math.nan) if distrust else estimate
             data.append({"method": method, "a": fit.a, "b": fit.b, "c": fit.c, "r2": fit.r2, "target": goal,
-                         "distrust": word, "calls": shown.value, "low": shown.low, "high": shown.high})  # fmt: skip
+                         "distrust": distrust, "calls": shown.value, "low": shown.low, "high": shown.high})  # fmt: skip
         rows.append(row)
     header = ["method", "limit a (%)", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
     note = (
@@ -213,23 +193,23 @@ def learning(section: Section) -> Table:
         "not reached, with 95 % intervals over seeds (of the fit made linear); - with the reason where the fit must "
         "not be trusted."
     )
-    return Table("learning", "Learning curves beyond the range", note, header, rows, data)
+    return Table("learning", "Learning curves beyond the range", note, header, rows if trusted else [], data)
 
 
 def _limit(fit: statistics.LearningCurve, highest: float) -> Cell:
     """The accuracy that no number of calls exceeds: at least the highest measured, at most 100."""
     if fit.distrust:
-        return Cell("-")
+        return UNKNOWN
     if fit.a > 100:
         return Cell("over 100", value=fit.a)
-    found = fit.limit
-    ends = (f"{min(max(end, highest), 100):.1f}" for end in (found.low, found.high))
-    return Cell(f"{fit.a:.1f}", "" if math.isnan(found.low) else f"[{', '.join(ends)}]", fit.a)
+    limit = fit.limit
+    ends = (f"{min(max(end, highest), 100):.1f}" for end in (limit.low, limit.high))
+    return Cell(f"{fit.a:.1f}", "" if math.isnan(limit.low) else f"[{', '.join(ends)}]", fit.a)
 
 
 def _r2(fit: statistics.LearningCurve) -> Cell:
     """- where two or three points are fitted by three parameters."""
-    return Cell("-") if len(fit.mean.calls) < statistics.MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
+    return UNKNOWN if len(fit.mean.calls) < statistics.MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
 
 
 QUALITIES = {
@@ -245,33 +225,38 @@ QUALITIES = {
 def quality(section: Section) -> Table:
     """Everything measured on the test set, at the most calls."""
     most = section.calls[-1]
-    rows, data = [], []
-    for method in section.curves:
-        runs = [run for run in section.runs if run.method == method and run.calls == most]
-        found = {name: statistics.summarise([getattr(run, name) for run in runs]) for name in QUALITIES}
-        if runs:
-            rows.append([Cell(label(method)), *(_mean(summary) for summary in found.values())])
-            data += [{"method": method, "calls": most, "measure": name, "mean": s.mean, "std": s.std, "seeds": s.n}
-                     for name, s in found.items()]  # fmt: skip
+    data = [
+        {"method": method, "calls": most, "measure": name, **_over([getattr(run, name) for run in runs])}
+        for method in section.curves
+        if (runs := [run for run in section.runs if run.method == method and run.calls == most])
+        for name in QUALITIES
+    ]
+
+    def cell(row: Row) -> Cell:
+        if math.isnan(row["mean"]):
+            return UNKNOWN
+        return Cell(f"{row['mean']:.2f}", "" if math.isnan(row["std"]) else f"({row['std']:.2f})", row["mean"])
+
     note = (
         "In percent, of the test set unless another is named: mean (sample standard deviation) over seeds. The teacher "
         "is asked about the transfer set alone, so agreement is measured there, on inputs that were trained on."
     )
+    rows = fill(data, "measure", list(QUALITIES), _method, cell)
     return Table("quality", f"All measures at {most:,} calls", note, ["method", *QUALITIES.values()], rows, data)
 
 
 def cost(section: Section) -> Table:
     """What the runs of each method took."""
-    names = ("method", "runs", "calls", "images_a_run", "seconds_a_run")
     rows, data = [], []
     for method in section.curves:
         runs = [run for run in section.runs if run.method == method]
         images, seconds = np.mean([run.images_seen for run in runs]), np.mean([run.seconds for run in runs])
-        totals = (len(runs), sum(run.paid for run in runs), float(images), float(seconds))
-        rows.append([Cell(label(method)), *(_count(IntervalEstimate(total)) for total in totals)])
-        data.append(dict(zip(names, (method, *totals), strict=True)))
-    note = "Calls stood for are those the runs' transfer sets hold; runs of one seed share them, so fewer were paid."
-    header = ["method", "runs", "calls stood for", "images seen a run", "seconds a run"]
+        numbers: dict[str, float] = {"runs": len(runs), "calls": sum(run.paid for run in runs)}
+        numbers |= {"images_a_run": float(images), "seconds_a_run": float(seconds)}
+        data.append({"method": method, **numbers})
+        rows.append([Cell(label(method)), *counts(numbers.values())])
+    note = "The runs of one seed share answers, so fewer calls were paid than answers were used."
+    header = ["method", "runs", "answers used", "images seen a run", "seconds a run"]
     return Table("cost", "What the runs took", note, header, rows, data)
 
 
@@ -280,71 +265,37 @@ def selection(section: Section) -> Table:
     tried: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in section.selection:
         tried[run.method, run.calls][run.learning_rate].append(run.validation)
-    rates = sorted({rate for found in tried.values() for rate in found}, reverse=True)
-    rows, data = [], []
-    for (method, calls), found in sorted(tried.items()):
-        means = {rate: float(np.mean(values)) for rate, values in found.items()}
-        best = max(means.values())
-        cells = (Cell(f"{m:.2f}", f"[{len(found[r])}]", m, m == best) if (m := means.get(r)) is not None else Cell("-")
-                 for r in rates)  # fmt: skip
-        rows.append([Cell(label(method)), Cell(f"{calls:,}", value=calls), *cells])
-        data += [{"method": method, "calls": calls, "learning_rate": rate, "validation": mean, "runs": len(found[rate])}
-                 for rate, mean in means.items()]  # fmt: skip
-    note = "Best validation accuracy in percent, mean over [runs]; the test set takes no part in the choice."
-    header = ["method", "calls", *(f"lr {rate:g}" for rate in rates)]
-    return Table("selection", "Learning rates tried", note, header, rows, data)
-
-
-def accounts(runs: Iterable[Record]) -> Table:
-    """Teacher calls behind the runs of every section."""
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for run in {run.key: run for run in runs}.values():
-        groups[run.dataset, run.teacher].append(run)
-    rows, data = [], []
-    for (dataset, teacher), group in groups.items():
-        largest: dict[int, int] = defaultdict(int)
-        for run in group:
-            largest[run.seed] = max(largest[run.seed], run.paid)
-        totals = len(group), sum(run.paid for run in group), sum(largest.values())
-        rows.append([Cell(label(dataset)), Cell(label(teacher)), *(Cell(f"{n:,}", value=n) for n in totals)])
-        data.append(
-            dict(zip(("dataset", "teacher", "runs", "calls", "once"), (dataset, teacher, *totals), strict=True))
-        )
-    note = (
-        "A run stands for the answers in its transfer set. With one store for all runs a seed's answers are paid once; "
-        "its transfer sets are nested, so that is at most the largest of each seed."
-    )
-    header = ["data", "teacher", "runs", "calls the runs stand for", "paid at most, with one store"]
-    return Table("accounts", "Accounts of teacher calls", note, header, rows, data)
-
-
-def paid(rows: Iterable[PaidCalls]) -> Table:
-    """Teacher calls and money, as the studies' stores hold them."""
-    names = ("paid", "unknown", "failed")
-    cells = [
-        [
-            Cell(label(row.teacher)),
-            *(Cell(f"{n:,}", value=n) for n in (getattr(row.accounts, name) for name in names)),
-            Cell(money(row.bill.cost), value=float(row.bill.cost)) if row.bill.cost else Cell("-"),
-        ]
-        for row in rows
+    data: list[dict[str, Any]] = [
+        {
+            "method": method,
+            "calls": calls,
+            "learning_rate": rate,
+            "validation": float(np.mean(values)),
+            "runs": len(values),
+        }
+        for (method, calls), by_rate in sorted(tried.items())
+        for rate, values in by_rate.items()
     ]
-    data = [{"teacher": row.teacher, **row.accounts.as_dict(), **row.bill.as_dict()} for row in rows]
-    header = ["teacher", "paid calls", "in flight when interrupted", "failed, not paid", "cost"]
+    best: dict[tuple[str, int], float] = {}
+    for row in data:
+        best[row["method"], row["calls"]] = max(row["validation"], best.get((row["method"], row["calls"]), 0.0))
+
+    def heads(row: Row) -> Heads:
+        return Cell(label(row["method"])), Cell(f"{row['calls']:,}", value=row["calls"])
+
+    def cell(row: Row) -> Cell:
+        mean = row["validation"]
+        return Cell(f"{mean:.2f}", f"[{row['runs']}]", mean, mean == best[row["method"], row["calls"]])
+
+    rates = sorted({row["learning_rate"] for row in data}, reverse=True)
     note = (
-        "All calls of the teacher that the study's store holds, those of other commands too, and what they cost at the "
-        "prices that were set; - where none was set. Calls in flight when interrupted are among the paid ones."
+        "Best validation accuracy in percent, mean over [runs]; bold: the highest, which is chosen. The test set takes "
+        "no part in the choice."
     )
-    return Table("paid", "Paid teacher calls", note, header, cells, data)
-
-
-def versions(runs: Iterable[Record]) -> Table:
-    """Software behind the runs."""
-    counts = Counter(tuple(sorted(run.versions.items())) for run in runs)
-    names = sorted({name for found in counts for name, _ in found})
-    rows = [[Cell(f"{n:,}", value=n), *(Cell(str(dict(found).get(name, "-"))) for name in names)]
-            for found, n in counts.most_common()]  # fmt: skip
-    return Table("versions", "Versions", "Number of runs made with each set of versions.", ["runs", *names], rows)
+    rows = fill(data, "learning_rate", rates, heads, cell)
+    return Table(
+        "selection", "Learning rates tried", note, ["method", "calls", *(f"lr {r:g}" for r in rates)], rows, data
+    )
 
 
 def targets(curves: Mapping[str, Curve]) -> list[float]:
@@ -363,65 +314,16 @@ def _means(curves: Mapping[str, Curve]) -> list[float]:
     return [float(np.mean(list(values.values()))) for curve in curves.values() for values in curve.values()]
 
 
+def _over(values: Iterable[float]) -> dict[str, Any]:
+    """Mean, deviation and interval over seeds, as columns."""
+    s = statistics.summarise(list(values))
+    return {"mean": s.mean, "std": s.std, "low": s.low, "high": s.high, "seeds": s.n}
+
+
+def _ends(name: str, estimate: IntervalEstimate) -> dict[str, float]:
+    """An estimate and its interval, as columns."""
+    return {name: estimate.value, "low": estimate.low, "high": estimate.high}
+
+
 def _calls(calls: Sequence[int]) -> list[str]:
     return [f"{n:,} calls" for n in calls]
-
-
-def _mean(s: statistics.SeedSummary) -> Cell:
-    if math.isnan(s.mean):
-        return Cell("-")
-    return Cell(f"{s.mean:.2f}", "" if math.isnan(s.std) else f"({s.std:.2f})", s.mean)
-
-
-def _count(estimate: IntervalEstimate) -> Cell:
-    known = math.isfinite(estimate.low) or math.isfinite(estimate.high)
-    interval = f"[{_end(estimate.low)}, {_end(estimate.high)}]" if known else ""
-    if math.isnan(estimate.value):
-        return Cell("-", interval)
-    return Cell(f"{estimate.value:,.0f}", interval, estimate.value)
-
-
-def _percent(estimate: IntervalEstimate) -> Cell:
-    if math.isnan(estimate.value):
-        return Cell("-")
-    ends = (f"{end:.1f}" if -math.inf < end < 100 else "unknown" for end in (estimate.low, estimate.high))
-    return Cell(f"{estimate.value:.1f} %", "" if math.isnan(estimate.low) else f"[{', '.join(ends)}]", estimate.value)
-
-
-def _end(value: float) -> str:
-    return f"{value:,.0f}" if math.isfinite(value) else "below range" if value < 0 else "beyond range"
-
-
-# -- how it is written -------------------------------------------------------------------------------------------------
-
-
-def markdown(table: Table) -> str:
-    return render("table.md", table=table)
-
-
-def latex(table: Table) -> str:
-    """A `table` environment for the package booktabs."""
-    return render("table.tex", table=table)
-
-
-def comma_separated(table: Table) -> str:
-    """The data behind the table, unrounded, one quantity a row; unknown is empty."""
-    names = list(dict.fromkeys(name for row in table.data for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(escape.cell, names))
-    for row in table.data:
-        values = (escape.cell(row.get(name, "")) for name in names)
-        writer.writerow("" if isinstance(value, float) and math.isnan(value) else value for value in values)
-    return text.getvalue()
-
-
-WRITERS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": comma_separated}
-
-
-def write(made: Iterable[Table], directory: Path) -> None:
-    """Write each table as Markdown, LaTeX and CSV."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for table in made:
-        for suffix, text in WRITERS.items():
-            disk.write(directory / f"{table.name}{suffix}", text(table).encode())

@@ -10,6 +10,12 @@ byId("theme").onclick = () => { document.documentElement.dataset.theme = dark() 
 nameTheme();
 matchMedia("(prefers-color-scheme: dark)").onchange = nameTheme;
 
+// A table wider than the page says so.
+const watched = new ResizeObserver(entries => {
+  for (const {target: {parentNode: box}} of entries) box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth;
+});
+for (const table of document.querySelectorAll(".scroll > table")) watched.observe(table);
+
 // Sorting: numbers by size, unknown last, else by name. The first click on a number puts the largest on top.
 function compare(a, b, sign) {
   if (a === null || b === null) return (a === null) - (b === null);
