@@ -22,7 +22,7 @@ from tuition import data, models
 from tuition.data import Crop, Pool, TransferSet
 from tuition.training import Objective, Student, methods, parallel
 from tuition.training.batches import Batches
-from tuition.training.cpu_threads import fitting_threads
+from tuition.training.cpu_threads import using
 from tuition.training.loop import Learner, step
 
 ROWS, CLASSES, BATCH = 1600, 100, 64
@@ -134,7 +134,7 @@ def compare(
         runs = [training.steps(), bare_steps(training)]
         if training.objective.groups is not None:
             runs.append(bare_steps(training, apart=True))
-        with fitting_threads(training.student, BATCH):
+        with using(0, training.student, BATCH):
             found[method] = alternating(runs, device, blocks=blocks, seconds=seconds)
         print(f"{name} {method}: {ratio(*found[method][:2]):.3f} of the bare step", file=sys.stderr)
     return found

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tuition import models
 from tuition.data import TransferSet
-from tuition.training.cpu_threads import fitting_threads
+from tuition.training.cpu_threads import using
 
 MEAN, STD = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
 TARGET = {"cpu": 1.15, "cuda": 4.0}
@@ -103,7 +103,7 @@ def main() -> None:
     rows = [row("data", [our_data(transfer, device), *(usual_data(transfer, n) for n in workers)], workers, given)]
     for student in students:
         training = Training.of(student, "ckd", transfer, device)
-        with fitting_threads(training.student, BATCH):
+        with using(0, training.student, BATCH):
             usual = [usual_training(student, transfer, n, device) for n in workers]
             rows.append(row(f"training {student}", [training.steps(), *usual], workers, given))
     report("pipeline", rows, given)

@@ -24,7 +24,7 @@ from tuition import ResponseStore, data, distill, models, teachers
 from tuition.data import Pool, TransferSet, ondisk
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
-from tuition.training.cpu_threads import fitting_threads
+from tuition.training.cpu_threads import using
 from tuition.training.loop import Learner, step
 
 CLASSES, SHAPE, BLOCK = 10, (3, 32, 32), 10_000
@@ -108,7 +108,7 @@ def steps(student: str, pool: Pool) -> Iterator[int]:
         generator=torch.Generator().manual_seed(0),
     )
     learner = Learner(whole, objective)
-    with fitting_threads(whole, BATCH):
+    with using(0, whole, BATCH):
         while True:
             for drawn in batches.draw():
                 step(learner, optimizer, batches.batch(*drawn))

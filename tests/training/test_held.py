@@ -164,10 +164,9 @@ def test_a_process_ends_by_its_signal_with_a_checkpoint(tmp_path, number):
     assert 0 < files.load_checkpoint(tmp_path / "run/checkpoint.bin")["state"]["done"] < 4
 
 
-def test_a_run_resumes_with_its_number_of_threads(transfer, tmp_path, monkeypatch):
-    """Another number adds in another order. The student is large enough to keep two threads busy."""
+def test_a_run_resumes_with_its_number_of_threads(transfer, tmp_path):
+    """Another number adds in another order."""
     threads, used = torch.get_num_threads(), []
-    monkeypatch.setattr("tuition.training.cpu_threads.FLOPS_PER_THREAD", 1.0)
 
     def note(done, total, figures):
         used.append(torch.get_num_threads())

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map_only
 from tuition import models
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
-from tuition.training.cpu_threads import fitting_threads, step_flops
+from tuition.training.cpu_threads import step_flops, using
 from tuition.training.loop import Learner, step
 
 # Mixes draw their boxes and orders on the host.
@@ -43,13 +43,14 @@ def test_flops_of_a_step_by_hand():
     assert step_flops(whole("cnn_4", (1, 8, 8)), 64) == 2 * 3 * 64 * layers
 
 
-def test_small_students_leave_threads_to_others():
+def test_small_students_leave_threads_to_others_where_a_setting_asks():
     """A step of cnn_4 is 0.01 GFLOP, one of resnet8 on 32x32 is 4.8."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        for student, threads in ((whole("cnn_4", (1, 8, 8)), 1), (whole("resnet8", (3, 32, 32)), 2)):
-            with fitting_threads(student.train(), 64):
+        small, large = whole("cnn_4", (1, 8, 8)), whole("resnet8", (3, 32, 32))
+        for student, setting, threads in ((small, 0, 1), (large, 0, 2), (small, None, 2), (large, 1, 1)):
+            with using(setting, student.train(), 64):
                 assert torch.get_num_threads() == threads
             assert torch.get_num_threads() == 2
             assert student.training

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tuition import stopping
 from tuition.data import Pool, TransferSet
@@ -98,6 +99,12 @@ def _missing_layers(settings: DistillSettings, transfer: TransferSet) -> list[st
     return [layer for layer in wanted if layer not in transfer.responses]
 
 
+def training_settings(settings: TrainSettings) -> dict[str, Any]:
+    """The settings of `distill`; a command, in a process of its own, uses the threads that its student keeps busy."""
+    values = settings.model_dump(include=set(TrainSettings.model_fields))
+    return values | {"threads": 0 if settings.threads is None else settings.threads}
+
+
 def train_student(
     settings: DistillSettings,
     transfer: TransferSet,
@@ -121,7 +128,7 @@ def train_student(
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),
         progress=progress,
-        **settings.model_dump(include=set(TrainSettings.model_fields)),
+        **training_settings(settings),
     )
     if out is not None and transfer.refused:
         refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
@@ -143,5 +150,5 @@ def teach(settings: TeachSettings, out: Path, progress: Progress | None = None) 
         out=out,
         described=settings.model_dump(include={"data", "size", "test", "examples"}) | settings.columns.named,
         progress=progress,
-        **settings.model_dump(include=set(TrainSettings.model_fields)),
+        **training_settings(settings),
     )

@@ -129,7 +129,7 @@ class DistillSettings(AskSettings):
 ASKED = {"data", "size", "test", "calls", "select", "features", "view", "labels", "paid_mixes"}
 
 
-TRAINED = set(TrainSettings.model_fields) - {"device", "checkpoint_seconds"}
+TRAINED = set(TrainSettings.model_fields) - {"device", "threads", "checkpoint_seconds"}
 
 
 def described(settings: DistillSettings, teacher: str, fingerprint: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many threads a student keeps busy on a CPU."""
+"""How many of PyTorch's threads a training uses on a CPU."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ FLOPS_PER_THREAD = 5e8
 
 
 @contextmanager
-def fitting_threads(student: Student, batch_size: int) -> Iterator[None]:
-    """Within, as many of PyTorch's threads are used as a training step keeps busy: one for each half a GFLOP.
+def using(threads: int | None, student: Student, batch_size: int) -> Iterator[None]:
+    """Within, PyTorch uses this number of threads; afterwards the number of before.
 
-    Measured (benchmarks/README.md): a second thread gains nothing below that, and costs a core and, where others use
-    the machine, far more than it could gain. On another device than the CPU nothing is changed.
+    0 is the number that a training step of the student keeps busy, at most that of before. None, or another device than
+    the CPU, changes nothing.
     """
     before = torch.get_num_threads()
-    if next(student.parameters()).device.type == "cpu":
-        torch.set_num_threads(max(1, min(before, int(step_flops(student, batch_size) / FLOPS_PER_THREAD))))
+    if threads is not None and next(student.parameters()).device.type == "cpu":
+        torch.set_num_threads(threads or min(before, busy_threads(student, batch_size)))
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def busy_threads(student: Student, batch_size: int) -> int:
+    """How many threads a training step keeps busy: one for each half a GFLOP.
+
+    Below that a second thread gains nothing (benchmarks/README.md). It costs a core and, where others use the machine,
+    far more than it could gain.
+    """
+    return max(1, int(step_flops(student, batch_size) / FLOPS_PER_THREAD))
 
 
 def step_flops(student: Student, batch_size: int) -> float:

@@ -15,7 +15,7 @@ from tuition import disk
 from tuition import progress as progress_bars
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.training import evaluation, files, leaks, parallel
-from tuition.training.cpu_threads import fitting_threads
+from tuition.training.cpu_threads import using
 from tuition.training.loop import Progress, train
 from tuition.training.objective import Objective
 from tuition.training.preflight import set_up, train_settings
@@ -160,7 +160,7 @@ def _train(
     student, objective = student.to(setup.device), objective.to(setup.device)
     centre = centre_of(transfer, setup.num_classes, objective.recentre) if objective.recentre else None
     validate = None if setup.validation is None else _validator(student, setup.validation, transfer, centre)
-    with fitting_threads(student, math.ceil(settings.batch_size / parallel.count())):
+    with using(settings.threads, student, math.ceil(settings.batch_size / parallel.count())):
         state, best = train(
             student,
             objective,

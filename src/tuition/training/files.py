@@ -27,7 +27,7 @@ UNFINISHED = re.compile(
 )
 
 # What may differ between a run and its continuation: these change how it is come by, not what comes out.
-FREE = {"device", "checkpoint_seconds"}
+FREE = {"device", "threads", "checkpoint_seconds"}
 
 
 def write_json(path: Path, value: Any) -> None:

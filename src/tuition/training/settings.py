@@ -203,4 +203,7 @@ class TrainSettings(Settings):
     teacher_labels: bool = Field(False, description="without labels, use the teacher's hard answer in their place")
     aligned: bool = Field(True, description="apply the student's crop and flip to the teacher's feature maps")
     device: str = Field("auto", description="auto, cpu, cuda, mps")
+    threads: int | None = Field(
+        None, ge=0, description="PyTorch's threads on a CPU; 0: those that the student keeps busy; null: as they are"
+    )
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two checkpoints")
