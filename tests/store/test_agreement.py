@@ -136,6 +136,20 @@ def test_honest_teachers_of_classes_of_unequal_size_pass(share):
         assert bought(logits, labels, 64)[0] != "bad"
 
 
+@pytest.mark.parametrize("rare", [0, 1])
+def test_an_honest_teacher_that_never_answers_the_rare_class_passes(rare):
+    """It ranks well: the 4 % of the inputs that have the rare class get a higher logit of it than most others do."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        labels = torch.full((1000,), 1 - rare)
+        labels[torch.randperm(1000, generator=generator)[:40]] = rare
+        logits = torch.randn(1000, 2, generator=generator)
+        logits[labels == rare, rare] += 2.0
+        logits[:, 1 - rare] += 9.0
+        assert (logits.argmax(1) == 1 - rare).all()
+        assert bought(logits, labels, 64)[0] == "good"
+
+
 def test_nothing_is_said_of_few_or_of_one_label():
     logits, labels = answers("permuted", 10, 0.9, torch.Generator().manual_seed(0), 64)
     assert judge(logits[: FEWEST - 1], labels[: FEWEST - 1]).verdict == "unclear"

@@ -221,7 +221,6 @@ WRONG = {
     "beyond float32": lambda x: {"logits": torch.where(x == 11, 1e300, right(x)["logits"].double())},
     "a row short": lambda x: {"logits": right(x)["logits"][1:]},
     "a row long": lambda x: {"logits": torch.cat([right(x)["logits"]] * 2)},
-    "another width": lambda x: {"logits": x.expand(-1, 4)},
     "no rows": lambda x: {"logits": torch.tensor(1.0)},
     "no columns": lambda x: {"logits": torch.empty(len(x), 0)},
     "complex": lambda x: {"logits": x.to(torch.complex64)},
@@ -242,6 +241,41 @@ def test_malformed_answers_are_paid_and_not_stored(path: Any, pool: Pool, wrong:
     teacher.answer = right
     assert store.plan(teacher, pool).new == 90 - good_rows
     transfer = store.ask(teacher, pool, budget=120)
+    assert torch.equal(transfer.responses["logits"], right(pool.inputs)["logits"])
+
+
+def test_one_answer_of_another_width(path: Any, pool: Pool) -> None:
+    """It comes second: what was stored is kept, it is not."""
+    store, teacher = ResponseStore(str(path)), Paid(lambda x: {"logits": x.expand(-1, 4)} if 11 in x else right(x))
+    with pytest.raises(TeacherError, match="logits 4 wide, where those stored are 3 wide; of these two widths, only"):
+        store.ask(teacher, pool, budget=100, batch_size=10)
+    assert store.accounts() == Accounts(paid=20)
+    teacher.answer = right
+    assert store.ask(teacher, pool, budget=110).accounts == Accounts(paid=90, served=10)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_first_answer_of_another_width_costs_no_others(path: Any, pool: Pool, labelled: bool) -> None:
+    """Four good requests arrive after the odd one; or only one does, of the number of classes that the labels have."""
+    first = threading.Event()
+
+    def answer(inputs: torch.Tensor) -> Any:
+        if 0 in inputs:
+            return {"logits": inputs.expand(-1, 4)}
+        first.wait(120)  # until the odd one is recorded and one more request is sent
+        return right(inputs)
+
+    if labelled:
+        pool = from_tensors(pool.inputs, torch.arange(100) % 3)
+    store, teacher = ResponseStore(str(path)), Paid(answer)
+    asked = {"batch_size": 10, "concurrency": 1 if labelled else 4, "check_answers": False}
+    with pytest.raises(TeacherError, match="only that of most answers is kept"):
+        store.ask(teacher, pool, budget=100, progress=lambda *_: first.set(), **asked)
+    paid = 20 if labelled else 50
+    assert store.accounts() == Accounts(paid=paid)
+    teacher.answer = right
+    transfer = store.ask(teacher, pool, budget=110, check_answers=False)
+    assert transfer.accounts == Accounts(paid=110 - paid, served=paid - 10)
     assert torch.equal(transfer.responses["logits"], right(pool.inputs)["logits"])
 
 

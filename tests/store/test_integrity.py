@@ -15,7 +15,7 @@ import torch
 from tuition import teachers
 from tuition.data import Accounts, Pool
 from tuition.errors import UserError
-from tuition.store import ResponseStore, drop_damaged, verify
+from tuition.store import ResponseStore, drop_damaged, usage, verify
 
 
 def right(inputs: torch.Tensor) -> torch.Tensor:
@@ -180,8 +180,8 @@ def test_a_full_disk(filled: Path, pool: Pool, tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_read_only_file(filled: Path) -> None:
-    """As an ordinary user, for nothing is read-only to root."""
+def test_a_read_only_file(filled: Path, pool: Pool) -> None:
+    """It can be read. As an ordinary user, because nothing is read-only to root."""
     folder = Path(tempfile.mkdtemp())
     shutil.copy(filled, folder)
     (folder / filled.name).chmod(0o444)
@@ -190,8 +190,12 @@ def test_a_read_only_file(filled: Path) -> None:
     if root:
         os.seteuid(65534)
     try:
+        store = ResponseStore(str(folder / filled.name))
+        assert store.accounts() == usage(store)[0].accounts == Accounts(paid=100)
+        assert (verify(store).intact, verify(store).problems) == (100, ())
+        assert store.plan(SILENT, pool).new == 0
         with pytest.raises(UserError, match="writable"):
-            ResponseStore(str(folder / filled.name)).accounts()
+            store.ask(TEACHER, pool, budget=100)
     finally:
         if root:
             os.seteuid(0)
@@ -204,6 +208,33 @@ def test_another_version_is_refused(filled: Path, version: int) -> None:
     change(filled, "UPDATE tuition_version SET version = ?", version)
     with pytest.raises(UserError, match=rf"has version {version}, .*; use the tuition that wrote it"):
         ResponseStore(str(filled))
+
+
+def test_a_read_only_disk(filled: Path, pool: Pool, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a disk is not permitted here")
+    try:
+        shutil.copy(filled, disk / "responses.db")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        store = ResponseStore(str(disk / "responses.db"))
+        assert usage(store)[0].accounts == Accounts(paid=100)
+        assert (verify(store).intact, verify(store).problems) == (100, ())
+        with pytest.raises(UserError, match="writable"):
+            store.ask(TEACHER, pool, budget=100)
+        del store
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_hard_link_is_refused(filled: Path, tmp_path: Path) -> None:
+    os.link(filled, tmp_path / "second.db")
+    for name in (filled, tmp_path / "second.db"):
+        with pytest.raises(UserError, match="has a second name, a hard link"):
+            ResponseStore(str(name))
+    (tmp_path / "second.db").unlink()
+    assert ResponseStore(str(filled)).accounts() == Accounts(paid=100)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

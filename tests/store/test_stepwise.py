@@ -89,6 +89,29 @@ def test_inputs_of_another_scale_end_it(path, top):
     assert ResponseStore(str(path)).accounts().paid == 64
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_too_few_answers_to_tell_are_said_to_be_so(path, named):
+    """Sixteen answers of a hundred classes in another order; a teacher that names its classes needs no such test."""
+    pool, order = images(100)[:16], torch.randperm(100, generator=torch.Generator().manual_seed(3))
+    names = [pool.class_names[i] for i in order] if named else None
+    teacher = local(100, order=order, class_names=names)
+    if named:
+        with warnings.catch_warnings(action="error"):
+            ask(path, teacher, pool)
+    else:
+        with pytest.warns(Notice, match="16 labelled answers are too few to tell whether teacher 'level' is right"):
+            ask(path, teacher, pool)
+    with warnings.catch_warnings(action="error"):
+        ask(path, teacher, pool)
+        ask(f"{path}2", local(100), pool)
+
+
+def test_what_may_be_chance_is_a_notice_when_all_is_paid(path):
+    guesses = remote(lambda x: torch.randn(len(x), 10, generator=torch.Generator().manual_seed(0)))
+    with pytest.warns(Notice, match="of teacher 'far': the answers are not better than chance"):
+        assert ask(path, guesses, images(10)[:128], batch_size=128).accounts == Accounts(paid=128)
+
+
 def test_a_constant_teacher_ends_it_also_without_labels(path):
     teacher = remote(lambda x: torch.ones(len(x), 10) * torch.arange(10) + 1e-7 * torch.randn(len(x), 10))
     for pool in (images(10), images(10).without_labels):

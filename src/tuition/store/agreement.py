@@ -6,7 +6,9 @@ Three things tell of answers that are not worth paying for:
 
 *Not better than chance.* Two figures of n labelled answers are compared with what they would be if the labels were
 shuffled: the share of rows whose highest logit is the label, and the mean rank of the label among the logits of its row
-(0 the lowest, 1 the highest, ties share), which shows a weak teacher of many classes much sooner. Of any such
+(0 the lowest, 1 the highest, ties share), which shows a weak teacher of many classes much sooner. With two classes the
+rank is that of the difference of the logits among all rows (the area under the ROC curve), because a good teacher of a
+rare class may never answer with it. Of any such
 statistic T = sum_i A[i, i], where A[i, j] compares answer i with label j, shuffling gives the mean sum_ij A[i, j] / n
 and the variance sum_ij D[i, j]^2 / (n - 1), where D is A without its row and column means (Hoeffding, A combinatorial
 central limit theorem, 1951). Both are exact, also for classes of unequal size and for a teacher that prefers some.
@@ -77,6 +79,7 @@ class Judgement:
         score: how far this is above chance, in standard deviations; nan without labels.
         verdict: "bad" should stop an ask; "unclear" needs more answers.
         reason, advice: what is bad, and what to look at.
+        certain: whether this cannot be chance: constant answers, or another order of classes.
     """
 
     inputs: int
@@ -86,11 +89,12 @@ class Judgement:
     verdict: Verdict = "unclear"
     reason: str = ""
     advice: str = ""
+    certain: bool = False
 
     @property
-    def weak(self) -> bool:
-        """Whether this could well be bad luck: few answers, and nothing wrong but that they are not right."""
-        return self.inputs < ENOUGH and self.reason == CHANCE
+    def too_few(self) -> bool:
+        """Whether there are labels, but too few to tell right answers from wrong ones."""
+        return self.verdict == "unclear" and self.inputs < ENOUGH and self.score < CLEAR
 
     def __str__(self) -> str:
         return f"{self.accuracy:.1f} % beside chance {self.chance:.1f} % on {self.inputs:,} labelled answers"
@@ -100,33 +104,40 @@ def judge(outputs: Tensor, labels: Tensor | None) -> Judgement:
     """Judge answers (n, k) to n different inputs by their labels (n,); None without labels, or for embeddings."""
     if len(outputs) >= FEWEST and is_constant(outputs):
         reason = "the answers to different inputs are all the same"
-        return Judgement(len(outputs), verdict="bad", reason=reason, advice=SCALE)
+        return Judgement(len(outputs), verdict="bad", reason=reason, advice=SCALE, certain=True)
     if labels is None:
         return Judgement(len(outputs), verdict="good" if len(outputs) >= FEWEST else "unclear")
     predicted, n = outputs.argmax(dim=1), len(labels)
     accuracy = 100.0 * float((predicted == labels).double().mean())
-    chance, score = shuffled(outputs, labels)
-    reason, advice = _fault(outputs, labels, predicted, score)
+    chance, agreeing, ranking = shuffled(outputs, labels)
+    score = max(agreeing, ranking)
+    reason, advice, certain = _fault(outputs, labels, predicted, agreeing, score)
     clear = (score >= CLEAR and n >= ENOUGH) or n >= LAST
-    return Judgement(n, accuracy, chance, score, "bad" if reason else "good" if clear else "unclear", reason, advice)
+    verdict: Verdict = "bad" if reason else "good" if clear else "unclear"
+    return Judgement(n, accuracy, chance, score, verdict, reason, advice, certain)
 
 
-def _fault(outputs: Tensor, labels: Tensor, predicted: Tensor, score: float) -> tuple[str, str]:
-    """What is wrong with labelled answers, and what to look at; "" where nothing is, or too few are there to say."""
+def _fault(outputs: Tensor, labels: Tensor, predicted: Tensor, agreeing: float, score: float) -> tuple[str, str, bool]:
+    """What is wrong with labelled answers, what to look at, and whether this is certain; "" where nothing is known."""
     n, k = len(labels), outputs.shape[1]
     if n < FEWEST or len(labels.unique()) < 2:
-        return "", ""
+        return "", "", False
     gain, before, after = reordered(predicted, labels)
     if gain:
-        return f"in another order of classes {after:.0f} % of the answers would be right, not {before:.0f} %", ORDER
+        return (
+            f"in another order of classes {after:.0f} % of the answers would be right, not {before:.0f} %",
+            ORDER,
+            True,
+        )
     values, counts = predicted.unique(return_counts=True)
     share, theirs = float(counts.max()) / n, float((labels == values[counts.argmax()]).double().mean())
-    if n >= FEWEST * 4 and share >= ONE_CLASS and theirs <= ITS_SHARE and (k > 2 or score < MARGIN):
-        return f"{100 * share:.0f} % of the answers are one class, which {100 * theirs:.0f} % of the inputs have", SCALE
+    if n >= FEWEST * 4 and share >= ONE_CLASS and theirs <= ITS_SHARE and (k > 2 or agreeing < MARGIN):
+        what = f"{100 * share:.0f} % of the answers are one class, which {100 * theirs:.0f} % of the inputs have"
+        return what, SCALE, False
     bound = min(DOUBTFUL, DRIFT.get(k, USUAL_DRIFT) * math.sqrt(n) - MARGIN)
     if score < (DOUBTFUL if n >= LAST else bound):
-        return CHANCE, f"{ORDER}, and {SCALE[0].lower()}{SCALE[1:]}"
-    return "", ""
+        return CHANCE, f"{ORDER}, and {SCALE[0].lower()}{SCALE[1:]}", False
+    return "", "", False
 
 
 def is_constant(outputs: Tensor) -> bool:
@@ -135,11 +146,15 @@ def is_constant(outputs: Tensor) -> bool:
     return bool((rows - rows[:1]).abs().max() <= ROUNDING * rows.abs().max())
 
 
-def shuffled(outputs: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The agreement that shuffled labels would have, in percent, and the score of the labels as they are."""
+def shuffled(outputs: Tensor, labels: Tensor) -> tuple[float, float, float]:
+    """The agreement that shuffled labels would have, in percent, and the scores by the highest logits and by ranks."""
     top = torch.nn.functional.one_hot(outputs.argmax(dim=1), outputs.shape[1]).double()
     agree = top[:, labels]
-    return 100.0 * float(agree.mean()), max(z(agree), z(ranks(outputs)[:, labels]))
+    ranked = ranks(outputs)
+    if outputs.shape[1] == 2:
+        (second,) = ranks((outputs[:, 1] - outputs[:, 0])[None])
+        ranked = torch.stack([1 - second, second], dim=1)
+    return 100.0 * float(agree.mean()), z(agree), z(ranked[:, labels])
 
 
 def ranks(outputs: Tensor) -> Tensor:

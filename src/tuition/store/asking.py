@@ -224,7 +224,8 @@ class Sending:
             return self.ledger.result(flight, Accounts(paid=calls, unknown=calls)), None
         checked = self.check(flight, answer)
         accounts, tokens = Accounts(paid=calls), tokens_of(answer)
-        return self.ledger.result(flight, accounts, tokens, checked.digests, checked.outputs), checked.wrong
+        wrong = None if checked.wrong is None else f"{checked.wrong}; that answer is paid, not stored"
+        return self.ledger.result(flight, accounts, tokens, checked.digests, checked.outputs), wrong
 
     def keep(self, results: Sequence[RequestResult]) -> dict[int, str]:
         """Record in the store, else in a spill file. Returns, by flight, what is wrong with answers not stored."""
@@ -244,7 +245,8 @@ class Sending:
                 raise
             bare = replace(results[0], digests=(), outputs={})
             self.keep([bare])
-            return {bare.flight: f"answered with something that cannot be stored ({type(error).__name__})"}
+            what = f"answered with something that cannot be stored ({type(error).__name__})"
+            return {bare.flight: f"{what}; that answer is paid, not stored"}
 
     def spill(self, results: Sequence[RequestResult]) -> None:
         """Keep what arrived outside of the store, wherever there is a place."""
@@ -300,7 +302,7 @@ class Sending:
                 what = f"failed with {said}; that request counts as paid"
                 error = self.fault(what, answer)
             elif wrong is not None:
-                error = self.fault(f"{wrong}; that answer is paid, not stored")
+                error = self.fault(wrong)
             else:
                 self.answered += calls
                 self.pending.answered(piece)

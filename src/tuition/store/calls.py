@@ -103,7 +103,8 @@ def store_answers(
 ) -> tuple[int, dict[int, str]]:
     """Store answers that are not stored yet, those of one layout together.
 
-    Returns how many, and by request what is wrong with outputs whose widths are not those of what is stored.
+    Returns how many, and by request what is wrong with outputs whose widths are not those of what is stored. These are
+    stored too: which width is the odd one is known when the ask is over (see `drop_odd_widths`).
     """
     stored, wrong = 0, dict[int, str]()
     alike: dict[str, list[RequestResult]] = {}
@@ -117,8 +118,8 @@ def store_answers(
     for parts in alike.values():
         why = wrong_widths(connection, teacher_id, parts[0].outputs)
         if why is not None:
-            wrong.update((one.flight, why) for one in parts)
-            continue
+            what = f"answered with {why}; of these two widths, only that of most answers is kept"
+            wrong.update((one.flight, what) for one in parts)
         for some in _portions(parts):
             digests = [digest for one in some for digest in one.digests]
             outputs = some[0].outputs
@@ -168,8 +169,12 @@ def bookkeeping(
     """A writing transaction that first takes in what spill files keep, and ends the asks of dead askers.
 
     A `teacher`, by name and fingerprint, is entered before: answers are taken in only of teachers that the store knows,
-    and no file binds a name. Yields the files that were taken in.
+    and no file binds a name. Yields the files that were taken in. A store that cannot be written is read as it is.
     """
+    if database.read_only:
+        with connection.execution_options(reading=True).begin():
+            yield []
+        return
     with database.write(connection):
         if teacher is not None:
             register(connection, *teacher)

@@ -139,6 +139,7 @@ class Database:
                 self.engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args={"options": _POSTGRESQL})
             except ModuleNotFoundError as error:
                 raise UserError("a store in PostgreSQL needs its driver; install tuition[postgresql].") from error
+        self.read_only = self.path is not None and self.path.exists() and not files.writable(self.path)
         self._create()
         if self.path is not None:
             self.identity = files.identity(self.path)
@@ -161,6 +162,10 @@ class Database:
         raise UserError(
             f"the store {self.shown} was {what} while it was in use; put it back, or run again to begin a new one."
         )
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise UserError(f"the store {self.shown} can only be read; make the file and its folder writable.")
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -188,6 +193,7 @@ class Database:
 
         A signal waits for its end: an interrupt inside of SQLAlchemy's begin or commit would leave the store locked.
         """
+        self._check_writable()
         self.check_place()
         with Held(), self._sentences(), connection.begin():
             connection.execute(sa.select(version_table.c.version).with_for_update()).all()
@@ -218,6 +224,7 @@ class Database:
 
         The proof is a lock that the operating system, or the server, lets go when the process dies, however it dies.
         """
+        self._check_writable()
         number = secrets.randbits(62)
         if not self.is_sqlite:
             with connection.begin():
@@ -265,12 +272,17 @@ class Database:
 
     def _open_file(self) -> sqlite3.Connection:
         assert self.path is not None
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
+        log, index = (self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm"))
+        if self.read_only:  # without a log, SQLite needs to be told that it can do without the files of one
+            where = f"{self.path.absolute().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
+            connection = sqlite3.connect(where, timeout=BUSY_SECONDS, check_same_thread=False, uri=True)
+        else:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
         try:
             _configure_sqlite(connection)
-            for suffix in ("-wal", "-shm"):  # SQLite gives them the file's mode, but this user's group
+            for path in () if self.read_only else (log, index):  # SQLite gives them this user's group
                 with contextlib.suppress(FileNotFoundError):
-                    files.resemble(self.path.with_name(self.path.name + suffix), self.path)
+                    files.resemble(path, self.path)
         except BaseException:
             connection.close()
             raise
@@ -280,8 +292,9 @@ class Database:
 
     def _create(self) -> None:
         """Make the tables of a new store; an existing one has this version."""
-        if self.path is not None:
+        if self.path is not None and not self.read_only:
             files.create(self.path)
+            files.check_one_name(self.path)
         with self.connect() as connection, connection.execution_options(reading=True).begin():
             tables = set(sa.inspect(connection).get_table_names())
             if version_table.name in tables:
@@ -336,7 +349,11 @@ _ADVICE = [
     ("malformed", "the file is damaged: restore a copy of it, or export what `tuition store verify` finds intact"),
     ("not a database", "the file is no store, or damaged: restore a copy of it, or choose another path"),
     ("is full", "free some space and run again, nothing that was stored is lost"),
-    ("disk I/O", "check the disk and its free space and run again, nothing that was stored is lost"),
+    (
+        "disk I/O",
+        "check the disk and its free space, and that the file is not mounted alone, without its folder; run again, "
+        "nothing that was stored is lost",
+    ),
     ("readonly", "make the file and its folder writable"),
     ("unable to open", "check that its folder exists and is writable"),
     ("locked", f"another process has held it for {BUSY_SECONDS:.0f} seconds: wait for it, or stop it"),

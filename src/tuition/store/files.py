@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from tuition import disk
+from tuition.errors import UserError
 
 
 def create(path: Path) -> None:
@@ -25,6 +26,21 @@ def create(path: Path) -> None:
                 os.fchmod(handle, mode | stat.S_IRGRP | stat.S_IWGRP)
     finally:
         os.close(handle)
+
+
+def writable(path: Path) -> bool:
+    """Whether this user may write to a store: to its file, and to its folder for the log."""
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(place, os.W_OK, effective_ids=effective) for place in (path, path.parent))
+
+
+def check_one_name(path: Path) -> None:
+    """
+    Raises:
+        UserError: the file has several names; SQLite keeps a log for each of them, and users of two would lose answers.
+    """
+    if path.exists() and os.stat(path).st_nlink > 1:
+        raise UserError(f"the store {path} has a second name, a hard link; remove one of the two, or make it a copy.")
 
 
 def resemble(path: Path, store: Path) -> None:

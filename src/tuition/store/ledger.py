@@ -30,7 +30,7 @@ from tuition.store.calls import (
 from tuition.store.database import Database, asks, flights, layouts, teachers
 from tuition.store.errors import BudgetError
 from tuition.store.price import Price
-from tuition.store.responses import identify, located, register, unstored
+from tuition.store.responses import drop_odd_widths, identify, located, register, unstored
 from tuition.teachers.protocol import Teacher, Tokens
 
 UNLIMITED = 2**62
@@ -76,6 +76,8 @@ class Ledger:
         self.budget, self.store_budget, self.price = budget, store_budget, price
         self.part_of = part_of
         self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()
+        self.width: int | None = None  # of logits, where it is known
+        self.mixed = False  # whether answers of different widths are stored
         self.answer_bytes = 0  # of the largest kind of answer; 0 while none is known
 
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
@@ -93,8 +95,9 @@ class Ledger:
         new = list(digests) if again else new
         with bookkeeping(self.database, self.connection, teacher=(self.name, self.fingerprint)) as taken:
             self.teacher_id = register(self.connection, self.name, self.fingerprint)
+            dropped = drop_odd_widths(self.connection, self.teacher_id, self.width)
             self.answer_bytes = _answer_bytes(self.connection, self.teacher_id)
-            if taken and not again:
+            if (taken or dropped) and not again:
                 new = unstored(self.connection, self.teacher_id, new, self.layers)
             if new and not self.part_of and self._excess(len(new), planned_at_most(self.connection)):
                 new = new if again else unstored(self.connection, self.teacher_id, digests, self.layers)
@@ -161,14 +164,15 @@ class Ledger:
     def settle(self, results: Sequence[RequestResult]) -> dict[int, str]:
         """Settle requests and store the answers to them, all in one transaction; their inputs are free again.
 
-        Returns, by flight, what is wrong with outputs whose widths are not those of what is stored: these are paid, and
-        not stored.
+        Returns, by flight, what is wrong with outputs whose widths are not those of what is stored. When the ask ends,
+        only the width that most answers have is kept.
         """
         with self.database.write(self.connection):
             done = settle(self.connection, self.teacher_id, self.fingerprint, results)
         self.accounts += done.accounts
         self.bill += done.bill
         self.stored += done.stored
+        self.mixed = self.mixed or bool(done.wrong)
         for one in results:
             size = sum(value.nbytes for value in one.outputs.values()) // max(1, len(one.digests))
             self.answer_bytes = max(self.answer_bytes, size)
@@ -191,6 +195,8 @@ class Ledger:
         with bookkeeping(self.database, self.connection, self.owner):
             lost = end_ask(self.connection, self.owner)
             add(self.connection, self.teacher_id, Accounts(served=self.accounts.served))
+            if self.mixed:
+                drop_odd_widths(self.connection, self.teacher_id, self.width)
         self.accounts += Accounts(paid=lost, unknown=lost)
         self.bill += self.price.bill(lost)
         self.database.checkpoint(self.connection)

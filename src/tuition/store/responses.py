@@ -136,6 +136,34 @@ def wrong_widths(connection: Connection, teacher_id: int, outputs: Mapping[str, 
     return None
 
 
+def drop_odd_widths(connection: Connection, teacher_id: int, expected: int | None) -> int:
+    """Drop answers whose vectors are not as wide as most of this teacher's; returns how many.
+
+    Ties go to logits of the expected width, then to what came first.
+    """
+    by_width: dict[str, dict[int, list[int]]] = {}
+    for row in connection.execute(sa.select(layouts).where(layouts.c.teacher_id == teacher_id).order_by(layouts.c.id)):
+        for name, (_, shape) in payload.read_layout(row.outputs).items():
+            if len(shape) == 1:
+                by_width.setdefault(name, {}).setdefault(shape[0], []).append(row.id)
+    if all(len(widths) == 1 for widths in by_width.values()):
+        return 0
+    rows = sa.select(blobs.c.layout_id, sa.func.count()).join(responses, responses.c.blob_id == blobs.c.id)
+    rows = rows.where(responses.c.teacher_id == teacher_id).group_by(blobs.c.layout_id)
+    count = {layout: number for layout, number in connection.execute(rows)}
+    odd: set[int] = set()
+    for name, widths in by_width.items():
+        sizes = {width: sum(count.get(layout, 0) for layout in ids) for width, ids in widths.items()}
+        kept = max(sizes, key=lambda width: (sizes[width], name == "logits" and width == expected))
+        odd.update(*(ids for width, ids in widths.items() if width != kept))
+    blob_ids = sa.select(blobs.c.id).where(blobs.c.layout_id.in_(odd))
+    own = responses.c.teacher_id == teacher_id
+    dropped = connection.execute(responses.delete().where(own, responses.c.blob_id.in_(blob_ids))).rowcount
+    connection.execute(blobs.delete().where(blobs.c.layout_id.in_(odd)))
+    connection.execute(layouts.delete().where(layouts.c.id.in_(odd)))
+    return dropped
+
+
 def unstored(connection: Connection, teacher_id: int, digests: Sequence[bytes], layers: Sequence[str]) -> list[bytes]:
     """Those of the digests that are not stored.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tuition.data.classes import comparable
 from tuition.errors import Notice, UserError
 from tuition.store import agreement, reading, responses
 from tuition.store.agreement import Judgement
@@ -60,13 +61,22 @@ class AnswerGate:
         return settled + max(first, looked_at)
 
     def end(self) -> None:
-        """A last look; where nothing was paid, what is wrong is only said.
+        """A last look. Where nothing was paid now, or it may be chance, what is wrong is only a notice.
 
         Raises:
-            TeacherError: what was bought is not worth it.
+            TeacherError: the answers that were paid are constant, or in another order of classes.
         """
-        if self.judges:
-            self._judge(*self._answered(len(self.new)), over=True)
+        if not self.judges:
+            return
+        judgement = self._judge(*self._answered(len(self.new)), over=True)
+        named = comparable(self.pool.pool.class_names, self.pool.names)
+        if judgement.too_few and self.ledger.accounts.paid and not named:
+            warnings.warn(
+                f"{judgement.inputs} labelled answers are too few to tell whether teacher {self.ledger.name!r} is "
+                f"right and has the data's order of classes{beside(judgement)}.",
+                Notice,
+                stacklevel=3,
+            )
 
     def _answered(self, settled: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """Responses and labels of inputs that are stored, those first that were before this ask."""
@@ -86,7 +96,7 @@ class AnswerGate:
         if found.verdict != "bad":
             return found
         what = f"{found.reason}{beside(found)}. {found.advice}"
-        if over and (found.weak or not paid):  # nothing is left to be saved
+        if over and not (found.certain and paid):  # all is paid: a doubt is not worth more than a notice
             warnings.warn(f"of the answers of teacher {self.ledger.name!r}: {what}.", Notice, stacklevel=4)
             return found
         raise TeacherError(

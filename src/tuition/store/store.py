@@ -140,6 +140,7 @@ class ResponseStore(Shown):
         known = class_columns.match_classes(teacher, pool, width=width, notice=True)
         charged = price.price(cost_per_call, cost_per_million_tokens)
         with asking.opened(self, teacher, budget=budget, price=charged) as ledger:
+            ledger.width = known.width
             new = ledger.open(list(dict.fromkeys(pool.digests)))
             gate = stepwise.AnswerGate(ledger, known, new, check_answers, trial)
             refused = asking.Sending(
