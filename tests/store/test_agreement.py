@@ -77,7 +77,7 @@ WRONG += [("permuted", 100, 0.90), ("scaled", 10, 0.90), ("scaled", 2, 0.90), ("
 @pytest.mark.parametrize("first", [16, 64])
 @pytest.mark.parametrize(("classes", "accuracy"), HONEST)
 def test_honest_teachers_pass(classes, accuracy, first):
-    """Also weak ones; at 60 % of two classes, 2.7 to 3.7 % are stopped (300 asks), which the next test looks at."""
+    """Also weak ones; at 60 % of two classes, 0 to 1 % are stopped (300 asks), which the next test looks at."""
     generator = torch.Generator().manual_seed(0)
     found = [bought(*answers("honest", classes, accuracy, generator), first) for _ in range(25)]
     assert {verdict for verdict, _ in found} == {"good"}

@@ -28,19 +28,19 @@ Asks of 1,000 calls that are stopped, and after how many calls on average, by si
     teacher                      classes   first batch of 16   first batch of 64
     honest, 90, 64 or 30 %            10          0 %                 0 %
     honest, 95 %, 70 %                 2          0 %                 0 %
-    honest, 60 %                       2        3.7 %               2.7 %
+    honest, 60 %                       2        1.0 %                 0 %
     honest, 64, 15 or 5 %            100          0 %                 0 %
     90 %, all classes moved           10        100 %,  28          100 %,  64
     64 %, all classes moved           10        100 %,  39          100 %,  64
     90 %, classes swapped              2        100 %,  16          100 %,  64
-    70 %, classes swapped              2        100 %,  28          100 %,  64
+    70 %, classes swapped              2        100 %,  29          100 %,  64
     90 %, all classes moved          100        100 %,  57          100 %,  70
     64 %, all classes moved          100       99.7 %,  67         99.7 %,  82
     guesses                           10       97.3 %,  96         96.7 %, 109
-    guesses                            2       97.0 %, 220         96.7 %, 226
+    guesses                            2       95.0 %, 234         95.0 %, 238
     guesses                          100       98.7 %,  97         98.7 %, 109
     90 %, inputs 255 times too small  10       97.0 %,  33         97.0 %,  64
-    90 %, the same                     2       99.0 %,  39         99.0 %,  70
+    90 %, the same                     2       95.7 %,  35         92.3 %,  64
     90 %, the same                   100       98.3 %,  33         98.0 %,  64
 """
 
