@@ -167,7 +167,7 @@ def test_failures_are_isolated_and_the_lost_started_again(nodes, jobs):
 @pytest.mark.long
 def test_a_job_that_always_dies_is_given_up(nodes, jobs):
     (outcome,) = cluster.run_on_cluster(jobs.odd, [4])
-    assert "lost, 4 times in a row" in outcome.error
+    assert "lost 4 times in a row" in outcome.error
     assert Path(jobs.__file__).with_name("attempts-4").stat().st_size == 4
 
 

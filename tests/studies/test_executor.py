@@ -75,7 +75,7 @@ def test_failures_are_isolated(jobs):
     assert "KeyError: 'no such thing'" in outcomes[2].error
     assert "Traceback" in outcomes[2].error
     assert outcomes[3].error == "its process ended with exit code 7"
-    assert outcomes[4].error == "its process was killed, perhaps for want of memory"
+    assert outcomes[4].error == "its process was killed, perhaps because memory ran out"
     assert "pickle" in outcomes[5].error
 
 

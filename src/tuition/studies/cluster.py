@@ -1,4 +1,4 @@
-"""Jobs on the nodes of a Ray cluster, with the outcomes that the executor of one machine gives."""
+"""Tasks on the nodes of a Ray cluster, with outcomes like those of the executor of one machine."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tuition import stopping
 from tuition.errors import UserError
 from tuition.studies.executor import Outcome, use_threads
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-RETRIES = 3  # of a job whose process or node is lost
+RETRIES = 3  # of a task whose process or node is lost
 
 
 def connect() -> None:
     """Join the cluster that the environment variable RAY_ADDRESS names, or else the one this machine is a node of.
 
     Raises:
-        UserError: Ray is not installed, or there is no such cluster, or it is one of another version.
+        UserError: Ray is not installed, the cluster was not found, or it runs another version.
     """
     try:
         import ray
@@ -38,7 +38,7 @@ def connect() -> None:
             f"no Ray cluster can be joined ({why}); start one with `ray start --head`, or set RAY_ADDRESS."
         ) from error
     finally:
-        stopping.restore()  # Ray has a handler of SIGTERM of its own
+        stopping.restore()  # Ray installs its own handler of SIGTERM
 
 
 def check_store(url: str) -> None:
@@ -51,19 +51,19 @@ def check_store(url: str) -> None:
 
 
 def run_on_cluster(
-    function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int | None = None, on_gpu: bool = True
+    function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int | None = None, on_gpu: bool = True
 ) -> Iterator[Outcome[Result]]:
-    """Call `function` on every job on the nodes of the cluster, and yield outcomes as they come.
+    """Call `function` on every task on the nodes of the cluster, and yield outcomes in the order in which they end.
 
-    A job that raises yields an outcome with an error. One whose process or node is lost is started again elsewhere, a
-    few times, and yields one outcome all the same. Stopping the iteration cancels what is under way; when this process
-    dies, however it dies, the cluster does so.
+    A task that raises yields an outcome with an error. One whose process or node is lost starts again elsewhere, up to
+    RETRIES times, and yields one outcome. Stopping the iteration cancels running tasks; when this process dies in any
+    way, the cluster cancels them.
 
     Args:
-        function: importable by name on every node, called with one job; jobs and results travel by pickle.
-        jobs: taken as there is room for them, so that they need not all exist at a time.
-        workers: jobs at a time, each with an equal share of the cores and GPUs; by default one a core.
-        on_gpu: whether a job takes a share of a GPU, where the cluster has any.
+        function: importable by name on every node, called with one task; tasks and results travel by pickle.
+        tasks: drawn when there is room for them, so that they need not all exist at once.
+        workers: tasks at a time, each with an equal share of the cores and GPUs; by default one a core.
+        on_gpu: whether a task takes a share of a GPU, where the cluster has any.
     """
     import ray
 
@@ -72,13 +72,13 @@ def run_on_cluster(
     call: Any = ray.remote(_call).options(
         num_cpus=threads, num_gpus=gpu if on_gpu else 0, max_retries=RETRIES, scheduling_strategy="SPREAD"
     )
-    waiting = enumerate(jobs)
+    waiting = enumerate(tasks)
     busy: dict[Any, int] = {}
     try:
         while True:
-            # Without a limit, as many wait again as run, so that a cluster that can grow has a reason to.
+            # Without a limit twice the number of cores is submitted, so that a cluster that can grow has a reason to.
             room = (workers or 2 * cores()) - len(busy)
-            busy |= {call.remote(function, threads, job): index for index, job in islice(waiting, max(room, 0))}
+            busy |= {call.remote(function, threads, task): index for index, task in islice(waiting, max(room, 0))}
             if not busy:
                 return
             (done,), _ = ray.wait(list(busy))
@@ -89,10 +89,10 @@ def run_on_cluster(
 
 
 def on_every_node(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """What `function` gives on each node, by the node's address.
+    """What `function` returns on each node, by the node's address.
 
     Raises:
-        UserError: what it says on the first node where it fails, with the node's address.
+        UserError: the error of the first node where it fails, with the node's address.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -111,9 +111,9 @@ def on_every_node(function: Callable[..., Any], *arguments: Any) -> dict[str, An
 
 
 def share(nodes: Sequence[Mapping[str, float]], workers: int | None) -> tuple[int, float]:
-    """Cores and share of a GPU for each of so many jobs at a time, on nodes of these resources.
+    """Cores and share of a GPU for each task, with this number of workers on nodes of these resources.
 
-    A job never gets more cores than the smallest node has, or more than one GPU.
+    A task never gets more cores than the smallest node has, or more than one GPU.
     """
     sizes = [int(node["CPU"]) for node in nodes]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -123,22 +123,22 @@ def share(nodes: Sequence[Mapping[str, float]], workers: int | None) -> tuple[in
 
 
 def cores() -> int:
-    """Cores of the cluster as it is now."""
+    """Cores of the cluster at this moment."""
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _nodes() -> list[Any]:
-    """The living nodes that have cores for jobs."""
+    """The living nodes that have cores for tasks."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-def _call(function: Callable[[Job], Result], threads: int, job: Job) -> Result:
+def _call(function: Callable[[Task], Result], threads: int, task: Task) -> Result:
     use_threads(threads)
-    return function(job)
+    return function(task)
 
 
 def _outcome(index: int, reference: Any) -> Outcome[Any]:
@@ -150,4 +150,4 @@ def _outcome(index: int, reference: Any) -> Outcome[Any]:
         return Outcome(index, None, str(error.cause) if isinstance(error.cause, UserError) else str(error))
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[0].rstrip(".")
-        return Outcome(index, None, f"its process or its node was lost, {RETRIES + 1} times in a row ({why})")
+        return Outcome(index, None, f"its process or its node was lost {RETRIES + 1} times in a row ({why})")

@@ -1,4 +1,4 @@
-"""`tuition ask` on a Ray cluster: one ask in parts, each asked by whichever node is free."""
+"""`tuition ask` on a Ray cluster: one ask in parts, each sent by a free node."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def ask(
     """
     cluster.check_store(settings.store)
     kind, colon, place = (settings.teacher or "").rpartition(":")
-    if Path(place).exists():  # nodes stand elsewhere
+    if Path(place).exists():  # nodes have other current folders
         settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
-    asked = question(settings, teacher)
-    check_answer(teacher, asked.inputs)
-    check_budget(settings, asked.inputs)
+    inputs = question(settings, teacher).inputs
+    check_answer(teacher, inputs)
+    check_budget(settings, inputs)
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
         if fingerprint != teacher.fingerprint:
             raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
     store, failed, done = ResponseStore(settings.store), list[str](), 0
     price = settings.price or FREE
-    with open_shared_ask(store, teacher, asked.inputs, budget=_budget(settings), price=price) as shared:
+    with open_shared_ask(store, teacher, inputs, budget=_budget(settings), price=price) as shared:
         # Four parts for each worker, for balance, or more.
         batch = settings.ask_batch * settings.concurrency
         requests = math.ceil(len(shared.rows) / (4 * batch * (workers or cluster.cores())))
@@ -60,8 +60,8 @@ def ask(
         def parts() -> Iterator[AskPart]:
             for start in range(0, len(shared.rows), size):
                 if failed:
-                    return  # those under way go on to their ends, for what they have in flight is paid
-                yield AskPart(settings, asked.inputs[shared.rows[start : start + size]].without_labels, shared.number)
+                    return  # running parts continue, because their calls in flight are paid
+                yield AskPart(settings, inputs[shared.rows[start : start + size]].without_labels, shared.number)
 
         on_gpu = settings.device != "cpu"
         with closing(cluster.run_on_cluster(send, parts(), workers=workers, on_gpu=on_gpu)) as outcomes:  # type: ignore[type-var]

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
             title="Handwritten digits",
             reference={"teacher": taught.accuracy},
         )
-    except Exception as error:  # whatever a drawing library, its fonts or the disk come up with
+    except Exception as error:  # any error of the drawing library, its fonts or the disk
         warnings.warn(
             f"accuracy.png was not drawn ({first_line(error)}); summary.json is complete.", Notice, stacklevel=2
         )
@@ -112,7 +111,7 @@ def part(seed: int) -> Pool:
 def train_student(task: StudentTask) -> float:
     """Test accuracy of one student, in percent.
 
-    A fourth as many labelled inputs as calls choose its best epoch. All methods see equally many images.
+    A fourth as many labelled inputs as calls choose its best epoch. All methods see the same number of images.
     """
     pool = part(task.seed)
     transfer = ResponseStore(str(task.out / "responses.db")).ask(_teacher(task.out), pool[: task.calls], budget=0)
@@ -124,6 +123,5 @@ def train_student(task: StudentTask) -> float:
     return accuracy
 
 
-@lru_cache(maxsize=1)
 def _teacher(out: Path) -> teachers.Teacher:
     return teachers.from_torch(load(out / "teacher"), name="teacher")

@@ -1,4 +1,4 @@
-"""Jobs in parallel processes of this machine: failures isolated, Ctrl-C safe, cores shared out."""
+"""Tasks in parallel processes of this machine: failures are isolated, Ctrl-C is safe, cores are shared."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from typing import Any, Generic, TypeVar
 from tuition import stopping
 from tuition.errors import UserError
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """What became of one job: its result, or why there is none: a sentence, or a traceback."""
+    """The result of one task, or its error: a sentence, or a traceback."""
 
     index: int
     result: Result | None
@@ -34,48 +34,48 @@ class Outcome(Generic[Result]):
 
 
 def run_parallel(
-    function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int | None = None, threads: int | None = None
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int | None = None, threads: int | None = None
 ) -> Iterator[Outcome[Result]]:
-    """Call `function` on every job in worker processes, and yield outcomes as they come.
+    """Call `function` on every task in worker processes, and yield outcomes in the order in which they end.
 
-    A job that raises, or whose process dies, yields an outcome with an error; the others go on. Stopping the iteration
-    (Ctrl-C, or closing the generator) kills the workers; when this process dies, however it dies, they end too.
+    A task that raises, or whose process dies, yields an outcome with an error; the others continue. Stopping the
+    iteration (Ctrl-C, or closing the generator) kills the workers. They also end when this process dies in any way.
 
     Args:
-        function: importable by name, called with one job; both travel by pickle.
+        function: importable by name, called with one task; both travel by pickle.
         workers: processes; by default one a core.
         threads: of each process; by default an equal share of the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, len(jobs))
+    workers = min(workers or cores, len(tasks))
     threads = threads or max(1, cores // max(workers, 1))
-    # Workers start afresh: a forked child would inherit threads, locks and the accelerator's state.
+    # Spawned, because a forked child would inherit threads, locks and the accelerator's state.
     context = multiprocessing.get_context("spawn")
     with _safe_path():
-        resource_tracker.ensure_running()  # or the first worker's start would, and unblock Ctrl-C at that
-    waiting = list(enumerate(jobs))[::-1]
+        resource_tracker.ensure_running()  # else the first worker's start does it, and unblocks Ctrl-C
+    waiting = list(enumerate(tasks))[::-1]
     busy: dict[Connection, tuple[BaseProcess, int]] = {}
 
     def start() -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, function, threads), daemon=True)
-        # The parent decides what a signal means; a worker inherits this mask, and so never sees one.
+        # The parent handles signals. A worker inherits this mask, so it never sees one.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         try:
             with _safe_path():
                 process.start()
-            busy[ours] = (process, -1)  # so that it is killed, whatever comes
+            busy[ours] = (process, -1)  # known from here on, so that it is killed in any case
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         give(ours, process)
 
     def give(pipe: Connection, process: BaseProcess) -> None:
-        """The next job, or leave to go."""
-        index, job = waiting.pop() if waiting else (-1, None)
+        """Send the next task, or None, which ends the worker."""
+        index, task = waiting.pop() if waiting else (-1, None)
         busy[pipe] = (process, index)
-        with contextlib.suppress(BrokenPipeError):  # if it died between two jobs, reading from it will tell
-            pipe.send(job)
+        with contextlib.suppress(BrokenPipeError):  # a worker that died between two tasks is noticed when it is read
+            pipe.send(task)
 
     try:
         for _ in range(workers):
@@ -86,7 +86,7 @@ def run_parallel(
                 process, index = busy[pipe]
                 try:
                     result, error = pipe.recv()
-                except (EOFError, OSError):  # it has gone, as told or not
+                except (EOFError, OSError):  # it ended, as it was told to or not
                     process.join()
                     result, error = None, f"its process {_ending(process.exitcode)}"
                     del busy[pipe]
@@ -106,7 +106,7 @@ def run_parallel(
 
 @contextlib.contextmanager
 def _safe_path() -> Iterator[None]:
-    """Processes started within do not begin with the current folder on their import path; they get this one's."""
+    """Keep the current folder out of the import path with which processes that start within begin."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -120,16 +120,16 @@ def _safe_path() -> Iterator[None]:
 
 def _ending(exitcode: int | None) -> str:
     if exitcode == -signal.SIGKILL:
-        return "was killed, perhaps for want of memory"
+        return "was killed, perhaps because memory ran out"
     return f"ended with exit code {exitcode}"
 
 
 def _work(pipe: Connection, function: Callable[[Any], Any], threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     use_threads(threads)
-    while (job := pipe.recv()) is not None:
-        try:  # to pickle, too
-            answer = ForkingPickler.dumps((function(job), None))
+    while (task := pipe.recv()) is not None:
+        try:  # pickling the answer can fail too
+            answer = ForkingPickler.dumps((function(task), None))
         except UserError as error:
             answer = ForkingPickler.dumps((None, str(error)))
         except Exception:

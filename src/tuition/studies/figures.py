@@ -83,7 +83,7 @@ SPARE = [Style(COLOURS[i % 7], "^pH8v"[i % 5], "-.") for i in range(35)]  # 7 an
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A style for each method: its own if it has one, else a spare one, in the order given."""
+    """A style for each method: its own if it has one, else a spare one, in order."""
     spare = cycle(SPARE)
     return {method: STYLES.get(method) or next(spare) for method in methods}
 
@@ -214,9 +214,9 @@ def _call_axis(axes: Axes, calls: list[float]) -> None:
 def _name_ends(axes: Axes, ends: list[tuple[float, str, Style]]) -> None:
     """Write each name right of the frame at the height where its line ends, moved apart to be legible."""
     scale = axes.transData + axes.transAxes.inverted()
-    wanted = [(scale.transform((axes.get_xlim()[1], value))[1], name, style) for value, name, style in ends]
-    wanted.sort(key=lambda end: end[0])
-    for (height, name, style), moved in zip(wanted, spread([end[0] for end in wanted], gap=0.062), strict=True):
+    places = [(scale.transform((axes.get_xlim()[1], value))[1], name, style) for value, name, style in ends]
+    places.sort(key=lambda end: end[0])
+    for (height, name, style), moved in zip(places, spread([end[0] for end in places], gap=0.062), strict=True):
         axes.plot(
             [1, 1.05], [height, moved], transform=axes.transAxes, color=style.colour, linewidth=0.6, clip_on=False
         )

@@ -26,7 +26,7 @@ from tuition.studies.records import Record
 from tuition.training import methods
 from tuition.training.settings import Settings
 
-# What makes a run, beside the data's content and the teacher; all else belongs to a machine or to asking.
+# What identifies a run, with the data's content and the teacher; the rest depends on the machine or the asking.
 MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
 NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
 MOST_RUNS = 100_000
@@ -96,7 +96,7 @@ def read(
     earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn.
 
     Args:
-        changes: settings, which then stand in the place of an axis or of candidates of that name; a list makes an axis.
+        changes: settings, which replace an axis or candidates of that name; a list makes an axis.
         trust_code: whether the file may name code, as package.module:factory. `changes` may: they are the user's own.
 
     Raises:
@@ -158,7 +158,7 @@ def _read(name: str, folder: Path | None = None) -> dict[str, Any]:
     else:
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names())}, or name a YAML file."
-        raise UserError(f"there is no study {name!r}; {hint}")
+        raise UserError(f"the study {name!r} was not found; {hint}")
     values = Study.read(path)
     base = values.pop("extends", None)
     if not isinstance(base, str | None):

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One run. Numbers a failed run never had are nan."""
+    """One run. Numbers that a failed run lacks are nan."""
 
     key: str  # content hash of the settings
     dataset: str
@@ -56,7 +56,7 @@ class Record:
     images_seen: int = 0
     steps: int = 0
     seconds: float = math.nan
-    paid: int = 0  # teacher calls the run's transfer set stands for
+    paid: int = 0  # answers in the run's transfer set
     status: Literal["done", "failed"] = "done"
     error: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -132,7 +132,7 @@ KNOWN = {
 }
 LARGEST = sys.float_info.max  # a learning rate of 1e30 fails, but is a number
 LONGEST_CURVE = 10_000  # rows
-LONGEST_SETTING = 10_000  # characters; runs are told apart by their settings, so these are not cut where they are shown
+LONGEST_SETTING = 10_000  # characters; settings identify runs, so they are not cut to the length of a message
 
 
 def _parse(row: dict[str, str]) -> Record:

@@ -25,7 +25,7 @@ from tuition.studies.table import write
 from tuition.studies.templating import render, source
 
 GENERATOR = '<meta name="generator" content="tuition">'  # by which a page of ours is known
-PAGE, COMMAND = "report.html", "command.txt"  # command.txt: the command that made a folder's runs, one a line
+PAGE, COMMAND = "report.html", "command.txt"  # command.txt: the commands of a study, one a line
 THEMED = {figures.INK: "ink", figures.MUTED: "muted", figures.PAPER: "paper", figures.BLUE: "blue"}
 
 
@@ -85,7 +85,7 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
     results = [
         {"method": method, "calls": calls, "values": values, **vars(statistics.summarise(values))}
         for method, curve in curves.items()
-        for calls, values in ((n, list(found.values())) for n, found in curve.items())
+        for calls, values in ((n, list(by_seed.values())) for n, by_seed in curve.items())
     ]
     if len(section.calls) > 1:
         path = directory / f"accuracy-{section.slug}"
@@ -96,11 +96,11 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
         path = directory / f"points-{section.slug}"
         figures.accuracy_points([r for r in results if r["calls"] == most], path, title=f"{most:,} calls")
         drawn.append((path, f"At {most:,} calls: every seed, the mean, and its 95 % interval."))
-    found: dict[int, dict[str, list[Sequence[float]]]] = defaultdict(lambda: defaultdict(list))
+    of_runs: dict[int, dict[str, list[Sequence[float]]]] = defaultdict(lambda: defaultdict(list))
     for run in section.runs:
         if run.key in spectra:
-            found[run.calls][run.method].append(spectra[run.key])
-    for calls, methods in sorted(found.items()):
+            of_runs[run.calls][run.method].append(spectra[run.key])
+    for calls, methods in sorted(of_runs.items()):
         path = directory / f"spectra-{section.slug}-{calls}"
         values = {method: np.array(methods[method]) for method in curves if method in methods}
         figures.spectra(values, path, title=f"{calls:,} calls")

@@ -241,9 +241,9 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> IntervalE
     because the best of several is partly the luckiest. Where a method does not cross the target in the measured range
     there is no value, and the two intervals are joined at their worst.
     """
-    usual = [_log_ratio(curve, baseline, target, TAIL) for baseline in baselines]
+    ratios = [_log_ratio(curve, baseline, target, TAIL) for baseline in baselines]
     wider = [_log_ratio(curve, baseline, target, TAIL / len(baselines)) for baseline in baselines]
-    ends = min(each.value for each in usual), min(each.low for each in usual), min(each.high for each in wider)
+    ends = min(each.value for each in ratios), min(each.low for each in ratios), min(each.high for each in wider)
     percent = [-100 * math.expm1(-end) for end in ends]
     return IntervalEstimate(percent[0] if math.isfinite(ends[0]) else math.nan, *percent[1:])
 

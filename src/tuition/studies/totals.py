@@ -60,4 +60,4 @@ def versions(runs: Iterable[Record]) -> Table:
         [Cell(f"{n:,}", value=n), *(Cell(str(dict(versions).get(name, "-"))) for name in names)]
         for versions, n in made.most_common()
     ]
-    return Table("versions", "Versions", "Number of runs made with each set of versions.", ["runs", *names], rows)
+    return Table("versions", "Versions", "Number of runs with each set of versions.", ["runs", *names], rows)

@@ -39,13 +39,13 @@ def _best(section: Section, lead: Lead) -> str:
 
 def _separation(lead: Lead) -> list[str]:
     """From which methods the seeds can tell the best, and from which they cannot."""
-    told = [_difference(other, pair) for other, (pair, p) in lead.others.items() if p <= ALPHA]
-    untold = [_difference(other, pair) for other, (pair, p) in lead.others.items() if not p <= ALPHA]
+    clear = [_difference(other, pair) for other, (pair, p) in lead.others.items() if p <= ALPHA]
+    unclear = [_difference(other, pair) for other, (pair, p) in lead.others.items() if not p <= ALPHA]
     sentences = []
-    if told:
-        sentences.append(f"Its lead is beyond the noise of the seeds over {'; '.join(told)}.")
-    if untold:
-        sentences.append(f"The seeds cannot tell it from {'; '.join(untold)}.")
+    if clear:
+        sentences.append(f"Its lead is beyond the noise of the seeds over {'; '.join(clear)}.")
+    if unclear:
+        sentences.append(f"The seeds cannot tell it from {'; '.join(unclear)}.")
     return sentences
 
 
