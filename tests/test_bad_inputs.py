@@ -145,7 +145,7 @@ FULL, READ_ONLY = "full", "read-only"  # folders that `disks` mounts
 CASES = [
     # data
     Case("a folder without images", DISTILL + "--data empty", "holds no images in its train split, and no table"),
-    Case("a data set misspelt", DISTILL + "--data digist", r"no data set and no folder 'digist' \(did you mean digits"),
+    Case("a data set misspelt", DISTILL + "--data digist", r"the data 'digist' were not found \(did you mean digits"),
     Case("a truncated image", DISTILL + "--data pets", r"cannot read the image .*dogs/3\.png",
          put("pets/train/dogs/3.png", size=45)),
     Case("a text file called .png", DISTILL + "--data pets", r"cannot read the image .*cats/new\.png",
@@ -242,7 +242,7 @@ CASES = [
     Case("a picture of another size", "predict done picture.png", r"takes inputs of shape \(1, 8, 8\), not \(1, 9, 9\)", picture(9)),
     Case("a picture of colours", "predict done picture.png", r"not \(3, 8, 8\)", picture(8, mode="RGB")),
     Case("text instead of a picture", "predict done letter.txt", "takes images or vectors, not text"),
-    Case("nothing to predict", "predict done nothing", "no data set and no folder 'nothing'"),
+    Case("nothing to predict", "predict done nothing", "the data 'nothing' were not found"),
     Case("data of more classes", "evaluate done --data arrays", "labels run to 39, but the model knows 10 classes",
          arrays(labels=np.arange(40))),
     Case("data without labels", "evaluate done --data arrays", "evaluation needs labels", arrays(labels=None)),

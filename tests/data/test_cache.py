@@ -105,7 +105,7 @@ def test_options_and_folders_do_not_mix(source, cache_folder, tmp_path):
     assert len(list(cache_folder.iterdir())) == 3
 
 
-def test_a_damaged_file_is_made_anew(source, cache_folder, caplog):
+def test_a_damaged_file_is_rebuilt(source, cache_folder, caplog):
     expected = load(source)
     file = the_file(cache_folder)
     whole = file.read_bytes()
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_made_anew(source, cache_folder, caplog):
         file.write_bytes(damage)
         assert same(load(source), expected), at
         # A header whose damage lies in the state of the source reads as that of an older state.
-        assert "is made anew" in caplog.text or at < body, at
+        assert "is rebuilt" in caplog.text or at < body, at
         assert all("\n" not in record.getMessage() for record in caplog.records)
     caplog.clear()
     load(source)

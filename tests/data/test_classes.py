@@ -37,7 +37,7 @@ def test_places_are_those_of_a_naive_search(seed):
 def test_names_written_otherwise_are_matched_and_said(wanted, held):
     found = classes.match(["dog", wanted], [held, "dog"])
     assert (found.places, found.loose, found.same) == ((1, 0), ((wanted, held),), True)
-    with pytest.warns(Notice, match="matched though written otherwise"):
+    with pytest.warns(Notice, match="are matched although"):
         classes.arrange(["dog", wanted], [held, "dog"], None, pool="pets", labelled=True)
 
 

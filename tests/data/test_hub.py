@@ -138,8 +138,8 @@ def test_a_data_set_of_the_hub(tmp_path, cache_folder):
     assert found[0] == "3 [1, 0, 1] ['cat', 'dog'] [10, 20, 30] some/pets train"
     assert found[1] == "some/pets has no split 'validation'; choose one of: train, test."
     assert found[2].startswith("cannot load 'some/pets' from the hub (BuilderConfig 'large' not found")
-    assert found[3].startswith("'no/such' is no folder here, and no data set of the hub")
-    assert found[4].startswith("'uoft-cs/cifar100' is no folder here, and no data set of the hub")
+    assert found[3].startswith("'no/such' was not found, here or on the hub")
+    assert found[4].startswith("'uoft-cs/cifar100' was not found, here or on the hub")
     assert [name for name in handler.fetched if "parquet" in name] == [
         "train-00000-of-00002.parquet",
         "train-00001-of-00002.parquet",
@@ -148,5 +148,5 @@ def test_a_data_set_of_the_hub(tmp_path, cache_folder):
     server.server_close()
     again = loads("some/pets,train,", "some/pets,test,")  # the one is cached, for the other there is no hub any more
     assert again[0] == found[0]
-    assert again[1].startswith("'some/pets' is no folder here, and the hub cannot be reached for it (")
+    assert again[1].startswith("'some/pets' was not found here, and the hub cannot be reached (")
     assert again[1].endswith("); connect, or give a folder of its files.")

@@ -125,5 +125,5 @@ def test_images_are_compared_in_the_unit_range() -> None:
 def test_counts_that_do_not_fit(pool, count: int) -> None:
     with pytest.raises(UserError, match="choose 1 to 200"):
         select(pool, count, seed=0)
-    with pytest.raises(UserError, match="no selection 'best'"):
+    with pytest.raises(UserError, match="'best' is not a way to select"):
         select(pool, 5, method="best", seed=0)

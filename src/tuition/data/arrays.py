@@ -24,11 +24,11 @@ RATIO = 1000
 
 def splits(folder: Path) -> dict[str, Path]:
     """The file of each split in `folder`, or its folder where it is unpacked; empty if it holds no arrays."""
-    found = entries(folder)
-    packed = {path.stem: path for path in found if path.suffix.lower() == ".npz"}
-    known = packed | {path.name: path for path in found if path.is_dir() and (path / "inputs.npy").exists()}
+    held = entries(folder)
+    packed = {path.stem: path for path in held if path.suffix.lower() == ".npz"}
+    known = packed | {path.name: path for path in held if path.is_dir() and (path / "inputs.npy").exists()}
     if known:
-        report_passed(folder, [path for path in found if path not in known.values()], "not arrays")
+        report_passed(folder, [path for path in held if path not in known.values()], "not arrays")
     return known
 
 

@@ -12,7 +12,7 @@ from tuition.errors import UserError
 
 @dataclass(frozen=True)
 class Crop:
-    """Zero-pad, crop, flip: the usual augmentation of small images.
+    """Zero-pad, crop, flip: the common augmentation of small images.
 
     A *view* is three integers an image: top and left of the crop in the padded image, and whether it is flipped.
 
@@ -62,10 +62,10 @@ class Crop:
         return self.cut(self.windows(images), rows, views.to(images.device)).contiguous()
 
     def windows(self, images: Tensor) -> Tensor:
-        """Every view of images (n, c, h, w), to `cut` from as often as is wanted.
+        """Every view of images (n, c, h, w), to `cut` from any number of times.
 
         A strided view (flips, n, tops, lefts, height, width, c) of one copy, or two where there are flips, of the
-        padded images, channels last, so that a view is cut by copying whole lines. Lefts of the mirrored copy count
+        padded images, channels last, so that a view is cut by copying lines. Lefts of the mirrored copy count
         from its own left.
         """
         n, channels, high, wide = images.shape

@@ -1,6 +1,6 @@
 """Decoded pools on disk, so that a data set is decoded once: one safetensors file a split.
 
-It is mapped into memory, or read from as rows are wanted if it does not fit there.
+The file is mapped into memory; what does not fit there is read row by row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Pool
 
 FORMAT = 2
-"""Raised when decoding changes its results, so that what older versions cached is made anew."""
+"""Raised when decoding changes its results, so that what older versions cached is rebuilt."""
 
 TYPES = {torch.uint8: "U8", torch.int64: "I64"}
 
@@ -36,7 +36,7 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     """The pool that `build` makes, from the cache if it holds the one of the same name, options and identity.
 
     Files are validated by a digest of their content and replaced atomically: processes that build the same pool at the
-    same time each write a whole file, and the last one stays. A cache that cannot be written costs a warning only.
+    same time each write a file of their own, and the last one stays. A cache that cannot be written costs a warning.
 
     Args:
         name: what the pool is called; with `options` it names the file.
@@ -47,12 +47,12 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     key = hashlib.sha256(json.dumps([FORMAT, name, options], sort_keys=True).encode()).hexdigest()[:16]
     stem = re.sub(r"[^\w.-]+", "_", f"{Path(name).name}-{options.get('split', '')}")
     path = ondisk.cache_folder() / f"{stem}-{key}.safetensors"
-    found = json.dumps(identity)
+    source = json.dumps(identity)
     if path.is_file():
         try:
-            pool = _read(path, found)
+            pool = _read(path, source)
         except Exception as error:  # whatever a damaged file leads to, the source is still there
-            _log.warning("the cached %s is damaged (%s) and is made anew: %s", name, error, path)
+            _log.warning("the cached %s is damaged (%s) and is rebuilt: %s", name, error, path)
         else:
             if pool is not None:
                 return pool
@@ -60,13 +60,13 @@ def cached(name: str, options: Mapping[str, object], identity: object, build: Ca
     if pool.kind == "texts":
         return pool  # texts are read as fast as they would be from here
     try:
-        _write(path, pool, found)
+        _write(path, pool, source)
     except Exception as error:  # safetensors wraps a full or read-only disk in an error of its own
         _log.warning(
             "cannot cache %s in %s (%s); set TUITION_CACHE to a folder that can be written.", name, path.parent, error
         )
         return pool
-    return pool if pool.nbytes <= ondisk.IN_MEMORY else _read(path, found) or pool
+    return pool if pool.nbytes <= ondisk.IN_MEMORY else _read(path, source) or pool
 
 
 def _digest(pool: Pool, identity: str) -> str:
@@ -78,13 +78,13 @@ def _digest(pool: Pool, identity: str) -> str:
 
 
 def _tensors(pool: Pool) -> dict[str, Tensor]:
-    """What a file holds, the larger type first, because it must be aligned; inputs on disk quack like a tensor."""
+    """What a file holds, the larger type first, because it must be aligned; inputs on disk are used like a tensor."""
     inputs = cast("Tensor", pool.inputs)
     return {"inputs": inputs} if pool.labels is None else {"labels": pool.labels, "inputs": inputs}
 
 
 def _write(path: Path, pool: Pool, identity: str) -> None:
-    # By hand, for safetensors would copy everything first.
+    # Written here because safetensors would copy everything first.
     about = {"name": pool.name, "class_names": json.dumps(pool.class_names), "identity": identity}
     digest = _digest(pool, identity)
     header: dict[str, object] = {"__metadata__": about | {"digest": digest}}

@@ -19,7 +19,7 @@ from tuition.errors import Notice, UserError
 Names = Sequence[str]
 
 SHOWN = 5  # names a sentence lists
-GO_ON = "learn the teacher's classes without labels (--set labels=false, in Python pool.without_labels)"
+INSTEAD = "learn the teacher's classes without labels (--set labels=false, in Python pool.without_labels)"
 
 
 def numbers(count: int) -> tuple[str, ...]:
@@ -44,13 +44,13 @@ def comparable(one: Names | None, other: Names | None) -> bool:
 
 @dataclass(frozen=True)
 class Match:
-    """Where wanted names stand among those held.
+    """Where names stand among those of another side.
 
     Attributes:
-        places: for each wanted name its index on the other side, None where that lacks it.
-        missing: wanted names that the other side lacks.
-        extra: names of the other side that nobody wants.
-        loose: pairs (wanted, held) that are equal but for case, spaces, `_` and `-`.
+        places: for each name its index on the other side, None where that lacks it.
+        missing: names that the other side lacks.
+        extra: names that only the other side has.
+        loose: pairs (name, other name) that are equal except in case, spaces, `_` and `-`.
     """
 
     places: tuple[int | None, ...]
@@ -68,33 +68,33 @@ class Match:
         return [place for place in self.places if place is not None]
 
 
-def match(wanted: Names, held: Names) -> Match:
-    """Find each wanted name among those held.
+def match(names: Names, others: Names) -> Match:
+    """Find each name among those of the other side.
 
     Raises:
         UserError: a name stands for two classes, and the two sides are not equal name by name.
     """
-    wanted, held = tuple(map(str, wanted)), tuple(map(str, held))
-    if wanted == held:
-        return Match(tuple(range(len(held))), (), (), ())
-    for names in (wanted, held):
-        twice = [name for name, count in Counter(names).items() if count > 1]
+    names, others = tuple(map(str, names)), tuple(map(str, others))
+    if names == others:
+        return Match(tuple(range(len(others))), (), (), ())
+    for side in (names, others):
+        twice = [name for name, count in Counter(side).items() if count > 1]
         if twice:
             raise UserError(f"the class name {shown(twice)} stands for two classes; give each class its own name.")
-    found = {name: held.index(name) for name in wanted if name in set(held)}
-    rest = [name for name in held if name not in found]
-    plain_wanted, plain_held = Counter(map(plain, wanted)), Counter(map(plain, held))
+    places = {name: others.index(name) for name in names if name in set(others)}
+    rest = [name for name in others if name not in places]
+    plain_names, plain_others = Counter(map(plain, names)), Counter(map(plain, others))
     loose = []
-    for name in wanted:
-        if name not in found and plain_wanted[plain(name)] == plain_held[plain(name)] == 1:
+    for name in names:
+        if name not in places and plain_names[plain(name)] == plain_others[plain(name)] == 1:
             other = next(one for one in rest if plain(one) == plain(name))
-            found[name] = held.index(other)
+            places[name] = others.index(other)
             loose.append((name, other))
-    used = set(found.values())
+    used = set(places.values())
     return Match(
-        places=tuple(found.get(name) for name in wanted),
-        missing=tuple(name for name in wanted if name not in found),
-        extra=tuple(name for i, name in enumerate(held) if i not in used),
+        places=tuple(places.get(name) for name in names),
+        missing=tuple(name for name in names if name not in places),
+        extra=tuple(name for i, name in enumerate(others) if i not in used),
         loose=tuple(loose),
     )
 
@@ -134,39 +134,41 @@ def arrange(
         own = names is not None and (held is None or not only_count(names))
         chosen = names if own else held
         return None if chosen is None else tuple(chosen), None
-    found = match(names, held)
-    if not found.same:
+    matched = match(names, held)
+    if not matched.same:
         if not labelled:
             return tuple(held), None
         if only_count(names) and only_count(held):
             raise _other_number(len(held), pool, len(names))
-        raise UserError(_difference(found, pool))
+        raise UserError(_difference(matched, pool))
     if notice:
-        say_loose(found, pool)
-    return tuple(names), None if found.columns == list(range(len(held))) else found.columns
+        say_loose(matched, pool)
+    return tuple(names), None if matched.columns == list(range(len(held))) else matched.columns
 
 
 def _other_number(width: int | None, pool: str, count: int) -> UserError:
     return UserError(
         f"the teacher answers with {width} classes, but {pool} has {count}; use a teacher of this data, name all its "
-        f"classes, or {GO_ON}."
+        f"classes, or {INSTEAD}."
     )
 
 
-def _difference(found: Match, pool: str) -> str:
-    """What tells of classes that differ, and how to go on."""
-    parts = [f"lacks {shown(found.missing)}"] if found.missing else []
-    parts += [f"also knows {shown(found.extra)}"] if found.extra else []
-    sentence = f"the teacher's classes are not those of {pool}: it {' and '.join(parts)}; {GO_ON}"
-    return sentence + (", or all of the teacher's with --set classes=teacher." if not found.missing else ".")
+def _difference(matched: Match, pool: str) -> str:
+    """The sentence about classes that differ, and what to do."""
+    parts = [f"lacks {shown(matched.missing)}"] if matched.missing else []
+    parts += [f"also knows {shown(matched.extra)}"] if matched.extra else []
+    sentence = f"the teacher's classes are not those of {pool}: it {' and '.join(parts)}; {INSTEAD}"
+    return sentence + (", or all of the teacher's with --set classes=teacher." if not matched.missing else ".")
 
 
-def say_loose(found: Match, pool: str) -> None:
+def say_loose(matched: Match, pool: str) -> None:
     """Say where names were matched that are not written alike."""
-    if found.loose:
-        pairs = [f"{wanted!r} with {held!r}" for wanted, held in found.loose]
+    if matched.loose:
+        pairs = [f"{name!r} with {other!r}" for name, other in matched.loose]
         warnings.warn(
-            f"class names of {pool} are matched though written otherwise: {shown(pairs)}.", Notice, stacklevel=3
+            f"class names of {pool} are matched although they are written differently: {shown(pairs)}.",
+            Notice,
+            stacklevel=3,
         )
 
 
@@ -190,8 +192,8 @@ def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str, who: 
                 f"give data of {who}'s classes."
             )
         return None
-    found = match(names, known)
-    unknown = [names[i] for i in used if found.places[i] is None]
+    matched = match(names, known)
+    unknown = [names[i] for i in used if matched.places[i] is None]
     if unknown and only_count(names) and only_count(known):
         raise UserError(
             f"the labels run to {max(used)}, but {who} knows {len(known)} classes, 0 to {len(known) - 1}; "
@@ -199,6 +201,6 @@ def relabel(names: Names, known: Names, used: Sequence[int], *, pool: str, who: 
         )
     if unknown:
         raise UserError(f"{pool} has the class {shown(unknown)}, which {who} does not know; leave such rows out.")
-    say_loose(found, pool)
-    places = [-1 if place is None else place for place in found.places]
+    say_loose(matched, pool)
+    places = [-1 if place is None else place for place in matched.places]
     return None if places == list(range(len(places))) else places

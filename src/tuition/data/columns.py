@@ -111,7 +111,7 @@ class Split:
             for content, path in batch:
                 name = f"in row {row} of {table.place}"
                 if content is None and path is None:
-                    raise UserError(f"there is no image {name}; fill it in or leave the row out.")
+                    raise UserError(f"the image {name} is missing; fill it in or leave the row out.")
                 encoded.append((name, content if content is not None else _inside(str(path), name, self.roots)))
                 row += 1
             yield encoded

@@ -70,12 +70,12 @@ def check(path: Path, root: Path) -> os.stat_result:
 def regular(path: Path) -> os.stat_result:
     """The same, of a file that is known to lie inside."""
     try:
-        found = path.stat()
+        state = path.stat()
     except OSError as error:
         raise _unreadable(error) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} is not a regular file but a {_kind(found.st_mode)}; remove it.")
-    return found
+    if not stat.S_ISREG(state.st_mode):
+        raise UserError(f"{path} is not a regular file but a {_kind(state.st_mode)}; remove it.")
+    return state
 
 
 @dataclass
@@ -106,8 +106,8 @@ class Walk:
         inner = []
         try:
             with os.scandir(folder) as scanned:
-                found = sorted((entry for entry in scanned if not skipped(entry.name)), key=lambda entry: entry.name)
-            for entry in found:
+                inside = sorted((entry for entry in scanned if not skipped(entry.name)), key=lambda entry: entry.name)
+            for entry in inside:
                 path = folder / entry.name
                 if entry.is_symlink():
                     check_inside(path, self.root)
@@ -138,9 +138,9 @@ def state(paths: Sequence[Path], folder: Path) -> str:
     digest = hashlib.sha256()
     sizes = []
     for path in paths:
-        found = regular(path)
-        sizes.append(found.st_size)
-        digest.update(_line(path, folder, found))
+        known = regular(path)
+        sizes.append(known.st_size)
+        digest.update(_line(path, folder, known))
     step = max(1, len(paths) / SAMPLED_FILES)
     chosen = sorted({int(i * step) for i in range(min(len(paths), SAMPLED_FILES))})
     for row in chosen:
@@ -157,10 +157,10 @@ def outline(paths: Sequence[Path], folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _line(path: Path, folder: Path, found: os.stat_result) -> bytes:
+def _line(path: Path, folder: Path, known: os.stat_result) -> bytes:
     """A file's name in the folder, its size, and when it was written and changed."""
     name = os.fsencode(os.fspath(path)[len(os.fspath(folder)) :])
-    return name + f"\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}\0".encode()
+    return name + f"\0{known.st_size} {known.st_mtime_ns} {known.st_ctime_ns}\0".encode()
 
 
 def _sample(path: Path, size: int, blocks: int) -> Iterator[bytes]:
@@ -178,7 +178,7 @@ def _sample(path: Path, size: int, blocks: int) -> Iterator[bytes]:
 
 
 def report_passed(folder: Path, passed: Sequence[Path], why: str) -> None:
-    """Say how many files of a data folder are not read, and name the first; documents go without saying."""
+    """Say how many files of a data folder are not read, and name the first; documents are not counted."""
     names = [
         os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
         for path in passed
@@ -190,8 +190,8 @@ def report_passed(folder: Path, passed: Sequence[Path], why: str) -> None:
         _log.warning("%s: %s passed over (%s): %s%s.", folder.name, what, why, ", ".join(names[:SHOWN]), more)
 
 
-def _inode(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _inode(known: os.stat_result) -> tuple[int, int]:
+    return known.st_dev, known.st_ino
 
 
 def _kind(mode: int) -> str:

@@ -114,10 +114,10 @@ def read(part: Part, class_names: Sequence[str] | None) -> EncodedImages:
 def pictures(folder: Path) -> list[Path]:
     """All pictures below a folder, in order, wherever they lie in it."""
     walk = Walk(root_of(folder))
-    found = list(walk.files(folder))
-    chosen = sorted(path for path in found if is_picture(path))
-    report_passed(folder, [path for path in found if not is_picture(path)] + walk.passed, "not a picture by its suffix")
-    return chosen
+    files = list(walk.files(folder))
+    others = [path for path in files if not is_picture(path)]
+    report_passed(folder, others + walk.passed, "not a picture by its suffix")
+    return sorted(path for path in files if is_picture(path))
 
 
 def check_without_pictures(folder: Path, beside: Iterable[str]) -> None:
@@ -152,9 +152,9 @@ def _part(place: Path, root: Path) -> Part:
                     part.passed.append(file)
         part.passed += [path for path in entries(inside) if not path.is_dir()]
     else:
-        found = list(walk.files(inside))
-        part.pictures = [path for path in found if is_picture(path)]
-        held = [path for path in found if not is_picture(path)]
+        files = list(walk.files(inside))
+        part.pictures = [path for path in files if is_picture(path)]
+        held = [path for path in files if not is_picture(path)]
         held += [path for path in entries(place) if path.is_file() and not is_picture(path)] if place != inside else []
         part.passed += [path for path in held if not _listed(part, path, place, inside, root)]
     part.passed += walk.passed
@@ -204,13 +204,13 @@ def _rows(path: Path) -> Mapping[str, str]:
             fields = [line.split("\t" if tabs else None) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error):
         return {}  # not a list, so it is reported as passed over
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for row in fields:
         if len(row) > 1 and row[1].strip():
             name, label = row[0].strip().removeprefix("./"), row[1].strip()
-            if found.setdefault(name, label) != label:
-                raise UserError(f"{path} gives {name} two labels, {found[name]} and {label}; keep one.")
-    return found
+            if labels.setdefault(name, label) != label:
+                raise UserError(f"{path} gives {name} two labels, {labels[name]} and {label}; keep one.")
+    return labels
 
 
 def _is_list_of_names(path: Path) -> bool:

@@ -28,11 +28,11 @@ def split(name: str, wanted: str, config: str | None, title: str) -> Split:
         HfApi().dataset_info(name, timeout=10)  # says at once what `datasets` says after half a minute of retries
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{name!r} is not a folder here, nor a data set of the hub (or it is private); check the name, or log in."
+            f"{name!r} was not found, here or on the hub; check the name, or log in if it is private."
         ) from error
     except Exception as error:  # what it is depends on the version of the HTTP client
         raise UserError(
-            f"{name!r} is not a folder here, and the hub cannot be reached ({_line(error)}); "
+            f"{name!r} was not found here, and the hub cannot be reached ({_line(error)}); "
             "connect, or give a folder of its files."
         ) from error
     with _loading(name):

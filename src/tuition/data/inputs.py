@@ -6,9 +6,8 @@ do not fit in memory stay in a file (`OnDisk`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,44 +18,17 @@ Inputs = Tensor | list[str]
 Kind = Literal["images", "vectors", "texts"]
 
 
-class Rows(Protocol):
-    """n inputs of one kind.
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts. `Arrays` has the same attributes and methods.
 
     Attributes:
-        kind: what each of them is.
+        kind: what each input is.
         shape: of one input; () of a text.
         nbytes: what they take in memory; 0 of texts, which are never kept elsewhere.
         in_memory: whether they are there.
     """
 
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def in_memory(self) -> bool: ...
-
-    def take(self, index: Tensor) -> Inputs | OnDisk:
-        """The rows of an index (m,), in its order."""
-
-    def read(self) -> Inputs:
-        """All rows, in memory."""
-
-    def contents(self) -> tuple[str, Sequence[Any]]:
-        """What a digest covers: a word for the kind and shape, and the bytes of each input. In memory only."""
-
-    def blank(self, count: int) -> Inputs:
-        """`count` inputs without content; of texts, the first one, because an empty text is not an input."""
-
-
-def rows_of(inputs: Inputs | OnDisk) -> Rows:
-    return Texts(inputs) if isinstance(inputs, list) else Arrays(inputs)
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
     values: list[str]
 
     kind: ClassVar[Kind] = "texts"
@@ -65,15 +37,19 @@ class Texts:
     in_memory: ClassVar[bool] = True
 
     def take(self, index: Tensor) -> list[str]:
+        """The rows of an index (m,), in its order."""
         return [self.values[row] for row in index.tolist()]
 
     def read(self) -> list[str]:
+        """All rows, in memory."""
         return self.values
 
     def contents(self) -> tuple[str, list[bytes]]:
+        """What digests cover: a word for kind and shape, and the bytes of each input."""
         return "text", [text.encode() for text in self.values]
 
     def blank(self, count: int) -> list[str]:
+        """`count` inputs without content; of texts the first one, because an empty text is not an input."""
         return self.values[:1] * count
 
 
@@ -111,3 +87,7 @@ class Arrays:
 
     def blank(self, count: int) -> Tensor:
         return torch.zeros(count, *self.shape, dtype=self.values.dtype)
+
+
+def rows_of(inputs: Inputs | OnDisk) -> Texts | Arrays:
+    return Texts(inputs) if isinstance(inputs, list) else Arrays(inputs)

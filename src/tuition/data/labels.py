@@ -1,4 +1,4 @@
-"""Labels as files have them: words or whole numbers, and the order of the classes."""
+"""Labels as files have them: words or integers, and the order of the classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
-    """One label a row, as a word or a whole number.
+    """One label a row, as a word or an integer.
 
     Raises:
         UserError: labels that are missing, lists, real numbers, or that cannot be written down; the row is named.
@@ -40,7 +40,7 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
     if missing:
         raise UserError(f"{missing} rows of {place} have no {column}; fill them in or leave these rows out.")
     instead = "choose another label column, or none (label_column=null)"
-    found = []
+    written = []
     for row, label in enumerate(labels):
         if not isinstance(label, (str, int, float)):
             kind = "lists" if isinstance(label, (list, tuple)) else f"values of type {type(label).__name__}"
@@ -51,27 +51,28 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
         word = str(label)
         if not writable(word):
             raise UserError(f"the label in row {row} of {place} holds half a character (a surrogate); write it again.")
-        found.append(word)
-    kinds = {word: bool(_REAL.fullmatch(word)) for word in dict.fromkeys(found)}
+        written.append(word)
+    kinds = {word: bool(_REAL.fullmatch(word)) for word in dict.fromkeys(written)}
     if any(kinds.values()) and all(real or _WHOLE.fullmatch(word) for word, real in kinds.items()):
-        row = next(row for row, word in enumerate(found) if kinds[word])
+        row = next(row for row, word in enumerate(written) if kinds[word])
         raise UserError(
-            f"the column {column!r} of {place} holds real numbers ({found[row]} in row {row}), not classes; {instead}."
+            f"the column {column!r} of {place} holds real numbers ({written[row]} in row {row}), not classes; "
+            f"{instead}."
         )
     if all(_INDEX.fullmatch(word) for word in kinds):
-        for row, word in enumerate(found):
+        for row, word in enumerate(written):
             if len(word) > len(str(MAX_CLASSES)) or int(word) >= MAX_CLASSES:
                 raise UserError(
                     f"the label {word[:40]} in row {row} of {place} is not a class index, which is below "
                     f"{MAX_CLASSES:,}; renumber the classes from 0, or name them by words."
                 )
-    return found
+    return written
 
 
 def number(words: Mapping[str, Collection[str]], title: str) -> tuple[dict[str, int], list[str]]:
     """The class index of every word, and one name a class.
 
-    Whole numbers from 0 are the indices; numbers from 1 to k without a gap, negative ones and words are names of
+    Integers from 0 are the indices; numbers from 1 to k without a gap, negative ones and words are names of
     classes, in order.
 
     Args:

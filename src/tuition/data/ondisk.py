@@ -103,7 +103,7 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """As `torch.empty`; what does not fit in memory lies in a file in the cache folder, which goes with the process.
 
     Raises:
-        UserError: there is no room for it.
+        UserError: it does not fit there.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= IN_MEMORY:
@@ -112,7 +112,7 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         place = cache_folder()
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place) as file:
-            if hasattr(os, "posix_fallocate"):  # a disk that is too small is found out now
+            if hasattr(os, "posix_fallocate"):  # a disk that is too small fails here, and not later
                 os.posix_fallocate(file.fileno(), 0, size)
             mapped = np.memmap(file, np.uint8, "r+", shape=(size,))
     except (OSError, OverflowError, ValueError) as error:

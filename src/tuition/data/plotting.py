@@ -12,13 +12,13 @@ def matplotlib() -> ModuleType:
 
     Figures are made without pyplot and need no backend; one that does exist stays the choice of who asked for it.
     """
-    wanted = os.environ.pop("MPLBACKEND", None)
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib as library
     finally:
-        if wanted is not None:
-            os.environ["MPLBACKEND"] = wanted
-    if wanted:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
         with contextlib.suppress(ValueError):
-            library.rcParams["backend"] = wanted
+            library.rcParams["backend"] = backend
     return library

@@ -37,7 +37,7 @@ class Pool(Shown):
         name: where the inputs come from, for people.
         crop: how a view is cut from an image; None leaves images whole.
         views: int64 (n, 3) top, left, flip of each image's view under `crop`; None is the centred view.
-        augment: the random crops and flips that students of this data are usually trained with; None is none.
+        augment: the random crops and flips for training students on this data; None for none.
     """
 
     inputs: Inputs | OnDisk
@@ -256,7 +256,7 @@ def from_tensors(
         labels: n class indices from 0, of any integer type, or None.
         class_names: one name a class; the labels' numbers by default.
         name: where the inputs come from, for people.
-        augment: how training should draw its views of images; None is no augmentation.
+        augment: how training should draw its views of images; None for none.
 
     Raises:
         UserError: no inputs, an unsupported shape or type, NaN, or labels that do not fit.
@@ -277,7 +277,7 @@ def row_index(count: int, rows: slice | Sequence[int] | np.ndarray | Tensor) -> 
         return torch.arange(count)[rows]
     if rows.numel() == 0 or not rows.is_floating_point():  # an empty list would be floating point
         rows = rows.long()
-    torch.empty(1).expand(count)[rows]  # refuses what is no row
+    torch.empty(1).expand(count)[rows]  # refuses other numbers than rows
     return rows.where(rows >= 0, rows + count)
 
 
@@ -322,20 +322,20 @@ def _check_texts(texts: list[str]) -> None:
 
 def _bytes(images: Tensor | OnDisk) -> Tensor:
     """Images of another integer type as uint8, where their values are bytes."""
-    said = f"images are uint8 (n, c, h, w) with values 0 to 255, not {images.dtype}"
+    expected = f"images are uint8 (n, c, h, w) with values 0 to 255, not {images.dtype}"
     if isinstance(images, OnDisk) or images.dtype == torch.bool or images.is_floating_point() or images.is_complex():
-        raise UserError(f"{said}; convert them first.")
+        raise UserError(f"{expected}; convert them first.")
     numbers = images.to(torch.int64)
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high > 255:
-        raise UserError(f"{said} from {low} to {high}; scale them to bytes first.")
+        raise UserError(f"{expected} from {low} to {high}; scale them to bytes first.")
     return numbers.to(torch.uint8)
 
 
 def _checked_labels(labels: Any, count: int, class_names: Sequence[str] | None, name: str) -> Tensor:
     labels = as_labels(labels)
-    whole = labels.dtype != torch.bool and not labels.is_floating_point() and not labels.is_complex()
-    if labels.ndim != 1 or not whole:
+    integers = labels.dtype != torch.bool and not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or not integers:
         raise UserError(f"labels are n class indices, not {labels.dtype} of shape {tuple(labels.shape)}; convert them.")
     if len(labels) != count:
         raise UserError(f"there are {count} inputs but {len(labels)} labels; give one label an input.")

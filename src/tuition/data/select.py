@@ -46,7 +46,7 @@ def select(pool: Pool, count: int, *, method: Method = "random", features: Any =
             return k_centre(_features(pool, features), count, first)
         case "medoids":
             return medoids(_features(pool, features), count, seed)
-    raise UserError(f"there is no selection {method!r}; choose random, stratified, k-centre or medoids.")
+    raise UserError(f"{method!r} is not a way to select; choose random, stratified, k-centre or medoids.")
 
 
 def k_centre(features: Tensor, count: int, first: int) -> Tensor:

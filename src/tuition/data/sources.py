@@ -44,7 +44,7 @@ def load(
     label_column: str | None = "auto",
     config: str | None = None,
 ) -> Pool:
-    """One split of a data set as a pool, with its usual view (`crop`) and training augmentation (`augment`).
+    """One split of a data set as a pool, with its default view (`crop`) and training augmentation (`augment`).
 
     Args:
         name: one of
@@ -62,7 +62,7 @@ def load(
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
               unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
         split: "train", "test" or "validation", as the source writes them (`Train`, `val`, `dev`, `test_images`, ...).
-        size: squash each picture, whole, to size x size, as the CKD paper does with Stanford Cars (64).
+        size: squash each picture to size x size, uncut, as the CKD paper does with Stanford Cars (64).
         image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
         text_column: of parquet without images, csv and jsonl; "auto" takes `text`, `sentence`, `content`, `document`,
             `review`, `question` or `query`; "title,body" joins two columns by a new line.
@@ -96,11 +96,11 @@ def load(
     else:
         near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
         raise UserError(
-            f"there is no data set and no folder {name!r}{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
+            f"the data {name!r} were not found{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
             "cifar100, stanford_cars, owner/name on the hub, a folder of parquet files, images, texts or arrays, or a "
             "table."
         )
-    return _usual_views(pool)
+    return _with_views(pool)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _local(path: Path, wish: Wish) -> Pool:
         return _of_tables(path.parent, {"train": [path]}, wish, path.name, path.name)
     folder = path if wish.config is None else path / wish.config
     if not folder.is_dir():
-        raise UserError(f"there is no configuration {wish.config!r} in {path}; name one of its folders, or none.")
+        raise UserError(f"the configuration {wish.config!r} was not found in {path}; name one of its folders, or none.")
     if files := tables.splits(folder):
         pool = _of_tables(folder, files, wish, path.name, f"{path.name} {wish.split}")
         if pool.kind == "texts":
@@ -238,8 +238,8 @@ def _alike(pool: Pool, coloured: Callable[[], bool]) -> Pool:
     return replace(pool, inputs=images)
 
 
-def _usual_views(pool: Pool) -> Pool:
-    """The pool with the view it is usually asked about, and the augmentation it is usually trained with.
+def _with_views(pool: Pool) -> Pool:
+    """The pool with the default view to ask about and the default augmentation for training.
 
     Shifts by an eighth of the side (4 of 32) and flips, but no flips of grey images: they may be characters. Stanford
     Cars at 64 pixels, known by its classes wherever its files lie, is cropped to 56 (Xu et al., WACV 2025).

@@ -24,8 +24,8 @@ _GLUED = {word + filler: split for word, split in WORDS.items() for filler in FI
 def canonical(name: str) -> str | None:
     """ "train", "validation" or "test", where a name says just this (`Train`, `test_set`, `val2017`); else None."""
     words = [word for word in _words(name) if word not in FILLERS]
-    found = {WORDS.get(word) or _GLUED.get(word) for word in words}
-    return found.pop() if len(found) == 1 else None
+    splits = {WORDS.get(word) or _GLUED.get(word) for word in words}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def hinted(names: Iterable[str]) -> set[str]:
@@ -41,13 +41,14 @@ def choose(split: str, splits: Collection[str], name: str) -> str:
     """
     if split in splits:
         return split
-    wanted = canonical(split)
-    found = [] if wanted is None else [it for it in splits if canonical(it) == wanted]
-    if len(found) > 1:
-        raise UserError(f"{name} has several splits of {wanted}: {', '.join(found)}; name one of them as the split.")
-    if not found:
+    meant = canonical(split)
+    candidates = [] if meant is None else [it for it in splits if canonical(it) == meant]
+    if len(candidates) > 1:
+        names = ", ".join(candidates)
+        raise UserError(f"{name} has several splits of {meant}: {names}; name one of them as the split.")
+    if not candidates:
         raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
-    return found[0]
+    return candidates[0]
 
 
 def _words(name: str) -> list[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tuition.data import labels as labelling
 from tuition.data.files import check, entries, report_passed, root_of
@@ -33,39 +33,6 @@ _SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-(?P<count>\d{5}).*)?\.parquet", r
 
 Files = Mapping[str, Sequence[Path]]
 """The files of each split, in order."""
-
-
-class Table(Protocol):
-    """Rows of named columns.
-
-    Attributes:
-        place: the file or folder, for messages.
-        names: of the columns.
-    """
-
-    @property
-    def place(self) -> str: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-
-    def texts(self, column: str) -> list[str]:
-        """Raises UserError where the column holds something else."""
-
-    def labels(self, column: str) -> list[Any]:
-        """What the column holds. Raises UserError where its type cannot be a class."""
-
-    def class_names(self, column: str) -> list[str] | None:
-        """The names that the hub's metadata give the integers of a column."""
-
-    def is_image(self, column: str) -> bool:
-        """Whether a column certainly holds images."""
-
-    def paths(self, column: str) -> list[str]:
-        """The paths in a column of images that holds nothing else."""
-
-    def images(self, column: str) -> Iterator[list[tuple[bytes | None, str | None]]]:
-        """In batches, the bytes or the path of each image. Raises UserError where the column holds something else."""
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -166,7 +133,12 @@ def reading(place: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RowTable:
-    """Rows of Python values, as csv, tsv, jsonl and txt have them."""
+    """Rows of Python values, as csv, tsv, jsonl and txt have them. `ArrowTable` has the same attributes and methods.
+
+    Attributes:
+        place: the file or folder, for messages.
+        rows: the values by column.
+    """
 
     place: str
     rows: list[dict[str, Any]]
@@ -179,6 +151,7 @@ class RowTable:
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def texts(self, column: str) -> list[str]:
+        """Raises UserError where the column holds something else."""
         texts = self.labels(column)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
@@ -194,18 +167,23 @@ class RowTable:
         return texts
 
     def labels(self, column: str) -> list[Any]:
+        """What the column holds. Raises UserError where its type cannot be a class."""
         return [row.get(column) for row in self.rows]
 
-    def class_names(self, column: str) -> None:
+    def class_names(self, column: str) -> list[str] | None:
+        """The names that the hub's metadata give the integers of a column."""
         return None
 
     def is_image(self, column: str) -> bool:
+        """Whether a column certainly holds images."""
         return False
 
     def paths(self, column: str) -> list[str]:
+        """The paths in a column of images that holds nothing else."""
         return self.texts(column)
 
     def images(self, column: str) -> Iterator[list[tuple[bytes | None, str | None]]]:
+        """In batches, the bytes or the path of each image. Raises UserError where the column holds something else."""
         paths = self.texts(column)
         return ([(None, path) for path in paths[start : start + BATCH]] for start in range(0, len(paths), BATCH))
 
@@ -342,3 +320,6 @@ class ArrowTable:
                 raise UserError(
                     f"the column {column!r} of {self.place} holds {images.type}, not images; pass another image_column."
                 )
+
+
+Table = RowTable | ArrowTable

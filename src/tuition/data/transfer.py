@@ -179,6 +179,6 @@ class TransferSet(Shown):
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> TransferSet:
         """The rows named, in that order, as a transfer set of their own."""
         index = row_index(len(self), rows)
-        # A slice of responses is no copy, for these may be large.
+        # Responses may be large: a slice of them is not a copy.
         at = rows if isinstance(rows, slice) and (rows.step or 1) > 0 else index
         return replace(self, pool=self.pool[index], responses={k: v[at] for k, v in self.responses.items()})
