@@ -24,8 +24,6 @@ from PIL import Image
 
 from tuition import ResponseStore, data, teachers
 from tuition.cli import main as cli
-from tuition.pipeline.sources import load_data
-from tuition.pipeline.teacher import _taught
 from tuition.training import distill, train_teacher
 
 # The user's own module, in the folder where the commands are given.
@@ -190,7 +188,7 @@ CASES = [
     Case("a teacher's factory that is not there", DISTILL + "--teacher user:eight", "user has no function or class 'eight'"),
     Case("a factory that makes no teacher", DISTILL + "--teacher user:text", "returned str, not a teacher"),
     Case("a factory that is a number", DISTILL + "--teacher user:number", "user has no function or class 'number'"),
-    Case("no teacher", "ask --calls 16", "name a teacher: a folder made by `tuition teach`"),
+    Case("no teacher", "ask --calls 16", "name a teacher with --teacher: a folder made by `tuition teach`"),
     Case("another teacher of the same name", DISTILL + "--teacher other/teacher",
          r"the name 'teacher' stands for another teacher in this store \(stored: weights"),
     # calls and budget
@@ -199,7 +197,7 @@ CASES = [
     Case("a negative budget", DISTILL + "--budget -1", "the setting budget cannot be -1"),
     Case("more calls than inputs", DISTILL + "--calls 2000", "do not fit in the 1297 .*; choose at most 1037 calls"),
     Case("no calls", DISTILL + "--calls 0", "the setting calls cannot be 0"),
-    Case("one call, which makes no batch", DISTILL + "--calls 1", "calls cannot be 1: .* greater than or equal to 2"),
+    Case("one call, which makes no batch", DISTILL + "--calls 1", "a student needs at least 2 calls"),
     # names
     Case("a model misspelt", DISTILL + "--student wrn_16_", r"no model 'wrn_16_' \(nearest: .*wrn_16_2"),
     Case("a depth that cannot be", DISTILL + "--student wrn_17_2", "the depth must be 6 n . 4"),
@@ -373,8 +371,6 @@ ALL = [*CASES, *CRAFTED, damaged_checkpoint()]
 
 def call(command: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `tuition COMMAND`, run in this process."""
-    load_data.cache_clear()  # a new process would know nothing of other folders
-    _taught.cache_clear()
     out, err = io.StringIO(), io.StringIO()
     arguments, path = sys.argv, list(sys.path)
     sys.argv = ["tuition", *re.findall(r"(?:\\ |\S)+", command)]

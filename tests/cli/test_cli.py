@@ -19,16 +19,13 @@ from PIL import Image
 
 from tuition import ResponseStore, data, load
 from tuition.cli import main as cli
-from tuition.pipeline import job
-from tuition.pipeline.settings import ASKED, TRAINED, TeachSettings
-from tuition.pipeline.sources import load_data
-from tuition.pipeline.teacher import _taught
+from tuition.pipeline.settings import DistillSettings, TeachSettings
+from tuition.pipeline.teach import teach
+from tuition.training import TrainSettings
 
 
 def tuition(*arguments):
     """Exit code, standard output and standard error of the command, run in this process."""
-    load_data.cache_clear()
-    _taught.cache_clear()
     out, err = io.StringIO(), io.StringIO()
     before, path = sys.argv, list(sys.path)
     sys.argv = ["tuition", *map(str, arguments)]
@@ -134,8 +131,27 @@ def test_settings_come_from_yaml_then_set_then_options():
     found = json.loads(Path("cfg/run.json").read_text())["settings"]
     assert (found["epochs"], found["batch_size"], found["seed"], found["method"]) == (2, 10, 3, "kd")
     assert found["options"] == {"temperature": 2.0, "ce_weight": 0.5}
-    every = {*TRAINED, *ASKED, "method", "options", "student", "teacher", "device", "checkpoint_seconds"}
+    every = {*DistillSettings.of({}).flat(free=False), *TrainSettings.model_fields, "teacher_name", "fingerprint"}
     assert every <= found.keys(), "the run writes back all that it was"
+
+
+def test_a_run_is_repeated_by_the_file_in_its_folder():
+    ok("distill", "--config", "cfg/config.yaml", "--out", "repeated")
+    first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("cfg", "repeated"))
+    assert second["settings"] == first["settings"]
+    for figure in ("accuracy", "validation", "agreement"):
+        assert second["results"][figure] == first["results"][figure]
+    assert second["accounts"]["paid"] == 0
+    assert first["settings"]["teacher"] == "teacher", "as it was given"
+    ok("teach", "--config", "teacher/config.yaml", "--out", "teacher2")
+    assert Path("teacher2/teacher.safetensors").read_bytes() == Path("teacher/teacher.safetensors").read_bytes()
+
+
+def test_a_setting_of_training_is_not_one_of_asking():
+    code, _, err = tuition("ask", "--teacher", "teacher", "--set", "momentum=.5")
+    said = " ".join(err.split())
+    assert code == 2
+    assert "momentum is a setting of `tuition teach` and `tuition distill`, and not of `tuition ask`" in said
 
 
 def test_a_run_without_a_folder_is_named_after_itself():
@@ -156,13 +172,18 @@ def test_without_labels_the_further_calls_are_said():
     assert paid() == before + int(printed["teacher calls paid"])
 
 
-def test_without_a_teacher_a_stand_in_serves():
-    out, err = ok("distill", "--calls", "8", "--epochs", "1", "--data", _arrays(), "--out", "stood", "--store", "s.db")
-    assert (
-        "No teacher is named, so a quick stand-in serves: resnet14, 3 epochs, kept in teachers/arrays-resnet14." in err
-    )
-    assert load("teachers/arrays-resnet14").predict(data.load("arrays")).shape == (60,)
+def test_without_a_teacher_the_digits_have_their_own():
+    out, err = ok("distill", "--calls", "8", "--epochs", "1", "--out", "own", "--store", "s.db")
+    assert "a small one for the digits is used: resnet14, trained for 3 epochs and kept in teachers/digits-res" in err
+    assert load("teachers/digits-resnet14").predict(data.load("digits")[:60]).shape == (60,)
     assert facts(out)["teacher calls paid"] == "8"
+    assert json.loads(Path("own/run.json").read_text())["settings"]["teacher"] == "teachers/digits-resnet14"
+
+
+def test_without_a_teacher_other_data_are_refused():
+    code, _, err = tuition("distill", "--calls", "8", "--data", _arrays(), "--out", "none", "--store", "none.db")
+    assert (code, Path("none").exists(), Path("none.db").exists()) == (2, False, False)
+    assert err.startswith("Error: name a teacher with --teacher: a folder made by `tuition teach`, timm:NAME")
 
 
 def test_evaluate_prints_classes_and_writes_confusions():
@@ -391,7 +412,7 @@ def pets(tmp_path_factory):
             pictures(folder / place / name, {"bee": 1, "wasp": 0}.get(name, 2), 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        job.teach(TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run"))
+        teach(TeachSettings.of({"data": "pets", "model": "cnn_8", "epochs": 6, "learning_rate": 0.02}), Path("run"))
     return folder
 
 

@@ -15,6 +15,7 @@ from tuition.data import load
 from tuition.data.images import reader_of
 from tuition.data.splits import canonical
 from tuition.pipeline.predict_inputs import inputs_of
+from tuition.pipeline.settings import DataSettings
 
 
 def picture(path, level=100, mode="RGB", **options):
@@ -271,18 +272,18 @@ class TestInputsToPredict:
         (tmp_path / "d/._0.png").write_bytes(b"Mac OS X")
         (tmp_path / "d/notes.heic").write_text("x")
         (tmp_path / "d/more/up").symlink_to("..")
-        names, pool = inputs_of(str(tmp_path / "d"), "test", None, self.STUDENT)
+        names, pool = inputs_of(DataSettings(data=str(tmp_path / "d")), "test", self.STUDENT)
         assert names == [str(tmp_path / "d/0.png"), str(tmp_path / "d/more/1.PNG")]
         assert pool.inputs.shape == (2, 3, 8, 8)
         assert "2 entries are passed over" in caplog.text
         (tmp_path / "d/link.png").symlink_to("/etc/passwd")
         with pytest.raises(UserError, match="leads out of the data folder"):
-            inputs_of(str(tmp_path / "d"), "test", None, self.STUDENT)
+            inputs_of(DataSettings(data=str(tmp_path / "d")), "test", self.STUDENT)
 
     def test_a_name_in_latin_1(self, tmp_path):
         picture(tmp_path / "0.png", 1)
         os.rename(tmp_path / "0.png", os.fsencode(tmp_path) + b"/\xf1.png")
-        names, pool = inputs_of(str(tmp_path), "test", None, self.STUDENT)
+        names, pool = inputs_of(DataSettings(data=str(tmp_path)), "test", self.STUDENT)
         assert names == [rf"{tmp_path}/\xf1.png"]
         assert pool.inputs.shape == (1, 3, 8, 8)
         assert len(load(tmp_path)) == 1
@@ -291,7 +292,7 @@ class TestInputsToPredict:
         os.mkfifo(tmp_path / "x.png")
         for name in ("", "x.png"):
             with pytest.raises(UserError, match="not a regular file"):
-                inputs_of(str(tmp_path / name), "test", None, self.STUDENT)
+                inputs_of(DataSettings(data=str(tmp_path / name)), "test", self.STUDENT)
 
 
 class TestColours:

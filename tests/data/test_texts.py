@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from tuition import UserError
 from tuition.cli.main import app
 from tuition.data import from_tensors, load
-from tuition.pipeline.settings import AskSettings
-from tuition.pipeline.sources import load_data, question
+from tuition.pipeline.question import question
+from tuition.pipeline.settings import TransferSettings
+from tuition.pipeline.sources import Sources
 from tuition.training import load as load_run
 
 TRAIN = [("Good, and long", "good"), ('a "quoted"\nsecond line', "bad"), ("völlig egal", "neutral")]
@@ -292,7 +293,6 @@ class TestTheCommandLine:
         return tmp_path / "d"
 
     def run(self, *words):
-        load_data.cache_clear()
         done = CliRunner().invoke(app, list(words))
         assert done.exception is None, done.exception
         return done.output
@@ -340,9 +340,9 @@ class TestTheCommandLine:
         """The column `label` holds real numbers, which are not classes."""
         given = {"data": "d", "teacher": "teacher", "calls": 8, "text_column": "tweet", "test": None}
         with pytest.raises(UserError, match="holds real numbers"):
-            question(AskSettings.of(given))
-        asked = question(AskSettings.of(given | {"labels": False}))
+            question(TransferSettings.of(given), Sources())
+        asked = question(TransferSettings.of(given | {"labels": False}), Sources())
         assert asked.inputs.labels is None
         assert len(asked.inputs) == 10
-        asked = question(AskSettings.of(given | {"label_column": None}))
+        asked = question(TransferSettings.of(given | {"label_column": None}), Sources())
         assert asked.inputs.labels is None

@@ -42,7 +42,7 @@ def test_it_says_what_a_teacher_takes_gives_and_costs(user):
         assert part in found.output
     assert "cost 4.00" in found.output
     again = run(f"{user}:teacher", "--data", "digits")
-    assert "all answers were stored before" in again.output
+    assert "all answers are from the store" in again.output
     assert ResponseStore("responses.db").accounts().paid == 16
 
 

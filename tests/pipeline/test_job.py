@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +16,15 @@ from typer.testing import CliRunner
 from tuition import ResponseStore, data, models, teachers
 from tuition.cli.main import app
 from tuition.errors import UserError
-from tuition.pipeline import job, sources
-from tuition.pipeline import teacher as teacher_module
-from tuition.pipeline.settings import AskSettings, DistillSettings
-from tuition.pipeline.sources import question
+from tuition.pipeline.question import question
+from tuition.pipeline.settings import DistillSettings, TransferSettings
+from tuition.pipeline.sources import Sources
 from tuition.pipeline.teacher import find_teacher
 from tuition.store import BudgetError, TeacherError
 from tuition.teachers import Refused
 from tuition.training import Student
+
+Ask = Callable[..., Any]
 
 
 @pytest.fixture
@@ -35,7 +38,9 @@ def onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_kind_and_a_name_are_a_teacher(onnx_file: Path) -> None:
     assert find_teacher("onnx:teacher.onnx").fingerprint == teachers.from_onnx(onnx_file).fingerprint
-    assert find_teacher("onnx:teacher.onnx") is find_teacher("onnx:teacher.onnx"), "made once"
+    named = TransferSettings.of({"teacher": "onnx:teacher.onnx"})
+    sources = Sources()
+    assert sources.teacher(named) is sources.teacher(named), "made once"
 
 
 @pytest.mark.parametrize(
@@ -73,11 +78,13 @@ def test_the_command_line_asks_a_teacher_by_kind(onnx_file: Path) -> None:
     assert usage.paid == 24
 
 
-def settings(**changes: object) -> AskSettings:
-    return AskSettings.model_validate({"calls": 24, "store": "responses.db"} | changes)
+def settings(**changes: object) -> TransferSettings:
+    return TransferSettings.of({"calls": 24, "store": "responses.db"} | changes)
 
 
-def test_a_local_teacher_that_does_not_fit_is_paid_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_teacher_that_does_not_fit_is_paid_nothing(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     inputs, labels = load_digits(return_X_y=True)
     narrow = teachers.from_sklearn(LogisticRegression(max_iter=20).fit(inputs[:300, :5], labels[:300]))
@@ -87,14 +94,13 @@ def test_a_local_teacher_that_does_not_fit_is_paid_nothing(tmp_path: Path, monke
         (few, "answers with 3 classes, but digits train has 10"),
     ]:
         with pytest.raises(UserError, match=message):
-            job.ask(settings(), teacher)
+            ask(settings(), teacher)
     assert not Path("responses.db").exists()
 
 
-def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_and_embeddings_are_tried_too(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pool = data.from_tensors([f"text {i}" for i in range(40)], np.arange(40) % 4)
-    monkeypatch.setattr(sources, "load_data", lambda *arguments: pool)
 
     class Encoder(torch.nn.Module):
         def __init__(self, value: float) -> None:
@@ -111,18 +117,26 @@ def test_texts_and_embeddings_are_tried_too(tmp_path: Path, monkeypatch: pytest.
     def teacher(value: float) -> teachers.Teacher:
         return teachers.pytorch.TorchTeacher(Encoder(value), f"lengths {value}", Lengths())
 
-    answered, _ = job.ask(settings(), teacher(2.0))
+    answered, _ = ask(settings(), teacher(2.0), pool)
     assert answered.responses["embedding"][:, 1].tolist() == [2.0] * 24
     with pytest.raises(UserError, match="NaN or infinity"):
-        job.ask(settings(), teacher(float("nan")))
+        ask(settings(), teacher(float("nan")), pool)
     with pytest.raises(UserError, match=r"cannot answer inputs of tensors \(this teacher reads images"):
-        job.ask(settings(), teachers.from_torch(torch.nn.Linear(2, 4)))
+        ask(settings(), teachers.from_torch(torch.nn.Linear(2, 4)), pool)
 
 
-def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
+def test_refused_inputs_are_left_out_of_training_and_of_validation(ask, tmp_path):
     """Without labels the answers to validate on follow those to train on; one is refused among each of them."""
-    wanted = AskSettings(data="digits", calls=40, labels=False, store=str(tmp_path / "r.db"), ask_batch=16)
-    asked = question(wanted).inputs
+    wanted = TransferSettings.of(
+        {
+            "data": "digits",
+            "calls": 40,
+            "labels": False,
+            "store": str(tmp_path / "r.db"),
+            "ask_batch": 16,
+        }
+    )
+    asked = question(wanted, Sources()).inputs
     assert len(asked) == 50
     bad = [asked.inputs[7], asked.inputs[44]]
 
@@ -132,7 +146,7 @@ def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
         return inputs.flatten(1)[:, :10].float()
 
     teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
-    transfer, validation = job.ask(wanted, teacher)
+    transfer, validation = ask(wanted, teacher)
     assert [one.row for one in transfer.refused] == [7, 44]
     rows = [row for row in range(50) if row not in (7, 44)]
     assert (len(transfer), len(validation)) == (39, 9)
@@ -141,9 +155,17 @@ def test_refused_inputs_are_left_out_of_training_and_of_validation(tmp_path):
     assert torch.equal(transfer.inputs, asked.inputs[rows[:39]])
 
 
-def test_too_many_refused_inputs_to_validate(tmp_path):
-    wanted = AskSettings(data="digits", calls=8, labels=False, store=str(tmp_path / "r.db"), ask_batch=2)
-    asked = question(wanted).inputs
+def test_too_many_refused_inputs_to_validate(ask, tmp_path):
+    wanted = TransferSettings.of(
+        {
+            "data": "digits",
+            "calls": 8,
+            "labels": False,
+            "store": str(tmp_path / "r.db"),
+            "ask_batch": 2,
+        }
+    )
+    asked = question(wanted, Sources()).inputs
 
     def answer(inputs):
         if any(torch.equal(one, other) for one in inputs for other in asked.inputs[8:]):
@@ -152,13 +174,13 @@ def test_too_many_refused_inputs_to_validate(tmp_path):
 
     teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
     with pytest.raises(UserError, match=r"refused too many inputs .*: 8 are left to train on and 0 to validate on"):
-        job.ask(wanted, teacher)
+        ask(wanted, teacher)
 
 
 def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monkeypatch):
     store = tmp_path / "what?.db"
-    wanted = AskSettings(data="digits", calls=40, store=str(store))
-    bad = question(wanted).inputs.inputs[5]
+    wanted = TransferSettings.of({"data": "digits", "calls": 40, "store": str(store)})
+    bad = question(wanted, Sources()).inputs.inputs[5]
 
     def answer(inputs):
         if any(torch.equal(one, bad) for one in inputs):
@@ -166,7 +188,7 @@ def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monke
         return inputs.flatten(1)[:, :10].float()
 
     teacher = teachers.from_callable(answer, fingerprint="filter", name="filter")
-    monkeypatch.setattr(teacher_module, "named_teacher", lambda settings: teacher)
+    monkeypatch.setattr(Sources, "teacher", lambda self, settings: teacher)
     for _ in range(2):
         done = CliRunner().invoke(app, ["ask", "--data", "digits", "--calls", "40", "--store", str(store)])
         assert done.exit_code == 0, done.output
@@ -195,16 +217,16 @@ def ten(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"logits": inputs.float().flatten(1)[:, 10:20]}
 
 
-def test_a_budget_that_is_too_small_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_that_is_too_small_makes_no_store(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     teacher, asked = counting(ten)
     with pytest.raises(BudgetError, match=r"24 new calls do not fit in the budget of 23; nothing was asked"):
-        job.ask(settings(budget=23, check_answers=False), teacher)
+        ask(settings(budget=23, check_answers=False), teacher)
     assert (asked, list(tmp_path.iterdir())) == ([], [])
-    assert len(job.ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
+    assert len(ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
     with pytest.raises(BudgetError, match="26"):  # of a store that is there, which knows what was paid
-        job.ask(settings(budget=25, calls=26, check_answers=False), teacher)
-    assert len(job.ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
+        ask(settings(budget=25, calls=26, check_answers=False), teacher)
+    assert len(ask(settings(budget=24, check_answers=False), teacher)[0]) == 24
     assert sum(asked) == 24
 
 
@@ -232,11 +254,13 @@ FORMS = ["(n, 1)", "(n,)", "sigmoid", "mapping (n, 1)", "mapping (n,)", "number"
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_teacher_of_one_column_is_refused(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_one_column_is_refused(
+    ask: Ask, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A local one before a call is paid; of another one, whose answers are not known before, nothing is stored."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"one column, which cannot tell|logits of shape|with logits \(n, classes\)"):
-        job.ask(settings(), teachers.from_torch(OneColumn(form)))
+        ask(settings(), teachers.from_torch(OneColumn(form)))
     assert list(tmp_path.iterdir()) == []
 
     model = OneColumn(form)
@@ -247,28 +271,27 @@ def test_a_teacher_of_one_column_is_refused(form: str, tmp_path: Path, monkeypat
 
     teacher, asked = counting(remote)
     with pytest.raises(TeacherError, match="that answer is paid, not stored"):
-        job.ask(settings(), teacher)
+        ask(settings(), teacher)
     accounts = ResponseStore("responses.db").accounts()
     assert accounts.paid == sum(asked) == 24
 
 
-def test_a_regression_of_scikit_learn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_regression_of_scikit_learn_is_refused(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     inputs, labels = load_digits(return_X_y=True)
     with pytest.raises(UserError):
-        job.ask(settings(), teachers.from_sklearn(Ridge().fit(inputs, labels)))
+        ask(settings(), teachers.from_sklearn(Ridge().fit(inputs, labels)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_column_without_labels_is_refused_at_the_first_input(tmp_path, monkeypatch):
+def test_one_column_without_labels_is_refused_at_the_first_input(ask, tmp_path, monkeypatch):
     """Where nothing says how many classes there are."""
     monkeypatch.chdir(tmp_path)
     pool = data.from_tensors([f"text {i}" for i in range(40)])
-    monkeypatch.setattr(sources, "load_data", lambda *arguments: pool)
     teacher, asked = counting(lambda texts: {"logits": torch.tensor([[float(len(text))] for text in texts])})
     wanted = DistillSettings.of({"calls": 24, "store": "r.db", "student": "bag_8", "method": "kd", "test": None})
     with pytest.raises((UserError, TeacherError), match="one column"):
-        job.ask(wanted, teacher)
+        ask(wanted, teacher, pool)
     assert sum(asked) == ResponseStore("r.db").accounts().paid == 1
 
 

@@ -17,10 +17,11 @@ from tuition import ResponseStore
 from tuition.cli import main as cli
 from tuition.data import Accounts
 from tuition.errors import UserError
-from tuition.pipeline import job
-from tuition.pipeline.settings import AskSettings, TeachSettings
-from tuition.pipeline.sources import question
-from tuition.pipeline.teacher import named_teacher
+from tuition.pipeline.checks import check_ask
+from tuition.pipeline.question import question
+from tuition.pipeline.settings import TeachSettings, TransferSettings
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.teach import teach
 from tuition.store import BudgetError
 from tuition.studies import cluster, cluster_ask, records, study, study_sources, tables
 from tuition.studies.grid import Study
@@ -137,7 +138,7 @@ def url(server):
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
     settings = {"model": "cnn_16", "examples": 400, "epochs": 4, "learning_rate": 0.1, "device": "cpu"}
-    job.teach(TeachSettings.of(settings), folder)
+    teach(TeachSettings.of(settings), folder)
     return folder
 
 
@@ -241,7 +242,11 @@ def _equals_one_machine(out, teacher, local, url):
         made.append({path.name: path.read_bytes() for path in (folder / "tables").iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) > 3
-    asked = {d for seed in (0, 1) for d in question(AskSettings(calls=80, seed=seed)).inputs.digests}
+    asked = {
+        d
+        for seed in (0, 1)
+        for d in question(TransferSettings.of({"calls": 80, "seed": seed}), Sources()).inputs.digests
+    }
     accounts = ResponseStore(url).accounts("cnn_16")
     assert (accounts.paid, accounts.unknown) == (len(asked), 0)
 
@@ -263,7 +268,7 @@ def test_a_study_whose_nodes_differ_is_refused_before_a_call(nodes, url, teacher
 
 def _settings(url, **changes):
     usual = {"teacher": "cluster_jobs:slow", "calls": 120, "store": url, "ask_batch": 4, "budget": 124, "device": "cpu"}
-    return AskSettings.of(usual | changes)
+    return TransferSettings.of(usual | changes)
 
 
 @pytest.fixture
@@ -294,7 +299,7 @@ def killer(calls):
 def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
     """In the middle of a call: that is paid and unknown, and asked again; all else is asked once."""
     settings = _settings(url)
-    accounts = cluster_ask.ask(settings, named_teacher(settings), progress=killer).accounts
+    accounts = cluster_ask.ask(settings, check_ask(settings, Sources()), progress=killer).accounts
     assert killer.killed
     assert accounts == Accounts(paid=124, unknown=4)
     store = ResponseStore(url)
@@ -303,8 +308,8 @@ def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
     assert sum(count for _, count in begun) == 124
     assert len({pid for pid, _ in begun}) == 3, "two workers, and the one that took the place of the killed"
 
-    inputs = question(settings).inputs
-    transfer = store.ask(named_teacher(settings), inputs, budget=0)
+    inputs = question(settings, Sources()).inputs
+    transfer = store.ask(Sources().teacher(settings), inputs, budget=0)
     assert transfer.accounts == Accounts(served=120)
     assert torch.equal(transfer.responses["logits"], inputs.inputs.flatten(1).float()[:, :10] + 1)
 
@@ -312,7 +317,7 @@ def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
 def test_what_does_not_fit_as_a_whole_is_not_asked_in_part(nodes, url, calls):
     settings = _settings(url, budget=119)
     with pytest.raises(BudgetError, match="120 new calls do not fit in the budget of 119"):
-        cluster_ask.ask(settings, named_teacher(settings))
+        cluster_ask.ask(settings, check_ask(settings, Sources()))
     assert calls() == []
     assert ResponseStore(url).accounts() == Accounts()
 
@@ -321,7 +326,7 @@ def test_a_lost_call_that_no_longer_fits_is_said(nodes, url, killer):
     """The budget is the inputs' alone, so that one call cannot be repeated; nothing is paid beyond it."""
     settings = _settings(url, calls=60, budget=60)
     with pytest.raises(UserError, match="raise the budget and run again for the rest"):
-        cluster_ask.ask(settings, named_teacher(settings), progress=killer)
+        cluster_ask.ask(settings, check_ask(settings, Sources()), progress=killer)
     accounts = ResponseStore(url).accounts("slow")
     assert accounts.paid <= 60
     assert accounts.unknown == 4
@@ -332,7 +337,7 @@ def test_a_node_without_the_teacher(nodes, url, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     settings = _settings(url, teacher="only_here:slow")
     with pytest.raises(UserError, match=r"^node .* cannot take part: only_here:slow cannot be imported"):
-        cluster_ask.ask(settings, named_teacher(settings))
+        cluster_ask.ask(settings, check_ask(settings, Sources()))
 
 
 def _words(url, *more):

@@ -35,9 +35,8 @@ def plan(study, known=()):
 
 
 def record(planned, validation, **fields):
-    chosen = planned.settings.model_dump(
-        include={"student", "calls", "seed", "learning_rate", "schedule", "epochs", "accounting"}
-    )
+    names = ("student", "calls", "seed", "learning_rate", "schedule", "epochs", "accounting")
+    chosen = {name: planned.settings.flat()[name] for name in names}
     fields = {"accuracy": 50.0} | fields
     return Record(
         key=planned.key,
@@ -148,9 +147,9 @@ def test_both_accountings_are_one_run_unless_groups_are_compared():
     [("kd", {}, 100), ("ckd_published", {}, 2 * 128), ("ckd_published", {"left": 2}, 3 * 128)],
 )
 def test_images_count_both_sides_of_groups(method, options, seen):
-    made = DistillSettings(method=method, options=options, calls=100, epochs=3)
+    made = DistillSettings.of({"method": method, "options": options, "calls": 100, "epochs": 3})
     assert grid.images(made) == 3 * seen
-    assert grid.images(made.model_copy(update={"accounting": "matched"})) == 3 * 100
+    assert grid.images(made.changed(accounting="matched")) == 3 * 100
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------
@@ -159,7 +158,7 @@ def test_images_count_both_sides_of_groups(method, options, seen):
 def test_the_grid_holds_every_combination_once():
     now = plan(Study.of(SMALL))
     wanted = product(["kd", "ckd_published"], [40, 80], [0, 1, 2], ["published", "matched"])
-    found = [(e.row, t.settings.calls, t.settings.seed, e.accounting) for e, t in now.rows.items()]
+    found = [(e.row, t.settings.ask.calls, t.settings.data.seed, e.accounting) for e, t in now.rows.items()]
     assert Counter(found) == Counter(wanted)
     assert len(now.ready) == 6 + 12, "kd is one run for both accountings"
     assert not now.later
@@ -190,7 +189,7 @@ def test_settings_are_chosen_for_each_row_budget_and_accounting():
     done = [
         record(
             run,
-            (run.settings.learning_rate == best[run.settings.calls]) + run.settings.options.get("left", 0),
+            (run.settings.train.learning_rate == best[run.settings.ask.calls]) + run.settings.options.get("left", 0),
         )
         for run in now.ready
     ]
@@ -198,18 +197,18 @@ def test_settings_are_chosen_for_each_row_budget_and_accounting():
     assert not now.ready
     results = [planned.settings for end, planned in now.rows.items() if end.purpose == "result"]
     assert len(results) == 2 * 2 * 3 * 2
-    assert all(chosen.learning_rate == best[chosen.calls] for chosen in results)
+    assert all(chosen.train.learning_rate == best[chosen.ask.calls] for chosen in results)
     assert all(chosen.options == {"left": 2} for chosen in results if chosen.method == "ckd_published")
 
 
 def test_settings_are_chosen_once_where_the_file_says_so():
     study = Study.of(SMALL | {"methods": ["kd"], "choose": RATES | {"at": {"calls": 80, "seed": 1}}})
     now = plan(study)
-    assert [(t.settings.calls, t.settings.seed) for t in now.ready] == [(80, 1), (80, 1)]
+    assert [(t.settings.ask.calls, t.settings.data.seed) for t in now.ready] == [(80, 1), (80, 1)]
     assert len(now.later) == 5, "the sixth result is among the candidates"
-    now = plan(study, [record(planned, planned.settings.learning_rate) for planned in now.ready])
+    now = plan(study, [record(planned, planned.settings.train.learning_rate) for planned in now.ready])
     assert len(now.ready) == 5
-    assert {planned.settings.learning_rate for planned in now.ready} == {0.1}
+    assert {planned.settings.train.learning_rate for planned in now.ready} == {0.1}
     assert not now.later
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tuition.cli import main as cli
-from tuition.pipeline import job
 from tuition.pipeline.settings import TeachSettings
+from tuition.pipeline.teach import teach
 from tuition.studies import grid, published, records, study
 from tuition.studies.executor import Outcome
 from tuition.training.methods import METHODS
@@ -124,7 +124,7 @@ def test_digits_swaps_in_its_pair_and_small_budgets(name):
 def test_each_runs_on_digits_in_its_smallest_size(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "run_parallel", in_this_process)
     teacher = tmp_path / "cnn_32"
-    job.teach(TeachSettings(model="cnn_32", examples=300, epochs=2, device="cpu"), teacher)
+    teach(TeachSettings.of({"model": "cnn_32", "examples": 300, "epochs": 2, "device": "cpu"}), teacher)
     before: list[Path] = []
     for name in NAMES:
         whole = grid.read(name, ["digits", "smoke"], {"device": "cpu"})

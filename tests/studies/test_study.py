@@ -21,8 +21,10 @@ from tuition.data import Accounts, Bill
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.pipeline import job
-from tuition.pipeline.settings import AskSettings, DistillSettings, TeachSettings
-from tuition.pipeline.sources import question
+from tuition.pipeline.question import question
+from tuition.pipeline.settings import DistillSettings, TeachSettings, TransferSettings
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.teach import teach
 from tuition.store import usage
 from tuition.store.price import money
 from tuition.studies import one_run, paid_calls, records, report, study, tables
@@ -31,7 +33,7 @@ from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study
 from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.table import write
-from tuition.training import Student
+from tuition.training import Student, TrainSettings
 
 SMALL = {
     "settings": {"epochs": 3, "device": "cpu"},
@@ -59,7 +61,10 @@ def here(monkeypatch):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teachers") / "cnn_16"
-    job.teach(TeachSettings(model="cnn_16", examples=400, epochs=4, learning_rate=0.1, device="cpu"), folder)
+    teach(
+        TeachSettings.of({"model": "cnn_16", "examples": 400, "epochs": 4, "learning_rate": 0.1, "device": "cpu"}),
+        folder,
+    )
     return folder
 
 
@@ -111,6 +116,11 @@ def test_every_run_has_its_row(finished):
     assert not (finished / "unfinished").exists()
 
 
+def digests(**settings):
+    """Of the inputs that are asked about."""
+    return question(TransferSettings.of(settings), Sources()).inputs.digests
+
+
 def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):
     record = next(r for r in records.read(finished) if (r.method, r.calls, r.seed) == ("ckd", 40, 1))
     chosen = DistillSettings.of(
@@ -130,7 +140,7 @@ def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):
 def test_answers_are_paid_once_for_all_methods_and_budgets(finished):
     asked = set()
     for seed in (0, 1):
-        asked |= set(question(AskSettings(calls=40, seed=seed)).inputs.digests)
+        asked |= set(digests(calls=40, seed=seed))
     assert ResponseStore(str(finished / "responses.db")).accounts("cnn_16").paid == len(asked)
 
 
@@ -159,7 +169,7 @@ def test_a_count_of_paid_calls_that_is_not_one_is_named(value, tmp_path):
 
 @pytest.mark.parametrize("view", ["clean", "random"])
 def test_a_smaller_budget_asks_nothing_that_a_larger_one_does_not(view):
-    asked = [set(question(AskSettings(calls=calls, seed=3, view=view)).inputs.digests) for calls in (30, 90)]
+    asked = [set(digests(calls=calls, seed=3, view=view)) for calls in (30, 90)]
     assert asked[0] < asked[1]
 
 
@@ -187,7 +197,7 @@ def test_a_continued_study_pays_for_nothing_that_it_does_not_need(finished, teac
 
 def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, here):
     other = tmp_path / "cnn_16"
-    job.teach(TeachSettings(model="cnn_16", examples=100, epochs=1, device="cpu"), other)
+    teach(TeachSettings.of({"model": "cnn_16", "examples": 100, "epochs": 1, "device": "cpu"}), other)
     assert forecast(Study.of(SMALL), tmp_path / "s", teachers=[other], continue_from=[finished]).runs == 8
     with pytest.raises(UserError, match="stands for another teacher"):
         study.run(Study.of(SMALL), finished, teachers=[other])
@@ -195,12 +205,14 @@ def test_another_teacher_of_the_same_name_makes_other_runs(finished, tmp_path, h
 
 def test_defaults_that_change_make_new_runs(finished, teacher, monkeypatch):
     assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 0
-    monkeypatch.setattr(DistillSettings.model_fields["momentum"], "default", 0.8)
+    monkeypatch.setattr(TrainSettings.model_fields["momentum"], "default", 0.8)
+    TrainSettings.model_rebuild(force=True)
     DistillSettings.model_rebuild(force=True)
     try:
         assert forecast(Study.of(SMALL), finished, teachers=[teacher]).runs == 8
     finally:
         monkeypatch.undo()
+        TrainSettings.model_rebuild(force=True)
         DistillSettings.model_rebuild(force=True)
 
 
@@ -239,10 +251,10 @@ def test_a_failed_run_is_recorded_and_retried_on_request_only(teacher, tmp_path,
 def test_a_retry_that_succeeds_replaces_the_failure(teacher, tmp_path, here, monkeypatch):
     train, whole = study.train, Study.of(SMALL)
 
-    def fragile(task):
-        if task.settings.seed == 1:
+    def fragile(task, sources):
+        if task.settings.data.seed == 1:
             raise KeyError("out of memory")
-        return train(task)
+        return train(task, sources)
 
     monkeypatch.setattr(study, "train", fragile)
     summary = study.run(whole, tmp_path, teachers=[teacher])
@@ -269,10 +281,10 @@ def test_a_long_error_of_a_failed_run_does_not_spoil_the_study(teacher, tmp_path
     small = SMALL | {"methods": ["ckd"], "axes": {"calls": [20, 40], "seed": [0, 1]}}
     file.write_text(yaml.safe_dump(small))
 
-    def fragile(task):
-        if task.settings.seed == 1:
+    def fragile(task, sources):
+        if task.settings.data.seed == 1:
             raise UserError(error)
-        return train(task)
+        return train(task, sources)
 
     monkeypatch.setattr(study, "train", fragile)
     command = ["tuition", "study", str(file), "--out", str(tmp_path / "out"), "--teacher", str(teacher)]
@@ -348,8 +360,8 @@ def test_a_forecast_is_right_and_writes_nothing(teacher, tmp_path, here):
     content = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
     ahead = forecast(Study.of(SMALL | {"axes": {"calls": [20, 60], "seed": [0]}}), tmp_path / "s", teachers=[teacher])
     assert ahead.paid == store.accounts().paid
-    wanted = set(question(AskSettings(calls=60)).inputs.digests)
-    held = {d for s in (0, 1) for d in question(AskSettings(calls=40, seed=s)).inputs.digests}
+    wanted = set(digests(calls=60))
+    held = {d for s in (0, 1) for d in digests(calls=40, seed=s)}
     assert ahead.new == len(wanted - held)
     assert content == {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
 

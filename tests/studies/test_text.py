@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from tuition import UserError, load, teachers
 from tuition.cli.main import app
-from tuition.pipeline import job
-from tuition.pipeline.checks import preflight
-from tuition.pipeline.settings import AskSettings, DistillSettings
-from tuition.pipeline.teacher import _taught, find_teacher
+from tuition.pipeline.checks import check_ask, check_distill
+from tuition.pipeline.settings import DistillSettings, TransferSettings
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.teacher import find_teacher
 
 WORDS = (["cat", "dog", "fern", "moss", "ape", "oak"], [0, 0, 1, 1, 0, 1])
 
@@ -101,7 +101,7 @@ def test_what_texts_cannot_be_used_for_is_said_before_a_call(folder):
         ({"select": "medoids"}, "text"),
     ):
         with pytest.raises(UserError, match=says):
-            preflight(DistillSettings.of(asked | change), None)
+            check_distill(DistillSettings.of(asked | change), None, Sources())
     assert not (folder / "responses.db").exists()
 
 
@@ -115,7 +115,6 @@ def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
     assert "80 answers of taught" in shown
     shown = tuition("distill", "--data", "texts", "--teacher", "taught", "--calls", 80, "--student", "bag_8", *TRAINED)
     assert "teacher calls from cache" in shown
-    _taught.cache_clear()
     assert find_teacher("taught").fingerprint == found.fingerprint
 
 
@@ -123,7 +122,7 @@ def test_a_taught_model_of_text_refuses_images_before_a_call(folder):
     tuition("teach", "--data", "texts", "--model", "bag_8", "--epochs", 1, "--out", "other")
     settings = {"data": "digits", "teacher": "other", "calls": 20, "labels": False}
     with pytest.raises(UserError, match="this teacher reads text, not images or vectors"):
-        job.ask(AskSettings.of(settings), find_teacher("other"))
+        check_ask(TransferSettings.of(settings), Sources())
     assert not (folder / "responses.db").exists()
 
 
@@ -133,5 +132,4 @@ def test_the_hashing_is_part_of_a_taught_model_s_fingerprint(folder):
     record = json.loads((folder / "one" / "run.json").read_text())
     record["student"]["hashing"]["ngrams"] = [4]
     (folder / "one" / "run.json").write_text(json.dumps(record))
-    _taught.cache_clear()
     assert find_teacher("one").fingerprint != before

@@ -13,7 +13,7 @@ import yaml
 
 from tuition import ResponseStore
 from tuition.cli import main as cli
-from tuition.pipeline.settings import AskSettings, DistillSettings
+from tuition.pipeline.settings import DistillSettings, TransferSettings
 
 TEXTS = 100
 PRICE = {"cost_per_call": "0.0004", "cost_per_million_tokens": "0.15,0.6"}
@@ -95,12 +95,12 @@ def test_prices_as_settings(tmp_path, form):
         values |= {"cost_per_call": 0.0004, "cost_per_million_tokens": [0.15, 0.6]}
     if form == "yaml":
         values = yaml.safe_load("cost_per_call: 0.0004\ncost_per_million_tokens: 0.15,0.60\n")
-    for kind in (AskSettings, DistillSettings):
-        found = kind.of(values)
+    for kind in (TransferSettings, DistillSettings):
+        found = kind.of(values).ask
         assert found.cost_per_call == Decimal("0.0004")
         assert found.cost_per_million_tokens == (Decimal("0.15"), Decimal("0.6"))
-        assert found.price == kind.of(PRICE).price
-    assert AskSettings.of({}).price is None
+        assert found.price == kind.of(PRICE).ask.price
+    assert TransferSettings.of({}).ask.price is None
 
 
 @pytest.mark.parametrize(

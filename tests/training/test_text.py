@@ -83,8 +83,8 @@ def test_adamw_is_usual_for_text(answered, texts, transfer, tmp_path):
         "rate": ("adamw", 0.01),
     }
     named = DistillSettings.of({"student": "transformer_32_1"}), TeachSettings.of({"model": "bag_32"})
-    assert [(settings.optimizer, settings.learning_rate) for settings in named] == [("adamw", 0.003)] * 2
-    assert DistillSettings.of({}).optimizer == "sgd"
+    assert [(each.train.optimizer, each.train.learning_rate) for each in named] == [("adamw", 0.003)] * 2
+    assert DistillSettings.of({}).train.optimizer == "sgd"
 
 
 def test_answers_do_not_depend_on_how_texts_come(run, texts):

@@ -52,36 +52,37 @@ def ask(
 ) -> None:
     """Ask a teacher about inputs of a data set, and keep the answers."""
     from tuition.pipeline import job
+    from tuition.pipeline.checks import check_ask
     from tuition.pipeline.plan import plan
-    from tuition.pipeline.settings import AskSettings
-    from tuition.pipeline.teacher import named_teacher
+    from tuition.pipeline.settings import TransferSettings
+    from tuition.pipeline.sources import Sources
     from tuition.studies import cluster_ask
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "select": select, "cost_per_call": cost_per_call}
     given |= {"cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
-    given["trust_code"] = trust_code or None
-    settings = settings_of(AskSettings, config, given, sets)
+    settings = settings_of(TransferSettings, config, given, sets, trust_code=trust_code)
+    sources, store, priced = Sources(), settings.ask.store, settings.ask.price is not None
     if dry_run:
-        print_plan(plan(settings))
+        print_plan(plan(settings, sources))
         return
-    known = named_teacher(settings)
+    checked = check_ask(settings, sources)
     if executor == Executor.ray:
         with counting("calls") as advance:
-            whole = cluster_ask.ask(settings, known, workers=workers, progress=advance)
+            whole = cluster_ask.ask(settings, checked, workers=workers, progress=advance)
         accounts = whole.accounts
-        say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {known.name} are in the store.")
-        print_accounts(accounts, whole.bill, priced=settings.price is not None)
+        say(f"{accounts.paid - accounts.unknown + accounts.served} answers of {checked.teacher.name} are in the store.")
+        print_accounts(accounts, whole.bill, priced=priced)
         return
     with counting("calls") as advance:
-        transfer, validation = job.ask(settings, known, advance)
-    say(f"{len(transfer)} answers of {transfer.teacher} are in {settings.store}.")
-    say_refused(transfer, validation, settings.store)
+        transfer, validation = job.ask(settings, checked, advance)
+    say(f"{len(transfer)} answers of {transfer.teacher} are in {store}.")
+    say_refused(transfer, validation, store)
     say_further(validation)
     if transfer.teacher_accuracy is not None:
         say(f"The teacher is right for {transfer.teacher_accuracy:.2f} % of {len(transfer):,} labelled inputs.")
-    print_accounts(transfer.accounts, transfer.bill, priced=settings.price is not None)
+    print_accounts(transfer.accounts, transfer.bill, priced=priced)
 
 
 def check(
@@ -101,17 +102,16 @@ def check(
 ) -> None:
     """Try a teacher on a few inputs: what it takes and gives, how fast it is, and how often it is right."""
     from tuition.pipeline import check_teacher
-    from tuition.pipeline.settings import AskSettings
+    from tuition.pipeline.settings import TransferSettings
 
     given: dict[str, Any] = {"data": data, "teacher": teacher, "calls": calls, "seed": seed, "store": store}
     given |= {"budget": budget, "cost_per_call": cost_per_call, "cost_per_million_tokens": cost_per_million_tokens}
     given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
-    given["trust_code"] = trust_code or None
-    settings = settings_of(AskSettings, None, given, sets)
+    settings = settings_of(TransferSettings, None, given, sets, trust_code=trust_code)
     found = check_teacher.check(settings)
-    table = new_table(f"{found.transfer.teacher} on {len(found.transfer):,} inputs of {settings.data}", "", "")
+    table = new_table(f"{found.transfer.teacher} on {len(found.transfer):,} inputs of {settings.data.data}", "", "")
     for what, figure in found.rows():
         table.add_row(what, figure)
     show_table(table)
     say(found.verdict)
-    print_accounts(found.transfer.accounts, found.transfer.bill, priced=settings.price is not None)
+    print_accounts(found.transfer.accounts, found.transfer.bill, priced=settings.ask.price is not None)

@@ -12,8 +12,7 @@ from typer import Option
 from tuition.errors import UserError
 
 if TYPE_CHECKING:
-    from tuition.pipeline.settings import Columns
-    from tuition.training.settings import Settings
+    from tuition.pipeline.settings import CommandSettings, DataSettings
 
 Config = Annotated[Path | None, Option("--config", help="YAML file of settings; options given here override it.")]
 Sets = Annotated[
@@ -59,29 +58,38 @@ Spread = Annotated[
 ]
 
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound="CommandSettings")
 
 
-def columns_of(text: str | None, label: str | None, image: str | None) -> Columns:
-    from tuition.pipeline.settings import Columns
+def data_settings(
+    data: str, size: int | None, text_column: str | None, label_column: str | None, image_column: str | None
+) -> DataSettings:
+    from tuition.pipeline.settings import DataSettings
 
-    return Columns(text or "auto", label or "auto", image or "auto")
+    values = {"data": data, "size": size, "text_column": text_column}
+    values |= {"label_column": label_column, "image_column": image_column}
+    return DataSettings.of({name: value for name, value in values.items() if value is not None})
 
 
-def settings_of(kind: type[S], config: Path | None, given: Mapping[str, Any], sets: list[str] | None) -> S:
-    """Settings from a YAML file, then --set, then options, the later going before the earlier."""
-    read = {} if config is None else kind.read(config)
-    if read:
+def settings_of(
+    kind: type[S],
+    config: Path | None,
+    arguments: Mapping[str, Any],
+    sets: list[str] | None,
+    *,
+    trust_code: bool = False,
+) -> S:
+    """Settings from a YAML file, then --set, then options; what is later overrides what is earlier."""
+    values = {} if config is None else kind.read(config)
+    if values:
         from tuition.studies.grid import refuse_code
 
-        refuse_code(read, str(config), bool(given.get("trust_code")))
-    values = read | pairs(sets)
-    if isinstance(values.get("options", {}), dict):  # options.anchor is the method's setting anchor, as in studies
-        nested = {name: values.pop(name) for name in list(values) if str(name).startswith("options.")}
-        if nested:
-            own = {name.removeprefix("options."): value for name, value in nested.items()}
-            values["options"] = values.get("options", {}) | own
-    return kind.of(values | {name: value for name, value in given.items() if value is not None})
+        refuse_code(values, str(config), trust_code)
+    flat = kind.flat_names(values) | kind.flat_names(pairs(sets))
+    flat |= {name: value for name, value in arguments.items() if value is not None}
+    if trust_code and "trust_code" in kind.known():
+        flat["trust_code"] = True
+    return kind.of(flat)
 
 
 def pairs(sets: list[str] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from tuition import disk
-from tuition.cli.options import Labels, Pictures, Size, Texts, TrustCode, columns_of
+from tuition.cli.options import Labels, Pictures, Size, Texts, TrustCode, data_settings
 from tuition.cli.output import data as write_data
 from tuition.cli.output import new_table, say, show_table
 from tuition.cli.tables import number
@@ -33,7 +33,7 @@ def predict(
     if out is not None:
         disk.replaceable(out)
     student = load(run, trust_code=trust_code)
-    names, pool = inputs_of(inputs, split, size, student, columns_of(text_column, None, image_column))
+    names, pool = inputs_of(data_settings(inputs, size, text_column, None, image_column), split, student)
     confidence, classes = student.probabilities(pool).max(dim=1)
     rows = [
         {"input": name, "class": student.class_names[index] if student.class_names else index, "confidence": f"{p:.4f}"}
@@ -59,13 +59,13 @@ def evaluate(
 ) -> None:
     """Evaluate a finished student on labelled data."""
     from tuition import load
-    from tuition.pipeline.sources import load_data
+    from tuition.pipeline.sources import Sources
     from tuition.training import evaluation, files
 
     if confusion is not None:
         disk.replaceable(confusion)  # which is refused before anything is computed or printed
     student = load(run, trust_code=trust_code)
-    pool = load_data(data, split, size, columns_of(text_column, label_column, image_column))
+    pool = Sources().pool(data_settings(data, size, text_column, label_column, image_column), split)
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
     labels = student.labels_of(pool)

@@ -72,7 +72,8 @@ def verify(
     has changed silently.
     """
     from tuition import store as stores
-    from tuition.pipeline.sources import load_data
+    from tuition.pipeline.settings import DataSettings
+    from tuition.pipeline.sources import Sources
     from tuition.pipeline.teacher import find_teacher
 
     opened = _store(store)
@@ -83,7 +84,7 @@ def verify(
     if reask:
         if teacher is None or data is None or budget is None:
             raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
-        pool = load_data(data, "train")
+        pool = Sources().pool(DataSettings.of({"data": data}), "train")
         compared = stores.reask(
             opened,
             find_teacher(teacher, trust_code=trust_code),

@@ -3,73 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from tuition.data import Pool
 from tuition.errors import UserError
-from tuition.pipeline.settings import (
-    AskSettings,
-    DistillSettings,
-    described,
-)
-from tuition.pipeline.sources import load_data, question, test_data, train_columns
-from tuition.pipeline.teacher import named_teacher
+from tuition.pipeline.question import Question, question
+from tuition.pipeline.settings import Asking, DistillSettings
+from tuition.pipeline.sources import Sources
 from tuition.store import BudgetError, address
 from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
-from tuition.training import TrainSettings, check
+from tuition.training import check
 from tuition.training.methods import teacher_layers
 from tuition.training.task_classes import check_width
 
 
-def preflight(settings: DistillSettings, out: Path | None) -> Teacher:
-    """The teacher, once everything is known to fit that can be known before a call is paid."""
-    teacher = named_teacher(settings)
-    load_data(settings.data, "train", settings.size, train_columns(settings))
-    test_data(settings)  # a split that is missing is told before classes that differ
-    pool = question(settings, teacher).inputs
+@dataclass(frozen=True)
+class Checked:
+    """What a job needs to ask, loaded and checked."""
+
+    teacher: Teacher
+    question: Question
+    test: Pool | None = None
+
+
+def check_ask(settings: Asking, sources: Sources) -> Checked:
+    """Refuse what cannot be asked.
+
+    Raises:
+        UserError: a teacher that cannot be asked about these inputs, or a budget that does not suffice.
+    """
+    teacher = sources.teacher(settings)
+    asked = question(settings, sources, teacher)
+    check_answer(teacher, asked.inputs)
+    check_budget(settings, asked.inputs)
+    return Checked(teacher, asked)
+
+
+def check_distill(settings: DistillSettings, out: Path | None, sources: Sources) -> Checked:
+    """As `check_ask`; refuse a student, a method and a folder that do not fit, too."""
+    teacher = sources.teacher(settings)
+    sources.train_pool(settings)
+    test = sources.test_pool(settings.data)  # the sentence about a missing split comes before that about classes
+    asked = question(settings, sources, teacher)
     if settings.log_dir is not None:
         from tuition.training import tensorboard
 
         tensorboard.check(settings.log_dir)
-    if not teacher.local:
-        check_answer(teacher, pool)
-    check_fit(settings, teacher, pool, out, blank_answer(teacher, settings, pool))
-    return teacher
+    answer = None
+    if teacher.local:
+        layers = teacher_layers(settings.method, settings.student, settings.options)
+        answer = try_blank(teacher.with_layers(layers), asked.inputs, 1)
+    else:
+        check_answer(teacher, asked.inputs)
+    checked = Checked(teacher, asked, test)
+    check_fit(settings, checked, answer, out)
+    check_budget(settings, asked.inputs)
+    return checked
 
 
 def check_fit(
-    settings: DistillSettings, teacher: Teacher, pool: Pool, out: Path | None, answer: Mapping[str, Tensor] | None
+    settings: DistillSettings, checked: Checked, answer: Mapping[str, Tensor] | None, out: Path | None = None
 ) -> None:
     """Refuse what does not fit the teacher's answer to one input; None if that is not known yet."""
     check(
         settings.student,
-        pool,
+        checked.question.inputs,
         settings.method,
         answer=answer,
-        test=test_data(settings),
-        seed=settings.seed,
+        test=checked.test,
+        seed=settings.data.seed,
         out=out,
         options=settings.options,
-        described=described(settings, teacher.name, teacher.fingerprint),
-        **settings.model_dump(include=set(TrainSettings.model_fields)),
+        described=described(settings, checked.teacher.name, checked.teacher.fingerprint),
+        **settings.train.model_dump(),
     )
 
 
-def check_budget(settings: AskSettings, inputs: Pool) -> None:
-    """Refuse what does not fit in the budget before a store is made for it; one that is there says so itself."""
-    new = len(set(inputs.digests))
-    if settings.budget is not None and new > settings.budget and not address.exists(settings.store):
+def described(settings: DistillSettings, teacher_name: str, fingerprint: str) -> dict[str, Any]:
+    """What a run records beside the settings of its training; `teacher` is as it was given."""
+    training = {"seed", "student", "method", "options", *type(settings.train).model_fields}
+    values = {name: value for name, value in settings.flat(free=False).items() if name not in training}
+    return values | {"teacher_name": teacher_name, "fingerprint": fingerprint}
+
+
+def check_budget(settings: Asking, inputs: Pool) -> None:
+    """Refuse what does not fit in the budget before a store is made for it; a store that exists does so itself."""
+    new, budget = len(set(inputs.digests)), settings.ask.budget
+    if budget is not None and new > budget and not address.exists(settings.ask.store):
         raise BudgetError(
-            f"{new} new calls do not fit in the budget of {settings.budget}; nothing was asked, raise the budget to "
+            f"{new} new calls do not fit in the budget of {budget}; nothing was asked, raise the budget to "
             f"{new} or ask about less."
         )
 
 
 def check_answer(teacher: Teacher, pool: Pool) -> None:
-    """Find out what is wrong with a teacher before a call is paid; with a local one as `try_blank`.
+    """Refuse a teacher that cannot be asked about such inputs, before a call is paid.
 
     Raises:
         UserError: it cannot be asked about such inputs.
@@ -83,16 +116,8 @@ def check_answer(teacher: Teacher, pool: Pool) -> None:
             raise UserError(f"the teacher cannot be asked about {pool.name}: {error}.") from None
 
 
-def blank_answer(teacher: Teacher, settings: DistillSettings, pool: Pool) -> Mapping[str, Tensor] | None:
-    """A local teacher's answer to a blank input, with the maps that are needed; a remote one would be paid for it."""
-    if not teacher.local:
-        return None
-    layers = teacher_layers(settings.method, settings.student, settings.options)
-    return try_blank(teacher.with_layers(layers), pool, 1)
-
-
 def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
-    """What a local teacher says to blank inputs, or to a text of the pool.
+    """The answer of a local teacher to blank inputs, or to a text of the pool.
 
     Raises:
         UserError: it cannot read such inputs, or its answers are not what a pool like this needs.
@@ -111,7 +136,7 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
             "that does."
         )
     if not bool(vectors.isfinite().all()):
-        raise UserError("the teacher answers a blank input with NaN or infinity; mend it before asking.")
+        raise UserError("the teacher answers a blank input with NaN or infinity; fix it before asking.")
     if "logits" in answer:
         check_width(vectors)
         match_classes(teacher, pool, width=vectors.shape[1])

@@ -1,62 +1,78 @@
-"""One run from settings alone: check, ask, complete, train."""
+"""One job from settings: check, ask, complete, train."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tuition import stopping
+from tuition import disk, stopping
 from tuition.data import Pool, TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
-from tuition.pipeline.checks import check_answer, check_budget, check_fit, preflight
-from tuition.pipeline.paid_mixes import UNLIMITED, add_paid_mixes
-from tuition.pipeline.settings import (
-    AskSettings,
-    DistillSettings,
-    TeachSettings,
-    described,
-)
-from tuition.pipeline.sources import load_data, question, test_data
+from tuition.pipeline.checks import Checked, check_distill, check_fit, described
+from tuition.pipeline.paid_mixes import add_paid_mixes
+from tuition.pipeline.settings import Asking, DistillSettings
+from tuition.pipeline.settings_file import keep_settings
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.teach import with_digits_teacher
+from tuition.pipeline.watch import Watch
 from tuition.store import ResponseStore, maps_bytes, recompute, refusals
 from tuition.teachers import Teacher
-from tuition.training import Run, TrainSettings, distill, parallel, train_teacher
+from tuition.training import Run, distill, parallel
 from tuition.training.loop import Progress
 from tuition.training.methods import teacher_layers
 
 
-def run(settings: DistillSettings, out: Path | None = None, progress: Progress | None = None) -> Run:
-    """Check, ask, train."""
-    teacher = preflight(settings, out)
-    transfer, validation = ask(settings, teacher)
-    return train_student(settings, complete(settings, teacher, transfer), validation, out, progress)
+def run(
+    settings: DistillSettings, out: Path | None = None, sources: Sources | None = None, watch: Watch | None = None
+) -> Run:
+    """Check, ask, complete, train: every run is made in this order.
+
+    Args:
+        out: folder for the run's files.
+        sources: pools and teachers that other jobs share.
+
+    Raises:
+        UserError: what does not fit; what is known before the first call is paid is said then.
+    """
+    sources, watch = sources or Sources(), watch or Watch()
+    settings = with_digits_teacher(settings, sources, watch)
+    with ExitStack() as held:  # the folder, from before a call is paid
+
+        def answers() -> tuple[TransferSet, Pool | TransferSet]:
+            checked = check_distill(settings, out, sources)
+            if out is not None:
+                held.enter_context(disk.hold(out))
+            with watch.asking() as progress:
+                transfer, validation = ask(settings, checked, progress)
+            watch.answered(transfer, validation)
+            return complete(settings, checked.teacher, transfer, watch), validation
+
+        transfer, validation = parallel.first(answers)
+        with watch.training() as progress:
+            return train(settings, transfer, validation, sources.test_pool(settings.data), out, progress)
 
 
 def ask(
-    settings: AskSettings, teacher: Teacher, progress: Callable[[int, int], None] | None = None
+    settings: Asking, checked: Checked, progress: Callable[[int, int], None] | None = None
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
-    asked = question(settings, teacher)
-    check_answer(teacher, asked.inputs)
+    asked, bought = checked.question, settings.ask
     trial = None
-    if isinstance(settings, DistillSettings) and not teacher.local:  # what it answers with is not known before
-        trial = partial(check_fit, settings, teacher, asked.inputs, None)
-    check_budget(settings, asked.inputs)
-    store = ResponseStore(settings.store)
+    if isinstance(settings, DistillSettings) and not checked.teacher.local:
+        trial = partial(check_fit, settings, checked)  # what it answers with is not known before
     with stopping.deferred():
-        answered = store.ask(
-            teacher,
+        answered = ResponseStore(bought.store).ask(
+            checked.teacher,
             asked.inputs,
-            budget=UNLIMITED if settings.budget is None else settings.budget,
-            batch_size=settings.ask_batch,
-            concurrency=settings.concurrency,
-            cost_per_call=settings.cost_per_call,
-            cost_per_million_tokens=settings.cost_per_million_tokens,
+            **bought.payment,
+            batch_size=bought.ask_batch,
+            concurrency=bought.concurrency,
             progress=progress,
             stopping=stopping.requested,
-            check_answers=settings.check_answers,
+            check_answers=bought.check_answers,
             trial=trial,
         )
     if asked.validation is not None:
@@ -70,49 +86,38 @@ def ask(
     return answered[:first], answered[first:]
 
 
-def complete(settings: DistillSettings, teacher: Teacher, transfer: TransferSet) -> TransferSet:
+def complete(
+    settings: DistillSettings, teacher: Teacher, transfer: TransferSet, watch: Watch | None = None
+) -> TransferSet:
     """The transfer set with all that the method needs beside answers: paid mixes, and maps of a local teacher."""
     if settings.paid_mixes:
-        store = ResponseStore(settings.store)
         transfer = add_paid_mixes(
-            store,
+            ResponseStore(settings.ask.store),
             teacher,
             transfer,
             settings.paid_mixes,
-            seed=settings.seed,
-            budget=settings.budget,
-            cost_per_call=settings.cost_per_call,
-            cost_per_million_tokens=settings.cost_per_million_tokens,
+            seed=settings.data.seed,
+            **settings.ask.payment,
         )
-    layers = _missing_layers(settings, transfer)
-    return recompute(teacher, transfer, layers) if layers else transfer
+    needed = teacher_layers(settings.method, settings.student, settings.options)
+    layers = [layer for layer in needed if layer not in transfer.responses]
+    if not layers:
+        return transfer
+    if watch is not None:
+        size = maps_bytes(teacher, transfer, layers) / 1e6
+        watch.say(f"The teacher's feature maps, recomputed without calls, take {size:,.1f} MB.")
+    return recompute(teacher, transfer, layers)
 
 
-def maps_megabytes(settings: DistillSettings, teacher: Teacher, transfer: TransferSet) -> float:
-    """Memory that `complete` will take for feature maps, in 10^6 bytes."""
-    layers = _missing_layers(settings, transfer)
-    return maps_bytes(teacher, transfer, layers) / 1e6 if layers else 0.0
-
-
-def _missing_layers(settings: DistillSettings, transfer: TransferSet) -> list[str]:
-    wanted = teacher_layers(settings.method, settings.student, settings.options)
-    return [layer for layer in wanted if layer not in transfer.responses]
-
-
-def training_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The settings of `distill`; a command, in a process of its own, uses the threads that its student keeps busy."""
-    values = settings.model_dump(include=set(TrainSettings.model_fields))
-    return values | {"threads": 0 if settings.threads is None else settings.threads}
-
-
-def train_student(
+def train(
     settings: DistillSettings,
     transfer: TransferSet,
     validation: Pool | TransferSet,
+    test: Pool | None,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train on what was answered, and evaluate on the data's test split."""
+    """Train on the answers, and evaluate on `test`."""
     if settings.log_dir is not None and parallel.rank() == 0:
         from tuition.training.tensorboard import logged
 
@@ -123,32 +128,15 @@ def train_student(
         settings.method,
         options=settings.options,
         validation=validation,
-        test=test_data(settings),
-        seed=settings.seed,
+        test=test,
+        seed=settings.data.seed,
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),
         progress=progress,
-        **training_settings(settings),
+        **settings.train.model_dump(),
     )
-    if out is not None and transfer.refused:
-        refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
+    if out is not None and parallel.rank() == 0:
+        keep_settings(settings, out)
+        if transfer.refused:
+            refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
     return run
-
-
-def teach(settings: TeachSettings, out: Path, progress: Progress | None = None) -> Run:
-    """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
-    pool = load_data(settings.data, "train", settings.size, settings.columns)
-    if settings.examples is not None:
-        pool = pool.sample(settings.examples, seed=settings.seed, stratified=True)
-    validation, train = pool.split(max(10, len(pool) // 10), seed=settings.seed, stratified=True)
-    return train_teacher(
-        settings.model,
-        train,
-        validation=validation,
-        test=test_data(settings),
-        seed=settings.seed,
-        out=out,
-        described=settings.model_dump(include={"data", "size", "test", "examples"}) | settings.columns.named,
-        progress=progress,
-        **training_settings(settings),
-    )

@@ -17,7 +17,6 @@ from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers import Teacher
 
 BOXES = 64  # mixes that share a box
-UNLIMITED = 2**62  # an ask never pays for more than its inputs; this is no further limit
 
 
 def add_paid_mixes(
@@ -27,7 +26,7 @@ def add_paid_mixes(
     calls: int,
     *,
     seed: int,
-    budget: int | None = None,
+    budget: int,
     cost_per_call: Amount | None = None,
     cost_per_million_tokens: AmountPerTokens | None = None,
 ) -> TransferSet:
@@ -37,11 +36,11 @@ def add_paid_mixes(
 
     Args:
         calls: mixes to ask about.
-        budget: the most calls ever paid for this teacher in this store; by default there is no limit but `calls`.
+        budget: the most calls ever paid for this teacher in this store.
         cost_per_call, cost_per_million_tokens: see `ResponseStore.ask`.
 
     Raises:
-        UserError: there are no labels, or the inputs are no images.
+        UserError: there are no labels, or the inputs are not images.
 
     Source: Wang et al., What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909, section 5.
     """
@@ -62,15 +61,15 @@ def add_paid_mixes(
         answered = store.ask(
             teacher,
             mixed,
-            budget=UNLIMITED if budget is None else budget,
+            budget=budget,
             cost_per_call=cost_per_call,
             cost_per_million_tokens=cost_per_million_tokens,
             stopping=stopping.requested,
-            check_answers=False,  # those to the transfer set were looked at, and mixes have several classes
+            check_answers=False,  # the transfer set's were checked, and mixes have several classes
         )
     if answered.refused:
-        left = rows_answered(mixed, answered.refused)
-        inputs, shares = inputs[left], shares[left]
+        rest = rows_answered(mixed, answered.refused)
+        inputs, shares = inputs[rest], shares[rest]
     log_shares = answered.responses["logits"].log_softmax(dim=1)
     entropy = -(log_shares.exp() * log_shares).sum(dim=1)
     kept = entropy.topk(max(1, len(answered) // 2)).indices.sort().values

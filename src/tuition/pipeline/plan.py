@@ -8,11 +8,9 @@ from decimal import Decimal
 
 from tuition.data import Bill
 from tuition.pipeline.checks import try_blank
-from tuition.pipeline.settings import (
-    AskSettings,
-)
-from tuition.pipeline.sources import question
-from tuition.pipeline.teacher import named_teacher
+from tuition.pipeline.question import question
+from tuition.pipeline.settings import Asking
+from tuition.pipeline.sources import Sources
 from tuition.store import AskPlan, ResponseStore, address
 from tuition.store.price import estimate, money
 
@@ -53,27 +51,27 @@ def _tokens(read: Decimal, written: Decimal) -> str:
     return f"{read:,.1f} in, {written:,.1f} out"
 
 
-def plan(settings: AskSettings) -> Estimate:
+def plan(settings: Asking, sources: Sources) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
-    teacher = named_teacher(settings)
-    asked = question(settings, teacher).inputs
-    charged = settings.price
-    if address.exists(settings.store):
-        found = ResponseStore(settings.store).plan(
+    teacher, bought = sources.teacher(settings), settings.ask
+    inputs = question(settings, sources, teacher).inputs
+    charged = bought.price
+    if address.exists(bought.store):
+        calls = ResponseStore(bought.store).plan(
             teacher,
-            asked,
-            cost_per_call=settings.cost_per_call,
-            cost_per_million_tokens=settings.cost_per_million_tokens,
+            inputs,
+            cost_per_call=bought.cost_per_call,
+            cost_per_million_tokens=bought.cost_per_million_tokens,
         )
-    else:  # nor make a store
-        new = len(set(asked.digests))
-        found = AskPlan(new, len(asked) - new, 0, *estimate(charged, new, Bill()))
+    else:  # a store is not made either
+        new = len(set(inputs.digests))
+        calls = AskPlan(new, len(inputs) - new, 0, *estimate(charged, new, Bill()))
     seconds = None
-    if settings.seconds_per_call is not None:
-        seconds = found.new * settings.seconds_per_call / settings.concurrency
+    if bought.seconds_per_call is not None:
+        seconds = calls.new * bought.seconds_per_call / bought.concurrency
     elif teacher.local:
-        try_blank(teacher, asked, settings.ask_batch)
-        begun = time.perf_counter()
-        try_blank(teacher, asked, settings.ask_batch)
-        seconds = found.new * (time.perf_counter() - begun) / settings.ask_batch
-    return Estimate(found, seconds, charged is not None and charged.per_token)
+        try_blank(teacher, inputs, bought.ask_batch)
+        started = time.perf_counter()
+        try_blank(teacher, inputs, bought.ask_batch)
+        seconds = calls.new * (time.perf_counter() - started) / bought.ask_batch
+    return Estimate(calls, seconds, charged is not None and charged.per_token)

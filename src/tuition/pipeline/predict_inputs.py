@@ -8,32 +8,24 @@ from pathlib import Path
 
 from tuition.data import Pool, folders, tables
 from tuition.data.sources import read_images
-from tuition.pipeline.settings import (
-    Columns,
-)
-from tuition.pipeline.sources import load_data
+from tuition.pipeline.settings import DataSettings
+from tuition.pipeline.sources import Sources
 from tuition.training import Student
 
 
-def inputs_of(
-    name: str,
-    split: str,
-    size: int | None,
-    student: Student,
-    columns: Columns = Columns(),  # noqa: B008
-) -> tuple[list[str], Pool]:
+def inputs_of(settings: DataSettings, split: str, student: Student) -> tuple[list[str], Pool]:
     """Names and inputs of an image file, of all images in a folder, or of a split of a data set.
 
-    Grey images are made RGB for a student of RGB images. With a `size`, pictures are squashed to size x size.
+    Grey images are made RGB for a student of RGB images.
     """
-    path = Path(name)
-    found = folders.pictures(path) if path.is_dir() else [path]
-    if (path.exists() and not path.is_dir() and not tables.is_table(path)) or (path.is_dir() and found):
-        # What a file system holds need not be UTF-8, what is written about it is.
-        names = [os.fsencode(p).decode(errors="backslashreplace") for p in found]
-        pool = read_images(found, size=size)
+    path = Path(settings.data)
+    pictures = folders.pictures(path) if path.is_dir() else [path]
+    if (path.exists() and not path.is_dir() and not tables.is_table(path)) or (path.is_dir() and pictures):
+        # Names in a file system need not be UTF-8; the text written about them must be.
+        names = [os.fsencode(p).decode(errors="backslashreplace") for p in pictures]
+        pool = read_images(pictures, size=settings.size)
     else:
-        pool = load_data(name, "train" if path.is_file() else split, size, columns._replace(label=None))
+        pool = Sources().pool(settings, "train" if path.is_file() else split, labels=False)
         names = pool.texts if pool.kind == "texts" else [f"{pool.name} {i}" for i in range(len(pool))]
     if pool.kind == "images" and pool.shape[0] == 1 and student.input_shape[0] == 3:
         pool = replace(pool, inputs=pool.asked_tensor().expand(-1, 3, -1, -1))

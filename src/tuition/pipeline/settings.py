@@ -1,99 +1,73 @@
-"""The settings of each command, validated."""
+"""The settings of each command, in parts: data, ask, train.
+
+People write names without their part (`size: 32`) or in it (`data: {size: 32}`); a name means the same in both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
+from tuition import escape
 from tuition.models import reads_text
 from tuition.store.price import Price, amount, amounts, price
-from tuition.training import TrainSettings
-from tuition.training.methods import checked
-from tuition.training.settings import usual
+from tuition.training import TrainSettings, methods
+from tuition.training.options import words
+from tuition.training.settings import SettingError, Settings, extra, setting, usual
+
+UNLIMITED = 2**62  # a budget; an ask never pays for more calls than it has inputs
 
 
-class Columns(NamedTuple):
-    """Where a table has what; "auto" finds the usual names, and labels of None are not looked at."""
+class DataSettings(Settings):
+    """The inputs, and what is read of them."""
 
-    text: str = "auto"
-    label: str | None = "auto"
-    image: str = "auto"
-
-    @property
-    def named(self) -> dict[str, str | None]:
-        """Those that were named, as settings."""
-        return {f"{what}_column": column for what, column in self._asdict().items() if column != "auto"}
-
-
-class DataSettings(TrainSettings):
-    """What every command needs to know."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return usual(values, reads_text(str(values.get("student", values.get("model", "")))))
-
-    data: str = Field("digits", description="digits, a folder, or a name on the hub")
-    size: int | None = Field(None, ge=8, description="squash each picture to so many pixels a side")
-    test: str | None = Field("test", description="the data's split to evaluate on; null evaluates nothing")
-    seed: int = Field(0, ge=0, lt=2**32, description="of the draw of inputs, the initial weights and the training")
-    text_column: str = Field("auto", description="the column of texts, or several that are joined, as in title,body")
-    label_column: str | None = Field("auto", description="the column of labels; null looks at none")
-    image_column: str = Field("auto", description="the column of images")
-    trust_code: bool = Field(False, description="run the code that a run's folder or a file of settings names")
-
-    @property
-    def columns(self) -> Columns:
-        return Columns(self.text_column, self.label_column, self.image_column)
+    data: str = setting("digits", "digits, a folder (parquet, images, text), or a name on the hub")
+    size: int | None = setting(None, "squash each picture to a square of this side", unit="pixels", ge=8)
+    test: str | None = setting("test", "the split to evaluate on; null evaluates nothing")
+    seed: int = setting(0, "of the draw of inputs, the initial weights and the training", ge=0, lt=2**32)
+    text_column: str = setting("auto", "the column of texts, or several that are joined, as in title,body")
+    label_column: str | None = setting("auto", "the column of labels; null reads none")
+    image_column: str = setting("auto", "the column of images")
 
 
-class TeachSettings(DataSettings):
-    """What `tuition teach` needs: a model trained on labels by plain cross-entropy."""
+class AskSettings(Settings):
+    """Which inputs a teacher is asked about, where its answers are kept, and what it may cost."""
 
-    model: str = Field("cnn_32", description="the teacher's architecture (see `tuition models`)")
-    examples: int | None = Field(None, ge=20, description="train on so many examples only")
-
-
-class AskSettings(DataSettings):
-    """What is asked: which inputs, of which teacher, answered into which store, for how much."""
-
-    teacher: str | None = Field(
+    teacher: str | None = setting(
         None,
-        description="a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, "
-        "openai:MODEL, v2:URL, or package.module:factory",
+        "a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, openai:MODEL, v2:URL, "
+        "or package.module:factory",
     )
-    calls: int = Field(320, ge=1, description="inputs of the transfer set, each one teacher call")
-    budget: int | None = Field(
-        None, ge=0, description="most calls ever paid for this teacher in this store; by default no limit but the calls"
+    calls: int = setting(320, "inputs of the transfer set, each one teacher call", unit="calls", ge=1)
+    budget: int | None = setting(
+        None, "most calls ever paid for this teacher in this store; null: only `calls`", unit="calls", free=True, ge=0
     )
-    store: str = Field("responses.db", description="SQLite file or database URL")
-    select: Literal["random", "stratified", "k-centre", "medoids"] = "random"
-    features: str | None = Field(
-        None, description="folder of a run whose features k-centre and medoids use; else pixels"
+    store: str = setting("responses.db", "where paid answers are kept: an SQLite file or a database URL", free=True)
+    select: Literal["random", "stratified", "k-centre", "medoids"] = setting("random", "how inputs are chosen")
+    features: str | None = setting(None, "folder of a run whose features k-centre and medoids use; null: pixels")
+    view: Literal["clean", "random"] = setting(
+        "clean", "ask about the image as it is, or about one random crop of it, as the authors do"
     )
-    view: Literal["clean", "random"] = Field(
-        "clean", description="ask about the image as it is, or about one random crop of it, as the authors do"
+    labels: bool = setting(True, "use the data's labels where it has them")
+    classes: Literal["data", "teacher"] = setting(
+        "data", "whose classes the student learns; the data's must be among the teacher's"
     )
-    labels: bool = Field(True, description="use the data's labels where it has them")
-    classes: Literal["data", "teacher"] = Field(
-        "data",
-        description="whose classes the student learns; the data's must be among the teacher's",
+    check_answers: bool = setting(True, "stop where the first answers are not better than chance", free=True)
+    ask_batch: int = setting(64, "inputs of one request", unit="inputs", free=True, ge=1)
+    concurrency: int = setting(1, "requests in flight at once", unit="requests", free=True, ge=1)
+    cost_per_call: Annotated[Decimal, BeforeValidator(amount)] | None = setting(
+        None, "price of one call, in any currency", free=True
     )
-    check_answers: bool = Field(
-        True, description="look at the first answers, and stop where they are not better than chance"
+    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(amounts)] | None = setting(
+        None, "price of a million tokens as IN,OUT; needs a server that counts them", free=True
     )
-    ask_batch: int = Field(64, ge=1, description="inputs a request")
-    concurrency: int = Field(1, ge=1, description="requests in flight at once")
-    cost_per_call: Annotated[Decimal, BeforeValidator(amount)] | None = Field(
-        None, description="price of one call, in any currency"
-    )
-    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(amounts)] | None = Field(
-        None, description="price of a million tokens as IN,OUT, beside that of a call; needs a server that counts them"
-    )
-    seconds_per_call: float | None = Field(None, ge=0, description="time of one call, to estimate by")
+    seconds_per_call: float | None = setting(None, "time of one call, to estimate by", unit="seconds", free=True, ge=0)
+    trust_code: bool = setting(False, "run code that a folder or a file of settings names", free=True)
 
     @property
     def price(self) -> Price | None:
@@ -102,48 +76,216 @@ class AskSettings(DataSettings):
             return None
         return price(self.cost_per_call, self.cost_per_million_tokens)
 
+    @property
+    def payment(self) -> dict[str, Any]:
+        """What every ask is told of money: the budget and the prices."""
+        return {
+            "budget": UNLIMITED if self.budget is None else self.budget,
+            "cost_per_call": self.cost_per_call,
+            "cost_per_million_tokens": self.cost_per_million_tokens,
+        }
 
-class DistillSettings(AskSettings):
+
+class CommandSettings(Settings):
+    """The settings of a command: parts, and what is its own."""
+
+    command: ClassVar[str]
+
+    @classmethod
+    def parts(cls) -> dict[str, type[Settings]]:
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Settings)}
+
+    @classmethod
+    def known(cls) -> dict[str, FieldInfo]:
+        parts = cls.parts()
+        own = {name: field for name, field in cls.model_fields.items() if name not in parts}
+        return {name: field for part in parts.values() for name, field in part.model_fields.items()} | own
+
+    @classmethod
+    def unknown(cls, name: Any) -> str:
+        others = [f"`tuition {other.command}`" for other in COMMANDS if name in other.known() or name in other.parts()]
+        if others:
+            return f"{name} is a setting of {' and '.join(others)}, and not of `tuition {cls.command}`; leave it out."
+        return super().unknown(name)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return super().of(cls._with_options(cls.flat_names(values)))
+
+    @classmethod
+    def flat_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by names without parts; options of the method as "options.anchor".
+
+        Raises:
+            UserError: a name appears twice, or in a part that it does not belong to.
+        """
+        parts, flat = cls.parts(), dict[str, Any]()
+
+        def put(name: str, value: Any) -> None:
+            if name in flat:
+                raise SettingError(f"the setting {name} appears twice; keep one of the two.")
+            flat[name] = value
+
+        for name, value in values.items():
+            if name in parts and (isinstance(value, Mapping) or name not in cls.known()):
+                if not isinstance(value, Mapping):
+                    shown = escape.shorten(repr(value), 80)
+                    raise SettingError(f"{name} holds 'setting: value' lines, not {shown}; correct it.")
+                for inner, below in value.items():
+                    if inner not in parts[name].model_fields:
+                        known = inner in cls.known()
+                        raise SettingError(
+                            f"{inner} is not a setting of {name}; move it." if known else cls.unknown(inner)
+                        )
+                    put(inner, below)
+            elif name == "options" and isinstance(value, Mapping):
+                for option, below in value.items():
+                    put(f"options.{option}", below)
+            else:
+                put(name, value)
+        return flat
+
+    @classmethod
+    def _with_options(cls, flat: Mapping[str, Any]) -> dict[str, Any]:
+        options = {k.removeprefix("options."): v for k, v in flat.items() if str(k).startswith("options.")}
+        rest = {k: v for k, v in flat.items() if not str(k).startswith("options.")}
+        return rest | {"options": options} if options else rest
+
+    @classmethod
+    def nested(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        parts = cls.parts()
+        place = {name: part for part, kind in parts.items() for name in kind.model_fields}
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in place:
+                found.setdefault(place[name], {})[name] = value
+            else:
+                found[name] = value
+        return found
+
+    def flat(self, *, free: bool = True) -> dict[str, Any]:
+        """All values by names without parts; with `free=False` only those that the result depends on."""
+        parts = self.parts()
+        values: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            values |= getattr(self, name).model_dump() if name in parts else {name: getattr(self, name)}
+        return {name: values[name] for name, field in self.known().items() if free or not extra(field, "free")}
+
+    def changed(self, **values: Any) -> Self:
+        """The same settings with other values, by names without parts."""
+        return self.of(self.flat() | values)
+
+
+class TeachSettings(CommandSettings):
+    """What `tuition teach` needs: a model trained on labels by plain cross-entropy."""
+
+    command: ClassVar[str] = "teach"
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    model: str = setting("cnn_32", "the teacher's architecture (see `tuition models`)")
+    examples: int | None = setting(None, "train on so many examples only", unit="examples", ge=20)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_training(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return _with_train_defaults(values, values.get("model"))
+
+
+class TransferSettings(CommandSettings):
+    """What `tuition ask` and `tuition check` need: a transfer set."""
+
+    command: ClassVar[str] = "ask"
+    data: DataSettings = DataSettings()
+    ask: AskSettings = AskSettings()
+    device: str = setting("auto", "where a teacher of this machine computes: auto, cpu, cuda, cuda:1 or mps", free=True)
+
+
+class DistillSettings(CommandSettings):
     """What `tuition distill` needs; a study is many of these."""
 
-    calls: int = Field(320, ge=2, description="inputs of the transfer set, each one teacher call")
-    student: str = Field("cnn_8", description="the student's architecture (see `tuition models`)")
-    method: str = Field("ckd", description="what it is trained by (see `tuition methods`)")
-    options: dict[str, Any] = Field({}, description="settings of the method")
-    paid_mixes: int = Field(0, ge=0, description="CutMixes to ask about as well, each a call; half of them are kept")
-    log_dir: str | None = Field(None, description="write TensorBoard logs of every epoch to this folder")
+    command: ClassVar[str] = "distill"
+    data: DataSettings = DataSettings()
+    ask: AskSettings = AskSettings()
+    train: TrainSettings = TrainSettings()
+    student: str = setting("cnn_8", "the student's architecture (see `tuition models`)")
+    method: str = setting("ckd", "what it is trained by (see `tuition methods`)")
+    options: dict[str, Any] = setting({}, "settings of the method")
+    paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
+    log_dir: str | None = setting(None, "folder for TensorBoard logs of every epoch", free=True)
+
+    @property
+    def device(self) -> str:
+        return self.train.device
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_training(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return _with_train_defaults(values, values.get("student"))
+
+    @field_validator("ask")
+    @classmethod
+    def _two_calls(cls, ask: AskSettings) -> AskSettings:
+        if ask.calls < 2:
+            raise SettingError("a student needs at least 2 calls; raise calls.")
+        return ask
 
     @field_validator("method")
     @classmethod
-    def _known(cls, method: str) -> str:
-        checked(method, {})
+    def _known_method(cls, method: str) -> str:
+        methods.find(method)
         return method
 
     @field_validator("options")
     @classmethod
-    def _checked(cls, options: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
-        return checked(others.data["method"], options) if "method" in others.data else options
+    def _checked_options(cls, options: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        return methods.checked(others.data["method"], options) if "method" in others.data else options
 
 
-# What a run's record holds of its settings; the store may move, and its address may hold a password.
-ASKED = {"data", "size", "test", "calls", "select", "features", "view", "labels", "paid_mixes"}
+Asking = TransferSettings | DistillSettings
+COMMANDS: tuple[type[CommandSettings], ...] = (TeachSettings, TransferSettings, DistillSettings)
 
 
-TRAINED = set(TrainSettings.model_fields) - {"device", "threads", "checkpoint_seconds"}
+def _with_train_defaults(values: dict[str, Any], model: Any) -> dict[str, Any]:
+    """The defaults of a model of text; and a command, in a process of its own, uses the threads that are kept busy."""
+    train = values.get("train", {})
+    if not isinstance(train, dict):
+        return values
+    return values | {"train": usual({"threads": 0} | train, reads_text(str(model)))}
 
 
-def described(settings: DistillSettings, teacher: str, fingerprint: str) -> dict[str, Any]:
-    """What a run is to record beside the settings of its training."""
-    later = {} if settings.classes == "data" else {"classes": settings.classes}  # older runs do not record it
-    return (
-        settings.model_dump(include=ASKED)
-        | settings.columns.named
-        | later
-        | {"teacher": teacher, "fingerprint": fingerprint}
-    )
+class SettingInfo(NamedTuple):
+    """A setting as people read it: `group` is its part, or "" for one of the command's own."""
+
+    name: str
+    annotation: Any
+    type: str
+    default: Any
+    description: str
+    unit: str
+    group: str
+
+
+def fields(kind: type[CommandSettings]) -> list[SettingInfo]:
+    """Every setting of a command, part by part."""
+    place = {name: part for part, model in kind.parts().items() for name in model.model_fields}
+    defaults = kind.of({}).flat()
+    return [
+        SettingInfo(
+            name,
+            field.annotation,
+            words(Annotated[field.annotation, field]),
+            defaults[name],
+            field.description or "",
+            extra(field, "unit") or "",
+            place.get(name, ""),
+        )
+        for name, field in kind.known().items()
+    ]
 
 
 def default_folder(settings: DistillSettings) -> Path:
     """Where a run is written when no folder is named."""
-    name = f"{Path(settings.data).name}-{settings.student}-{settings.method}-{settings.calls}-seed{settings.seed}"
+    data, ask = settings.data, settings.ask
+    name = f"{Path(data.data).name}-{settings.student}-{settings.method}-{ask.calls}-seed{data.seed}"
     return Path("runs") / name.replace(":", "-")

@@ -1,10 +1,9 @@
-"""The teacher that settings name."""
+"""A teacher by name: a folder made by `tuition teach`, or what `teachers.load` takes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,9 @@ from torch import Tensor
 from tuition import teachers
 from tuition.errors import UserError
 from tuition.models import Hashing, Preprocess
-from tuition.pipeline.settings import (
-    AskSettings,
-)
 from tuition.teachers import Teacher
 from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import load
-from tuition.training.preflight import pick_device
-
-
-def named_teacher(settings: AskSettings) -> Teacher:
-    """The teacher; a model of PyTorch on the device of training, where answers and maps take seconds."""
-    if settings.teacher is None:
-        described = type(settings).model_fields["teacher"].description
-        raise UserError(f"name a teacher: {described}.")
-    return find_teacher(settings.teacher, trust_code=settings.trust_code).to(pick_device(settings.device))
 
 
 def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
@@ -39,26 +26,15 @@ def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
     if "\0" in name:
         raise UserError(f"the teacher's name {name!r} holds a zero byte; correct it.")
     if ":" in name and not Path(name).exists():
-        kind = name.partition(":")[0]
-        return _of_kind(name, Path.cwd()) if kind in teachers.KINDS else teachers.load(name)
-    return _taught(str(Path(name).resolve()), trust_code)
-
-
-@lru_cache(maxsize=4)
-def _of_kind(name: str, here: Path) -> Teacher:
-    """Made once for each folder `here`, because `name` may be a path from it."""
-    return teachers.load(name)
-
-
-@lru_cache(maxsize=4)
-def _taught(folder: str, trust_code: bool) -> Teacher:
+        return teachers.load(name)
+    folder = Path(name).resolve()
     taught = load(folder, trust_code=trust_code)
-    name, names = Path(folder).name, taught.class_names
     if isinstance(taught.preprocess, Hashing):
-        return TorchTeacher(taught.model, name, _Hashed(taught.preprocess), class_names=names, reads="texts")
+        reader = _Hashed(taught.preprocess)
+        return TorchTeacher(taught.model, folder.name, reader, class_names=taught.class_names, reads="texts")
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
-    return teachers.from_torch(taught.model, name=name, mean=mean, std=std, class_names=names)
+    return teachers.from_torch(taught.model, name=folder.name, mean=mean, std=std, class_names=taught.class_names)
 
 
 @dataclass(frozen=True)

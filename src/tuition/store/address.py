@@ -68,6 +68,17 @@ def shown(address: str) -> str:
     return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
+def without_password(address: str) -> str:
+    """The address of the same store, without its password."""
+    from sqlalchemy.engine import URL
+
+    url = parse(address)
+    if url.password is None:
+        return address
+    plain = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return plain.render_as_string(hide_password=False)
+
+
 def _server(rest: str) -> URL:
     from sqlalchemy.engine import URL
 

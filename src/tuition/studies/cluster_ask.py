@@ -11,11 +11,9 @@ from pathlib import Path
 
 from tuition.data import Pool
 from tuition.errors import UserError
-from tuition.pipeline.checks import check_answer, check_budget
-from tuition.pipeline.paid_mixes import UNLIMITED
-from tuition.pipeline.settings import AskSettings
-from tuition.pipeline.sources import question
-from tuition.pipeline.teacher import named_teacher
+from tuition.pipeline.checks import Checked
+from tuition.pipeline.settings import TransferSettings
+from tuition.pipeline.sources import Sources
 from tuition.store import ResponseStore
 from tuition.store.price import FREE
 from tuition.store.shared_ask import SharedAsk, ask_part, open_shared_ask
@@ -26,8 +24,8 @@ REQUESTS = 16  # of a part, one after another, at most
 
 
 def ask(
-    settings: AskSettings,
-    teacher: Teacher,
+    settings: TransferSettings,
+    checked: Checked,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -39,21 +37,19 @@ def ask(
     Raises:
         UserError: as `job.ask`; a node without the teacher or the store. What was answered well is stored.
     """
-    cluster.check_store(settings.store)
-    kind, colon, place = (settings.teacher or "").rpartition(":")
+    teacher, inputs, bought = checked.teacher, checked.question.inputs, settings.ask
+    cluster.check_store(bought.store)
+    kind, colon, place = (bought.teacher or "").rpartition(":")
     if Path(place).exists():  # nodes have other current folders
-        settings = settings.model_copy(update={"teacher": f"{kind}{colon}{Path(place).resolve()}"})
-    inputs = question(settings, teacher).inputs
-    check_answer(teacher, inputs)
-    check_budget(settings, inputs)
+        settings = settings.changed(teacher=f"{kind}{colon}{Path(place).resolve()}")
     for node, fingerprint in cluster.on_every_node(_look, settings).items():
         if fingerprint != teacher.fingerprint:
-            raise UserError(f"node {node} has another teacher of the name {settings.teacher}; give it the same files.")
-    store, failed, done = ResponseStore(settings.store), list[str](), 0
-    price = settings.price or FREE
-    with open_shared_ask(store, teacher, inputs, budget=_budget(settings), price=price) as shared:
+            raise UserError(f"node {node} has another teacher of the name {bought.teacher}; give it the same files.")
+    store, failed, done = ResponseStore(bought.store), list[str](), 0
+    price = bought.price or FREE
+    with open_shared_ask(store, teacher, inputs, budget=bought.payment["budget"], price=price) as shared:
         # Four parts for each worker, for balance, or more.
-        batch = settings.ask_batch * settings.concurrency
+        batch = bought.ask_batch * bought.concurrency
         requests = math.ceil(len(shared.rows) / (4 * batch * (workers or cluster.cores())))
         size = batch * min(requests, REQUESTS)
 
@@ -83,38 +79,34 @@ def ask(
 class AskPart:
     """Different inputs to ask about, and the number of the ask that they are a part of."""
 
-    settings: AskSettings
+    settings: TransferSettings
     inputs: Pool
     shared: int
 
 
 def send(part: AskPart) -> int:
     """Ask about a part; returns how many inputs that were."""
-    settings = part.settings
+    ask = part.settings.ask
     ask_part(
-        ResponseStore(settings.store),
-        _teacher(settings.teacher or "", settings.device, settings.trust_code),
+        ResponseStore(ask.store),
+        _teacher(part.settings),
         part.inputs,
         part.shared,
-        budget=_budget(settings),
-        batch_size=settings.ask_batch,
-        concurrency=settings.concurrency,
-        price=settings.price or FREE,
+        budget=ask.payment["budget"],
+        batch_size=ask.ask_batch,
+        concurrency=ask.concurrency,
+        price=ask.price or FREE,
     )
     return len(part.inputs)
 
 
-def _look(settings: AskSettings) -> str:
+def _look(settings: TransferSettings) -> str:
     """The teacher's fingerprint, on a node that sees the store."""
-    ResponseStore(settings.store)
-    return named_teacher(settings).fingerprint
+    ResponseStore(settings.ask.store)
+    return Sources().teacher(settings).fingerprint
 
 
 @lru_cache(maxsize=1)
-def _teacher(name: str, device: str, trust_code: bool) -> Teacher:
+def _teacher(settings: TransferSettings) -> Teacher:
     """The teacher, loaded once for all parts."""
-    return named_teacher(AskSettings.of({"teacher": name, "device": device, "trust_code": trust_code}))
-
-
-def _budget(settings: AskSettings) -> int:
-    return UNLIMITED if settings.budget is None else settings.budget
+    return Sources().teacher(settings)

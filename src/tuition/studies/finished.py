@@ -55,8 +55,8 @@ class FinishedRuns:
                 self.written_spectra.add(row.key)
             used = replace(
                 record,
-                dataset=Path(run.settings.data).name,
-                teacher=run.settings.teacher or "",
+                dataset=Path(run.settings.data.data).name,
+                teacher=run.settings.ask.teacher or "",
                 method=row.row,
                 purpose=row.purpose,
                 accounting=row.accounting,
@@ -68,13 +68,14 @@ class FinishedRuns:
 def record_of(run: PlannedRun, figures: Mapping[str, Any] | None, error: str | None) -> Record:
     """The record of a run that has ended, with its figures or with the error that stopped it."""
     settings = run.settings
-    shared = settings.model_dump(
-        include={"student", "calls", "seed", "learning_rate", "schedule", "epochs", "accounting"}
-    )
+    flat = settings.flat()
+    shared = {
+        name: flat[name] for name in ("student", "calls", "seed", "learning_rate", "schedule", "epochs", "accounting")
+    }
     record = Record(
         key=run.key,
-        dataset=Path(settings.data).name,
-        teacher=settings.teacher or "",
+        dataset=Path(settings.data.data).name,
+        teacher=settings.ask.teacher or "",
         method=run.row,
         purpose="result",
         versions=versions(),

@@ -6,15 +6,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from tuition.data import TransferSet
-from tuition.pipeline.settings import Columns, DistillSettings
-from tuition.pipeline.sources import load_data, train_columns
+from tuition.pipeline.settings import DistillSettings
+from tuition.pipeline.sources import Sources
 from tuition.studies.finished import FinishedRuns
 from tuition.studies.grid import Study, images, plan
 from tuition.studies.records import Record
@@ -55,11 +54,12 @@ def forecast(
     """Look ahead at what `run` would do. Nothing is asked or written, and nothing that is trained is kept."""
     study, folders = place(study, out, teachers)
     finished = FinishedRuns(study, out, continue_from, retry=retry)
-    now = plan(study, finished.find, identities(study, folders))
+    sources = Sources()
+    now = plan(study, finished.find, identities(folders, sources))
     ahead = [*now.ready, *now.later]
     runs = [with_teacher_path(run.settings, folders) for run in ahead]
-    check(settings for settings in runs if is_ready(settings.teacher or ""))
-    counts = count(runs).values()
+    check((settings for settings in runs if is_ready(settings.ask.teacher or "")), sources)
+    counts = count(runs, sources).values()
     known = {run.key for run in now.rows.values() if finished.find(run) is not None}
     return Forecast(
         runs=len(ahead),
@@ -67,33 +67,37 @@ def forecast(
         teachers=[name for name, folder in folders.items() if not is_ready(folder)],
         new=sum(new for new, _ in counts),
         paid=sum(paid for _, paid in counts),
-        seconds=_seconds([run.settings for run in ahead], finished.known.values(), workers or os.cpu_count() or 1),
+        seconds=_seconds(runs, finished.known.values(), workers or os.cpu_count() or 1, sources),
     )
 
 
-def _seconds(runs: Sequence[DistillSettings], known: Iterable[Record], workers: int) -> float:
+def _seconds(runs: Sequence[DistillSettings], known: Iterable[Record], workers: int, sources: Sources) -> float:
     """Time that runs will take, by the seconds an image of similar ones."""
     measured: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in known:
         if record.images_seen:
             measured[record.student,].append(record)
             measured[record.student, record.settings["method"]].append(record)
-    rate = cache(_calibrate)
+    rates: dict[tuple[object, ...], float] = {}  # of short trials
     total = 0.0
     for s in runs:
         like = measured.get((s.student, s.method)) or measured.get((s.student,))
         if like:
             seconds = sum(record.seconds for record in like) / sum(record.images_seen for record in like) / workers
         else:
-            seconds = rate(s.student, s.data, s.size, s.batch_size, s.device, train_columns(s))
+            key = s.student, s.data.data, s.data.size, s.train.batch_size
+            if key not in rates:
+                rates[key] = _calibrate(s, sources)
+            seconds = rates[key]
         total += seconds * images(s)
     return total
 
 
-def _calibrate(student: str, data: str, size: int | None, batch_size: int, device: str, columns: Columns) -> float:
+def _calibrate(settings: DistillSettings, sources: Sources) -> float:
     """Seconds an image, of training with all cores on a few images."""
-    pool = load_data(data, "train", size, columns)[: 2 * batch_size]
-    answers = {"logits": torch.zeros(len(pool), pool.num_classes or 10)}
-    run = distill(student, TransferSet(pool, answers), "kd", epochs=5, batch_size=batch_size, device=device)
+    size = settings.train.batch_size
+    pool = sources.train_pool(settings)[: 2 * size]
+    transfer = TransferSet(pool, {"logits": torch.zeros(len(pool), pool.num_classes or 10)})
+    run = distill(settings.student, transfer, "kd", epochs=5, batch_size=size, device=settings.device)
     # The quickest epoch: the first one warms up, and others may have been disturbed.
     return min(after["seconds"] - before["seconds"] for before, after in pairwise(run.history)) / len(pool)

@@ -17,17 +17,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tuition import factories
 from tuition.errors import UserError
-from tuition.pipeline.settings import ASKED, TRAINED, DistillSettings
+from tuition.pipeline.settings import DistillSettings
 from tuition.studies.records import Record
 from tuition.training import methods
 from tuition.training.settings import Settings
 
-# What identifies a run, with the data's content and the teacher; the rest depends on the machine or the asking.
-MATTERS = ASKED | TRAINED | {"teacher", "student", "method", "options", "seed"}
 NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
 MOST_RUNS = 100_000
 COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
@@ -65,7 +63,9 @@ class Choose(Settings):
 class Study(Settings):
     """Every combination of pairs, methods and axes. Settings are those of `tuition distill`; "options.anchor" nests."""
 
-    settings: dict[str, Any] = Field({}, description="those of every run")
+    settings: Annotated[dict[str, Any], AfterValidator(DistillSettings.flat_names)] = Field(
+        {}, description="those of every run"
+    )
     teaching: dict[str, Any] = Field({}, description="how teachers that are absent are trained (`tuition teach`)")
     pairs: list[Pair] = Field(min_length=1)
     methods: list[
@@ -207,9 +207,9 @@ Find = Callable[[PlannedRun], Record | None]
 
 def resolved(settings: DistillSettings) -> dict[str, Any]:
     """All settings that matter to a run, the method's defaults among them, without paths of this machine."""
-    values = settings.model_dump(include=MATTERS) | settings.columns.named
-    values["data"] = Path(settings.data).name
-    values["features"] = settings.features and Path(settings.features).name
+    values = settings.flat(free=False)
+    values["data"] = Path(settings.data.data).name
+    values["features"] = settings.ask.features and Path(settings.ask.features).name
     values["options"] = methods.defaults(settings.method) | settings.options
     if methods.groups(settings.method, settings.options) is None:
         values["accounting"] = "published"  # a step forwards the same images in both
@@ -234,11 +234,11 @@ def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
 
 def images(settings: DistillSettings) -> int:
     """The most images that a run sees."""
-    steps = math.ceil(settings.calls / settings.batch_size)
+    train, calls = settings.train, settings.ask.calls
     sizes = methods.groups(settings.method, settings.options)
-    if sizes is None or settings.accounting == "matched":
-        return settings.epochs * settings.calls
-    return settings.epochs * steps * settings.batch_size * sum(sizes)
+    if sizes is None or train.accounting == "matched":
+        return train.epochs * calls
+    return train.epochs * math.ceil(calls / train.batch_size) * train.batch_size * sum(sizes)
 
 
 @dataclass(frozen=True)
@@ -306,12 +306,10 @@ class _Point:
         axes = self.study.axes
         title = self.method.title({k: v for k, v in self.values.items() if k not in COMMON_AXES and len(axes[k]) > 1})
         place = {"teacher": self.pair.teacher, "student": self.pair.student, "method": self.method.method}
-        flat = {**self.study.settings, **place, **self.values}
-        for change in changes:
-            flat |= change
-        options = {**_mapping(flat.pop("options", {}), "options"), **self.method.options}
-        options |= {k.removeprefix("options."): flat.pop(k) for k in list(flat) if k.startswith("options.")}
-        settings = DistillSettings.of(flat | {"options": options})
+        flat = self.study.settings | place | {f"options.{k}": v for k, v in self.method.options.items()}
+        for change in (self.values, *changes):
+            flat |= DistillSettings.flat_names(change)
+        settings = DistillSettings.of(flat)
         return PlannedRun(title, settings, key_of(settings, self.identify(settings)))
 
 
@@ -322,7 +320,7 @@ def _points(study: Study, identify: Identify) -> Iterator[_Point]:
 
 
 def _records(runs: Iterable[PlannedRun], purpose: Literal["result", "selection"]) -> dict[RecordId, PlannedRun]:
-    return {RecordId(run.key, run.row, purpose, run.settings.accounting): run for run in runs}
+    return {RecordId(run.key, run.row, purpose, run.settings.train.accounting): run for run in runs}
 
 
 def _check_size(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from tuition import models
 from tuition.data import Pool
 from tuition.pipeline import job
 from tuition.pipeline.settings import DistillSettings
-from tuition.pipeline.sources import test_data
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.watch import Watch
 from tuition.training import Student
+from tuition.training.loop import Progress
 from tuition.training.preflight import pick_device
 
 
@@ -33,7 +36,17 @@ class RunTask:
     spectrum: bool
 
 
-def train(task: RunTask) -> tuple[dict[str, Any], list[float] | None] | None:
+class EpochWatch(Watch):
+    """Calls `progress` after every epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def training(self) -> nullcontext[Progress]:
+        return nullcontext(self.progress)
+
+
+def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], list[float] | None] | None:
     """The figures of one run and, if the task asks for it, its spectrum; None if its time was up first."""
 
     def watch(*_: Any) -> None:
@@ -43,7 +56,7 @@ def train(task: RunTask) -> tuple[dict[str, Any], list[float] | None] | None:
     settings = task.settings
     try:
         watch()
-        run = job.run(settings, task.folder, watch)
+        run = job.run(settings, task.folder, sources, EpochWatch(watch))
     except DeadlineError:
         return None
     figures = {name: math.nan if value is None else value for name, value in run.results().items()}
@@ -52,7 +65,7 @@ def train(task: RunTask) -> tuple[dict[str, Any], list[float] | None] | None:
         "curve": [[row["epoch"], row["loss"], row["validation"]] for row in run.history],
     }
     del figures["best_epoch"], figures["teacher_inputs"]
-    test = test_data(settings) if task.spectrum else None
+    test = sources.test_pool(settings.data) if task.spectrum else None
     return figures, None if test is None else spectrum(run.student.to(pick_device(settings.device)), test)
 
 

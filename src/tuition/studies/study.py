@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tuition import disk
 from tuition.errors import without_passwords
+from tuition.pipeline.sources import Sources
 from tuition.studies import cluster, study_calls
 from tuition.studies.executor import run_parallel
 from tuition.studies.finished import FinishedRuns, record_of
@@ -90,20 +92,20 @@ def run(
         if executor == "ray":
             cluster.check_store(study.settings["store"])
             cluster.connect()
-        finished = FinishedRuns(study, out, continue_from, retry=retry)
+        finished, sources = FinishedRuns(study, out, continue_from, retry=retry), Sources()
         try:
             train_absent(study, folders, watch)
-            identify = identities(study, folders)
+            identify = identities(folders, sources)
             now = plan(study, finished.find, identify)
             runs = [with_teacher_path(run.settings, folders) for run in (*now.ready, *now.later)]
-            check(runs)
+            check(runs, sources)
             out.mkdir(parents=True, exist_ok=True)
             if runs:
                 if executor == "ray":
                     check_nodes(runs, out)
-                study_calls.pay(runs, watch)
-                everything = (*now.rows.values(), *now.later)
-                study_calls.note_paid([with_teacher_path(run.settings, folders) for run in everything], out)
+                study_calls.pay(runs, sources, watch)
+                everything = [with_teacher_path(run.settings, folders) for run in (*now.rows.values(), *now.later)]
+                study_calls.note_paid(everything, sources, out)
             done = 0
             while now.ready:
                 finished.write(now.rows)
@@ -115,7 +117,7 @@ def run(
                 now = plan(study, finished.find, identify)
             finished.write(now.rows)
         except DeadlineError:
-            now = plan(study, finished.find, identities(study, folders))
+            now = plan(study, finished.find, identities(folders, sources))
     records = {run.key: record for run in now.rows.values() if (record := finished.find(run)) is not None}
     failed = [record for record in records.values() if record.status == "failed"]
     return StudyResult(len(records) - len(failed), failed, len(now.ready) + len(now.later))
@@ -147,7 +149,7 @@ def _train_ready(
     gpus = 0 if executor == "ray" else torch.cuda.device_count()
     tasks = [_task(run, i % gpus if gpus > 1 else None, finished, folders, deadline) for i, run in enumerate(now.ready)]
     spread = cluster.run_on_cluster if executor == "ray" else run_parallel
-    with closing(spread(train, tasks, workers=workers)) as outcomes:  # type: ignore[type-var]
+    with closing(spread(partial(train, sources=Sources()), tasks, workers=workers)) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             if outcome.result is None and outcome.error is None:
                 continue  # its time was up
@@ -168,9 +170,9 @@ def _task(
     share = {} if gpu is None or run.settings.device != "auto" else {"device": f"cuda:{gpu}"}
     settings = with_teacher_path(run.settings, folders, budget=0, **share)
     if settings.log_dir is not None:
-        log = f"{run.row}-{settings.calls}-seed{settings.seed}-{run.key[:8]}"
+        log = f"{run.row}-{settings.ask.calls}-seed{settings.data.seed}-{run.key[:8]}"
         settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
     # Checkpoints know data and teachers by their places, so the name of their folder covers these too.
-    name = hashlib.sha256(f"{run.key} {settings.data} {settings.teacher}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{run.key} {settings.data.data} {settings.ask.teacher}".encode()).hexdigest()[:32]
     folder = finished.out.absolute() / "unfinished" / name if images(settings) > CHECKPOINTED else None
     return RunTask(settings, folder, deadline, finished.keep_spectra)

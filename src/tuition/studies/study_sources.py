@@ -6,26 +6,26 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from tuition import factories
 from tuition.errors import UserError
 from tuition.identity import code_digest
-from tuition.pipeline import job
-from tuition.pipeline.checks import preflight
-from tuition.pipeline.settings import Columns, DistillSettings, TeachSettings
-from tuition.pipeline.sources import load_data, train_columns
-from tuition.pipeline.teacher import find_teacher, named_teacher
+from tuition.pipeline.checks import check_distill
+from tuition.pipeline.settings import DataSettings, DistillSettings, TeachSettings
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.teach import teach
 from tuition.store import ResponseStore
 from tuition.studies import cluster
 from tuition.studies.grid import Identify, Pair, Study
+from tuition.studies.one_run import EpochWatch
 from tuition.training import files
 from tuition.training.run import versions
 
 Progress = Callable[[str, int, int], None]  # called with the name of what is counted, the count, and the total
-TEACHER_SETTINGS = {"data", "size", "test", "device", "text_column", "label_column", "image_column"}
+TEACHER_SETTINGS = {*DataSettings.model_fields, "device"} - {"seed"}
 
 
 def place(study: Study, out: Path, teachers: Sequence[Path] = ()) -> tuple[Study, dict[str, str]]:
@@ -79,42 +79,41 @@ def train_absent(study: Study, folders: Mapping[str, str], watch: Progress) -> N
 
 def _train(study: Study, name: str, folder: Path, watch: Progress) -> None:
     shared = {k: v for k, v in study.settings.items() if k in TEACHER_SETTINGS}
-    settings = TeachSettings.of({"model": name, **shared, **study.teaching})
-    job.teach(settings, folder, lambda done, total, _: watch(f"epochs of {name}", done, total))
+    settings = TeachSettings.of({"model": name, **shared, **TeachSettings.flat_names(study.teaching)})
+    teach(settings, folder, EpochWatch(lambda done, total, _: watch(f"epochs of {name}", done, total)))
 
 
-def identities(study: Study, folders: Mapping[str, str]) -> Identify:
+def identities(folders: Mapping[str, str], sources: Sources) -> Identify:
     """What identifies a run beside its settings: the teacher's fingerprint, and the data's content."""
-    trust_code = bool(study.settings.get("trust_code", False))
-    content = cache(_content)
-
-    @cache
-    def fingerprint(teacher: str) -> str:
-        if not is_ready(folders[teacher]):
-            return "to be trained"
-        return find_teacher(folders[teacher], trust_code=trust_code).fingerprint
+    content = cache(partial(_content, sources))
+    fingerprints: dict[str | None, str] = {}
 
     def identify(settings: DistillSettings) -> dict[str, str]:
-        identity = {"teacher": fingerprint(settings.teacher or ""), "data": content(*_data(settings))}
+        teacher, features = settings.ask.teacher, settings.ask.features
+        if teacher not in fingerprints:
+            ready, placed = is_ready(folders[teacher or ""]), with_teacher_path(settings, folders)
+            fingerprints[teacher] = sources.teacher(placed).fingerprint if ready else "to be trained"
+        identity = {"teacher": fingerprints[teacher], "data": content(*_data(settings))}
         if factories.is_factory(settings.student):
             identity["student"] = str(code_digest(factories.find(settings.student)))
-        if settings.features is not None:
-            identity["features"] = hashlib.sha256((Path(settings.features) / files.RUN).read_bytes()).hexdigest()
+        if features is not None:
+            identity["features"] = hashlib.sha256((Path(features) / files.RUN).read_bytes()).hexdigest()
         return identity
 
     return identify
 
 
-def _data(settings: DistillSettings) -> tuple[str, str | None, int | None, Columns, Columns]:
-    return settings.data, settings.test, settings.size, train_columns(settings), settings.columns
+def _data(settings: DistillSettings) -> tuple[DataSettings, bool]:
+    """The data, without the seed of the draw, and whether the labels of what is asked about are read."""
+    return settings.data.model_copy(update={"seed": 0}), settings.ask.labels or settings.ask.select == "stratified"
 
 
-def _content(data: str, test: str | None, size: int | None, train: Columns, columns: Columns) -> str:
+def _content(sources: Sources, data: DataSettings, labels: bool) -> str:
     """Digest of the inputs and labels of both splits."""
     total = hashlib.sha256()
-    for split, split_columns in (("train", train), (test, columns)):
-        pool = None if split is None else load_data(data, split, size, split_columns)
-        if pool is not None:
+    for split, with_labels in (("train", labels), (data.test, True)):
+        if split is not None:
+            pool = sources.pool(data, split, labels=with_labels)
             total.update(b"".join(pool.digests))
             total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
     return total.hexdigest()
@@ -122,33 +121,35 @@ def _content(data: str, test: str | None, size: int | None, train: Columns, colu
 
 def with_teacher_path(settings: DistillSettings, folders: Mapping[str, str], **changes: Any) -> DistillSettings:
     """The settings with the teacher's place instead of its name."""
-    return settings.model_copy(update={"teacher": folders[settings.teacher or ""], **changes})
+    return settings.changed(teacher=folders[settings.ask.teacher or ""], **changes)
 
 
-def check(runs: Iterable[DistillSettings]) -> None:
+def check(runs: Iterable[DistillSettings], sources: Sources) -> None:
     """Find out what does not fit, once for each pair and method, before a call is paid."""
-    largest = {(s.teacher, s.student, s.method, json.dumps(s.options)): s for s in sorted(runs, key=lambda s: s.calls)}
+    by_calls = sorted(runs, key=lambda s: s.ask.calls)
+    largest = {(s.ask.teacher, s.student, s.method, json.dumps(s.options)): s for s in by_calls}
     for settings in largest.values():
-        preflight(settings, None)
+        check_distill(settings, None, sources)
 
 
 def check_nodes(runs: Sequence[DistillSettings], out: Path) -> None:
     """Refuse nodes of the cluster on which the runs would differ."""
-    sources = list({(s.teacher, *_data(s)): s for s in runs}.values())
-    here = _as_seen(sources, out.absolute())
-    for node, there in cluster.on_every_node(_as_seen, sources, out.absolute()).items():
+    different = list({(s.ask.teacher, *_data(s)): s for s in runs}.values())
+    here = _as_seen(different, out.absolute())
+    for node, there in cluster.on_every_node(_as_seen, different, out.absolute()).items():
         for what, value in here.items():
             if there.get(what) != value:
                 raise UserError(f"node {node} of the cluster has another {what} than this machine; give it the same.")
 
 
-def _as_seen(sources: Sequence[DistillSettings], out: Path) -> dict[str, str]:
+def _as_seen(runs: Sequence[DistillSettings], out: Path) -> dict[str, str]:
     """All that runs depend on beside their settings, as this machine sees it."""
     if not out.is_dir():
         raise UserError(f"it does not see {out}; put the study's folder where all nodes see it.")
     seen = {f"version of {name}": version for name, version in versions().items()}
-    for settings in sources:
-        ResponseStore(settings.store)
-        seen[f"teacher {settings.teacher}"] = named_teacher(settings).fingerprint
-        seen[f"content of {settings.data}"] = _content(*_data(settings))
+    sources = Sources()
+    for settings in runs:
+        ResponseStore(settings.ask.store)
+        seen[f"teacher {settings.ask.teacher}"] = sources.teacher(settings).fingerprint
+        seen[f"content of {settings.data.data}"] = _content(sources, *_data(settings))
     return seen

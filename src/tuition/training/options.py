@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field
 
@@ -31,7 +32,16 @@ Pairs = Annotated[
     "student layer: teacher layer, by module path; by default layers of the same name",
 ]
 
-WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", dict: "mapping", list: "list"}
+WORDS = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    dict: "mapping",
+    list: "list",
+    Decimal: "number",
+    tuple: "IN,OUT",
+}
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
@@ -48,7 +58,7 @@ def options_of(function: Callable[..., Any]) -> list[Option]:
     """The options of a method: the keyword arguments of its function."""
     hints = get_type_hints(function, include_extras=True)
     return [
-        Option(name, _words(hints.get(name, Any)), default, _sentence(hints.get(name, Any)))
+        Option(name, words(hints.get(name, Any)), default, _sentence(hints.get(name, Any)))
         for name, default in defaults_of(function).items()
     ]
 
@@ -62,15 +72,17 @@ def _sentence(annotation: Any) -> str:
     return next((part for part in getattr(annotation, "__metadata__", ()) if isinstance(part, str)), "")
 
 
-def _words(annotation: Any) -> str:
+def words(annotation: Any) -> str:
     """A type and its limits in words, such as "number, at least 0"."""
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_words(part) if part is not type(None) else "none" for part in get_args(annotation))
+        return " or ".join(words(part) if part is not type(None) else "none" for part in get_args(annotation))
     plain = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
     if get_origin(plain) in (Union, types.UnionType):
-        return _words(plain)
-    words = [WORDS.get(get_origin(plain) or plain, "any value")]
+        return words(plain)
+    if get_origin(plain) is Literal:
+        return " or ".join(map(str, get_args(plain)))
+    said = [WORDS.get(get_origin(plain) or plain, "any value")]
     for field in getattr(annotation, "__metadata__", ()):
         for limit in getattr(field, "metadata", ()):
-            words += [f"{said} {getattr(limit, name):,}" for name, said in LIMITS.items() if hasattr(limit, name)]
-    return ", ".join(words)
+            said += [f"{word} {getattr(limit, name):,}" for name, word in LIMITS.items() if hasattr(limit, name)]
+    return ", ".join(said)

@@ -10,9 +10,26 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from tuition import escape
 from tuition.errors import UserError
+
+
+def setting(default: Any, description: str, *, unit: str = "", free: bool = False, **limits: Any) -> Any:
+    """Declare a setting.
+
+    Args:
+        unit: what a number counts.
+        free: whether it changes only how a result is obtained, not the result; a run may resume with another value.
+    """
+    return Field(default, description=description, json_schema_extra={"unit": unit, "free": free}, **limits)
+
+
+def extra(field: FieldInfo, name: Literal["unit", "free"]) -> Any:
+    """What `setting` said of a field."""
+    return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
+
 
 MOST_NODES, DEEPEST, LARGEST_FILE = 100_000, 50, 10_000_000  # of a YAML file
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that do not stand for a byte of a file's name
@@ -28,34 +45,54 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
+    def known(cls) -> dict[str, FieldInfo]:
+        """The settings by the names that people write."""
+        return dict(cls.model_fields)
+
+    @classmethod
+    def nested(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of the class, from values by the names that people write."""
+        return dict(values)
+
+    @classmethod
+    def unknown(cls, name: Any) -> str:
+        """The sentence about a name that is not a setting."""
+        known = list(cls.known())
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known settings are {', '.join(sorted(known))}."
+        return f"there is no setting {escape.shorten(repr(name), 80)}; {hint}"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Validate `values`.
 
         Raises:
             UserError: the first unknown or invalid setting, and the nearest known name.
         """
-        known = list(cls.model_fields)
+        known = cls.known()
         for key in values:
             if key not in known:
-                near = get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known settings are {', '.join(sorted(known))}."
-                raise SettingError(f"there is no setting {escape.shorten(repr(key), 80)}; {hint}")
+                raise SettingError(cls.unknown(key))
             _check_texts(key, values[key])
         return cls._of(values)
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        known = cls.known()
         for name, value in values.items():
-            if isinstance(value, bool) and not {bool, Any} & _kinds(cls.model_fields[name].annotation):
+            if isinstance(value, bool) and not {bool, Any} & _kinds(known[name].annotation):
                 raise SettingError(f"the setting {prefix}{name} cannot be {str(value).lower()}; give it a value.")
         try:
-            return cls(**values)
+            return cls(**cls.nested(values))
         except ValidationError as error:
             first = error.errors()[0]
             cause = first.get("ctx", {}).get("error")
             if isinstance(cause, SettingError):
                 raise cause from None
-            name = prefix + ".".join(str(part) for part in first["loc"])
+            where = first["loc"]
+            if len(where) > 1 and where[1] in known and where[0] not in values:  # in a part
+                where = where[1:]
+            name = prefix + ".".join(str(part) for part in where)
             what = first["msg"].removeprefix("Value error, ").rstrip(".")
             shown = repr(first["input"])
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
@@ -185,25 +222,30 @@ class TrainSettings(Settings):
     rare. These are by default trained with AdamW, and AdamW begins with a learning rate of 0.003 (see `usual`).
     """
 
-    schedule: Literal["cosine", "stages"] = Field(
-        "cosine", description="cosine of fixed length, or the paper's three stages with patience"
+    schedule: Literal["cosine", "stages"] = setting(
+        "cosine", "cosine of fixed length, or the paper's three stages with patience"
     )
-    epochs: int = Field(120, ge=1, description="epochs of the cosine schedule, at most so many of the stages")
-    learning_rate: float = Field(0.05, gt=0)
-    patience: int = Field(50, ge=1, description="epochs without a better validation that end a stage")
-    batch_size: int = Field(64, ge=2)
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="adamw, by default for students of text, or sgd")
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    augment: bool = Field(True, description="the data's usual random crops and flips")
-    accounting: Literal["published", "matched"] = Field(
-        "published",
-        description="a step of groups forwards batch_size groups, as published, or batch_size images, matched",
+    epochs: int = setting(
+        120, "length of the cosine schedule; the most that the stages take", unit="epochs", ge=1, le=1_000_000
     )
-    teacher_labels: bool = Field(False, description="without labels, use the teacher's hard answer in their place")
-    aligned: bool = Field(True, description="apply the student's crop and flip to the teacher's feature maps")
-    device: str = Field("auto", description="auto, cpu, cuda, mps")
-    threads: int | None = Field(
-        None, ge=0, description="PyTorch's threads on a CPU; 0: those that the student keeps busy; null: as they are"
+    learning_rate: float = setting(0.05, "at the start of training", gt=0)
+    patience: int = setting(50, "epochs without a better validation that end a stage", unit="epochs", ge=1)
+    batch_size: int = setting(64, "inputs of one step", unit="inputs", ge=2)
+    optimizer: Literal["sgd", "adamw"] = setting("sgd", "adamw is the default for students of text, sgd for others")
+    momentum: float = setting(0.9, "of sgd", ge=0, lt=1)
+    weight_decay: float = setting(5e-4, "of the optimizer", ge=0)
+    augment: bool = setting(True, "random crops and flips, where the data has them")
+    accounting: Literal["published", "matched"] = setting(
+        "published", "a step of groups forwards batch_size groups, as published, or batch_size inputs, matched"
     )
-    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two checkpoints")
+    teacher_labels: bool = setting(False, "without labels, use the teacher's hard answers in their place")
+    aligned: bool = setting(True, "apply the student's crop and flip to the teacher's feature maps")
+    device: str = setting("auto", "where models compute: auto, cpu, cuda, cuda:1 or mps", free=True)
+    threads: int | None = setting(
+        None,
+        "PyTorch's threads on a CPU; 0: those that the student keeps busy; null: as they are",
+        unit="threads",
+        free=True,
+        ge=0,
+    )
+    checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
