@@ -131,7 +131,7 @@ def test_a_kept_file_holds_no_password(tmp_path: Path) -> None:
 def test_the_first_file_stays(tmp_path: Path) -> None:
     keep_settings(TeachSettings.of({"epochs": 4}), tmp_path)
     keep_settings(TeachSettings.of({"epochs": 4, "device": "cpu"}), tmp_path)
-    assert TeachSettings.of(TeachSettings.read(tmp_path / CONFIG)).train == TrainSettings(epochs=4)
+    assert TeachSettings.of(TeachSettings.read(tmp_path / CONFIG)).train == TrainSettings(epochs=4, threads=0)
 
 
 def test_prices_are_exact() -> None:
