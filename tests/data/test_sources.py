@@ -411,5 +411,5 @@ def test_a_file(tmp_path):
     write_parquet(tmp_path / "some.parquet", [encode(picture())], [0])
     assert (len(load(tmp_path / "some.parquet")), load(tmp_path / "some.parquet").name) == (1, "some.parquet")
     (tmp_path / "notes.md").write_text("about this")
-    with pytest.raises(UserError, match="were not found"):
+    with pytest.raises(UserError, match=r"notes\.md is not a table"):
         load(tmp_path / "notes.md")

@@ -18,6 +18,7 @@ from tuition.data import arrays, folders, hub, tables
 from tuition.data.augment import Crop
 from tuition.data.cache import cached
 from tuition.data.columns import Columns, Split
+from tuition.data.combine import joined, named
 from tuition.data.files import SHOWN, check_inside, entries, outline, root_of, state
 from tuition.data.images import EncodedImages, decode, has_colours
 from tuition.data.ondisk import scratch
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def load(
-    name: str | os.PathLike[str],
+    name: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     split: str = "train",
     size: int | None = None,
@@ -43,32 +44,37 @@ def load(
     text_column: str = "auto",
     label_column: str | None = "auto",
     config: str | None = None,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
 ) -> Pool:
     """One split of a data set as a pool, with its default view (`crop`) and training augmentation (`augment`).
 
     Args:
-        name: one of
+        name: one of the following, or a list of them, whose inputs are joined and whose classes are matched by name:
 
             * "digits": scikit-learn's 1,797 images of 8x8, split by a fixed seed into 1,297 for train and 500 for test;
-            * a folder of parquet files in the hub's layout: `train-00000-of-00003.parquet`, also in `data/` or in a
-              folder named after the `config`; class names come from the metadata of the hub's files;
+            * a folder of parquet files in the hub's layout: `train-00000-of-00003.parquet`, `train/0000.parquet`, also
+              in `data/` or in a folder named after the `config`; class names come from the hub's metadata;
+            * a folder of tables: `train.csv`, `train.tsv` or `train.jsonl` with columns, `train.txt` with one text a
+              line; or one such file, which is all "train". A table without texts may list images by their `path`.
+              Labels are class indices, or names of classes: words, or numbers from 1;
             * a folder of images: `train/<class>/*.png`, of any suffix of Pillow; classes are those of all splits,
               in order (0, 2, 10). Without folders for splits all is "train", without folders for classes there are no
               labels, unless a list beside the images has them (`val/images`, `val/val_annotations.txt`);
             * a folder of arrays: `train.npz`, `test.npz`, with `inputs` and, if known, `labels` and `class_names`; or
               unpacked: `train/inputs.npy`, `train/labels.npy`, ..., whose inputs stay in the file if they are large;
-            * a folder of texts: `train.txt` with one a line, or `train.csv` or `train.jsonl` with columns; or such a
-              file, which is all "train". Labels are class indices, or names of classes: words, or numbers from 1;
             * "owner/name" on the Hugging Face hub, or "cifar100" or "stanford_cars" for short (the latter at size 64),
-              unless there is such a folder here. It is fetched once, whatever becomes of it on the hub.
+              unless a folder here has this name. It is fetched once, and later changes on the hub are not seen.
         split: "train", "test" or "validation", as the source writes them (`Train`, `val`, `dev`, `test_images`, ...).
         size: squash each picture to size x size, uncut, as the CKD paper does with Stanford Cars (64).
-        image_column: of parquet; "auto" takes the first that the metadata calls an image, or `img`, `image`, `images`.
-        text_column: of parquet without images, csv and jsonl; "auto" takes `text`, `sentence`, `content`, `document`,
-            `review`, `question` or `query`; "title,body" joins two columns by a new line.
-        label_column: of parquet, csv and jsonl; "auto" takes `fine_label`, `label` or `labels` (of text also `class`
-            or `category`, if any), None does not look at labels.
+        image_column: of tables: images, or their paths; "auto" takes the first that the metadata calls an image, or
+            `img`, `image`, `images`, `path`, `file`, `file_name`, `filename`, `filepath`, `image_path`.
+        text_column: of tables without images; "auto" takes `text`, `sentence`, `content`, `document`, `review`,
+            `question` or `query`; "title,body" joins two columns by a new line; "{title}: {body}" is a template.
+        label_column: of tables; "auto" takes `fine_label`, `label`, `labels`, `class` or `category`, None does not look
+            at labels.
         config: the configuration of a data set that has several.
+        class_names: a list, or a file with one name a line: of the indices 0, 1, ..., or, where the data name their
+            classes, those names in another order.
 
     Hidden files and what systems leave behind are skipped; other files that are not read are counted in a warning of
     the logger `tuition.data`. If one split has grey images and another has colours, all are RGB. Only regular files
@@ -77,30 +83,36 @@ def load(
     Decoded images are kept in a cache (see `tuition.data.cache`), from which they are mapped into memory the next time.
 
     Raises:
-        UserError: nothing of that name, no such split, no images, images or labels that cannot be used, or a path that
-            leads out of the folder.
+        UserError: the data or the split were not found, hold no inputs, or inputs or labels that cannot be used, or a
+            path leads out of the folder.
     """
     if size is not None and size < 8:
         raise UserError(f"images are at least 8 pixels high and wide; a size of {size} is too small.")
-    name = os.fspath(name)
+    wish = Wish(split, size, config, Columns(image_column, text_column, label_column))
+    names = [name] if isinstance(name, (str, os.PathLike)) else list(name)
+    pool = joined([_one(os.fspath(it), wish) for it in names])
+    return _with_views(pool if class_names is None else named(pool, class_names))
+
+
+def _one(name: str, wish: Wish) -> Pool:
+    """One data set, wherever it is."""
     if "\0" in name:
         raise UserError(f"the data's name {name!r} holds a zero byte; correct it.")
-    wish = Wish(split, size, config, Columns(image_column, text_column, label_column))
     path = Path(name).expanduser().resolve()
     if name == "digits":
-        pool = _digits(split)
-    elif path.is_dir() or (path.is_file() and tables.is_table(path)):
-        pool = _local(path, wish)
-    elif not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-        pool = _of_hub(name, wish)
-    else:
-        near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
-        raise UserError(
-            f"the data {name!r} were not found{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
-            "cifar100, stanford_cars, owner/name on the hub, a folder of parquet files, images, texts or arrays, or a "
-            "table."
-        )
-    return _with_views(pool)
+        return _digits(wish.split)
+    if path.is_dir() or (path.is_file() and tables.is_table(path)):
+        return _local(path, wish)
+    if not path.exists() and (name in SHORT_NAMES or re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        return _of_hub(name, wish)
+    if path.is_file():
+        raise UserError(f"{path} is not a table (.csv, .tsv, .jsonl, .txt or .parquet); give a table or a folder.")
+    near = get_close_matches(name, ["digits", *SHORT_NAMES], n=1)
+    raise UserError(
+        f"the data {name!r} were not found{f' (did you mean {near[0]}?)' if near else ''}; give digits, "
+        "cifar100, stanford_cars, owner/name on the hub, a folder of parquet files, images, texts or arrays, or a "
+        "table."
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ def _of_tables(folder: Path, files: tables.Files, wish: Wish, name: str, title: 
     identity: list[object] = [state(every, folder)]
     with tables.reading(place):
         chosen = Split(part, tables.opened(files[part]), others, title, [place, root_of(folder)])
-        identity += [state(named, folder)] if (named := chosen.files(wish.columns)) else []
+        identity += [state(images, folder)] if (images := chosen.files(wish.columns)) else []
 
     def build() -> Pool:
         with tables.reading(place):
