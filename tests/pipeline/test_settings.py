@@ -9,7 +9,7 @@ import yaml
 
 from tuition.errors import UserError
 from tuition.pipeline.settings import COMMANDS, DistillSettings, TeachSettings, TransferSettings, fields
-from tuition.pipeline.settings_file import CONFIG, keep_settings
+from tuition.pipeline.settings_file import CONFIG, keep_settings, read_settings
 from tuition.training import TrainSettings
 
 
@@ -110,7 +110,7 @@ def test_what_changes_only_how_a_run_is_made_is_free() -> None:
 )
 def test_a_kept_file_gives_the_same_settings(settings: DistillSettings, tmp_path: Path) -> None:
     keep_settings(settings, tmp_path)
-    read = type(settings).of(type(settings).read(tmp_path / CONFIG))
+    read = type(settings).of(read_settings(tmp_path / CONFIG))
     assert "trust_code" not in (tmp_path / CONFIG).read_text()
     assert read == (settings.changed(trust_code=False) if isinstance(settings, DistillSettings) else settings)
 
@@ -131,7 +131,7 @@ def test_a_kept_file_holds_no_password(tmp_path: Path) -> None:
 def test_the_first_file_stays(tmp_path: Path) -> None:
     keep_settings(TeachSettings.of({"epochs": 4}), tmp_path)
     keep_settings(TeachSettings.of({"epochs": 4, "device": "cpu"}), tmp_path)
-    assert TeachSettings.of(TeachSettings.read(tmp_path / CONFIG)).train == TrainSettings(epochs=4, threads=0)
+    assert TeachSettings.of(read_settings(tmp_path / CONFIG)).train == TrainSettings(epochs=4, threads=0)
 
 
 def test_prices_are_exact() -> None:

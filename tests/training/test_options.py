@@ -10,9 +10,10 @@ from tuition import UserError, distill, teachers
 from tuition.cli import main as cli
 from tuition.cli.options import settings_of
 from tuition.pipeline.settings import DistillSettings
+from tuition.pipeline.settings_file import load_yaml, read_settings
 from tuition.studies import grid
 from tuition.training import methods
-from tuition.training.settings import Settings, TrainSettings, load_yaml
+from tuition.training.settings import TrainSettings
 
 NUMBERS = [
     (name, option, default)
@@ -99,13 +100,13 @@ def test_yaml_numbers_are_those_of_json():
 
 def test_settings_files_and_set_read_them_alike(tmp_path):
     (tmp_path / "s.yaml").write_text("learning_rate: 1e-2\nepochs: 1e1\noptions:\n  anchor: 1e-2\n")
-    read = Settings.read(tmp_path / "s.yaml")
+    read = read_settings(tmp_path / "s.yaml")
     assert read == {"learning_rate": 0.01, "epochs": 10, "options": {"anchor": 0.01}}
     settings = settings_of(DistillSettings, None, {}, ["options.anchor=1e-2", "epochs=1e1", "learning_rate=1e-2"])
     assert (settings.options, settings.train.epochs, settings.train.learning_rate) == ({"anchor": 0.01}, 10, 0.01)
     (tmp_path / "s.yaml").write_text("data: 2020-13-45\n")
     with pytest.raises(UserError, match="is not valid YAML"):
-        Settings.read(tmp_path / "s.yaml")
+        read_settings(tmp_path / "s.yaml")
 
 
 @pytest.mark.parametrize(

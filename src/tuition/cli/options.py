@@ -80,11 +80,10 @@ def settings_of(
     trust_code: bool = False,
 ) -> S:
     """Settings from a YAML file, then --set, then options; what is later overrides what is earlier."""
-    values = {} if config is None else kind.read(config)
-    if values:
-        from tuition.studies.grid import refuse_code
+    from tuition.pipeline.settings_file import read_settings, refuse_code
 
-        refuse_code(values, str(config), trust_code)
+    values = {} if config is None else read_settings(config)
+    refuse_code(values, str(config), trust_code)
     flat = kind.flat_names(values) | kind.flat_names(pairs(sets))
     flat |= {name: value for name, value in arguments.items() if value is not None}
     if trust_code and "trust_code" in kind.known():
@@ -96,7 +95,7 @@ def pairs(sets: list[str] | None) -> dict[str, Any]:
     """The settings in NAME=VALUE, values as in YAML."""
     import yaml
 
-    from tuition.training.settings import load_yaml
+    from tuition.pipeline.settings_file import load_yaml
 
     values = {}
     for pair in sets or []:

@@ -12,6 +12,7 @@ from tuition import losses, stopping
 from tuition.data import TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
+from tuition.pipeline.settings import UNLIMITED
 from tuition.store import ResponseStore
 from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers import Teacher
@@ -26,7 +27,7 @@ def add_paid_mixes(
     calls: int,
     *,
     seed: int,
-    budget: int,
+    budget: int = UNLIMITED,
     cost_per_call: Amount | None = None,
     cost_per_million_tokens: AmountPerTokens | None = None,
 ) -> TransferSet:
@@ -36,7 +37,7 @@ def add_paid_mixes(
 
     Args:
         calls: mixes to ask about.
-        budget: the most calls ever paid for this teacher in this store.
+        budget: the most calls ever paid for this teacher in this store; by default there is no limit but `calls`.
         cost_per_call, cost_per_million_tokens: see `ResponseStore.ask`.
 
     Raises:

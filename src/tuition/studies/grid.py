@@ -19,14 +19,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from tuition import factories
 from tuition.errors import UserError
 from tuition.pipeline.settings import DistillSettings
+from tuition.pipeline.settings_file import read_settings, refuse_code
 from tuition.studies.records import Record
 from tuition.training import methods
 from tuition.training.settings import Settings
 
-NAMES_CODE = {"teacher", "student", "model", "method", "methods"}  # settings that may name a factory
 MOST_RUNS = 100_000
 COMMON_AXES = ("calls", "seed", "accounting")  # the axes that do not make another row of a table
 
@@ -122,22 +121,6 @@ def read(
     return study.model_copy(update={"settings": settings, "axes": axes, "choose": choose})
 
 
-def refuse_code(values: Any, where: str, trust_code: bool) -> None:
-    """Refuse settings of a file, however deep, that name code, or that would trust it, unless it is trusted.
-
-    Raises:
-        UserError: the first of these.
-    """
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if key == "trust_code":
-                raise UserError(f"{where} sets trust_code; say --trust-code on the command line, if you trust it.")
-            for each in value if isinstance(value, list) else [value]:
-                if key in NAMES_CODE:
-                    factories.refuse_untrusted(each, where, trust_code)
-                refuse_code(each, where, trust_code)
-
-
 def variants_of(name: str) -> list[str]:
     """The variants that a study has."""
     return list(_mapping(_read(name).get("variants", {}), "variants"))
@@ -159,7 +142,7 @@ def _read(name: str, folder: Path | None = None) -> dict[str, Any]:
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names())}, or name a YAML file."
         raise UserError(f"the study {name!r} was not found; {hint}")
-    values = Study.read(path)
+    values = read_settings(path)
     base = values.pop("extends", None)
     if not isinstance(base, str | None):
         raise UserError(f"extends of {name} names a study, not a {type(base).__name__}; correct it.")

@@ -16,6 +16,7 @@ import torch
 from tuition import escape
 from tuition.disk import append, check_ours, check_writable, write, write_new
 from tuition.errors import UserError
+from tuition.training.settings import TrainSettings, extra
 
 __all__ = ["check_writable", "write", "write_new"]
 
@@ -26,8 +27,8 @@ UNFINISHED = re.compile(
     r"\.(run\.json|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|\w+\.safetensors)\.[0-9a-f]{8}\.tmp"
 )
 
-# What may differ between a run and its continuation: these change how it is come by, not what comes out.
-FREE = {"device", "threads", "checkpoint_seconds"}
+# What may differ between a run and its continuation.
+FREE = {name for name, field in TrainSettings.model_fields.items() if extra(field, "free")}
 
 
 def write_json(path: Path, value: Any) -> None:

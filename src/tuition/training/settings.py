@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,7 +29,6 @@ def extra(field: FieldInfo, name: Literal["unit", "free"]) -> Any:
     return field.json_schema_extra.get(name) if isinstance(field.json_schema_extra, dict) else None
 
 
-MOST_NODES, DEEPEST, LARGEST_FILE = 100_000, 50, 10_000_000  # of a YAML file
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that do not stand for a byte of a file's name
 
 
@@ -98,101 +95,11 @@ class Settings(BaseModel):
             shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
             raise SettingError(f"the setting {name} cannot be {shown}: {what[0].lower() + what[1:]}.") from None
 
-    @classmethod
-    def read(cls, path: str | Path) -> dict[str, Any]:
-        """The mapping in a YAML file; its values are validated by `of`."""
-        import yaml
-
-        try:
-            values = load_yaml(_read_text(Path(path)))
-        except OSError as error:
-            raise UserError(
-                f"cannot read {path}: {(error.strerror or str(error)).lower()}; give a YAML file of settings."
-            ) from None
-        except UserError:
-            raise
-        except (yaml.YAMLError, ValueError, TypeError) as error:  # not UTF-8, the 45th of a month, a list for a key
-            where = getattr(error, "problem_mark", None)
-            line = f" near line {where.line + 1}" if where is not None else ""
-            why = getattr(error, "problem", None)
-            what = f" ({escape.shorten(why, 80)})" if why else ""
-            raise UserError(f"{path} is not valid YAML{line}{what}; fix it and try again.") from None
-        if values is None:
-            return {}
-        if not isinstance(values, dict):
-            raise UserError(f"{path} must hold 'setting: value' lines, not a {type(values).__name__}.")
-        return values
-
 
 def _kinds(annotation: Any) -> set[Any]:
     """The types that an annotation is made of."""
     parts = get_args(annotation)
     return {annotation} if not parts else set().union(*map(_kinds, parts))
-
-
-@cache
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Numbers as in YAML 1.2 and JSON: 1e-2 is one, and was a string in YAML 1.1."""
-
-    number = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-    # Before those of YAML 1.1, of which integers come first: what this adds is a number with an exponent.
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{number.pattern}$"), list("-+0123456789."))
-    return Loader
-
-
-def load_yaml(text: str) -> Any:
-    """What a YAML text holds.
-
-    Raises:
-        yaml.YAMLError: it is not valid, has a key twice, is nested too deeply, or its aliases make it too large.
-    """
-    import yaml
-
-    loader = _loader()(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check_nodes(node)
-        return loader.construct_document(node)
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply") from None
-    finally:
-        loader.dispose()
-
-
-def _check_nodes(root: Any) -> None:
-    """Count what a node stands for, its aliases written out, and look for keys that appear twice."""
-    import yaml
-
-    count, left = 0, [(root, 0)]
-    while left:
-        node, depth = left.pop()
-        count += 1
-        if count > MOST_NODES or depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem="it is too large or too deep", problem_mark=node.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    if (key.tag, key.value) in seen:
-                        raise yaml.MarkedYAMLError(problem="a key appears twice", problem_mark=key.start_mark)
-                    seen.add((key.tag, key.value))
-                left += [(key, depth + 1), (value, depth + 1)]
-        elif isinstance(node, yaml.SequenceNode):
-            left += [(item, depth + 1) for item in node.value]
-
-
-def _read_text(path: Path) -> str:
-    """The text of a file, or of a pipe."""
-    with path.open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise UserError(f"{path} has more than {LARGEST_FILE:,} bytes; give a YAML file of settings.")
-    return content.decode("utf-8-sig")
 
 
 def _check_texts(name: str, value: Any) -> None:

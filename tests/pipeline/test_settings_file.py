@@ -3,6 +3,7 @@
 import pytest
 
 from tuition import UserError
+from tuition.pipeline.settings_file import read_settings
 from tuition.training import TrainSettings
 
 
@@ -34,10 +35,10 @@ def test_mistakes(values, says):
 def test_yaml(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("epochs: 3\nlearning_rate: 1e-3  # which YAML 1.1 reads as text\nschedule: stages\n")
-    settings = TrainSettings.of(TrainSettings.read(path))
+    settings = TrainSettings.of(read_settings(path))
     assert (settings.epochs, settings.learning_rate, settings.schedule) == (3, 0.001, "stages")
     path.write_text("# nothing yet\n")
-    assert TrainSettings.read(path) == {}
+    assert read_settings(path) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_files_that_are_no_settings(tmp_path, content, says):
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        TrainSettings.read(path)
+        read_settings(path)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*: no such file or directory; give a YAML file of settings"):
-        TrainSettings.read(tmp_path / "no.yaml")
+        read_settings(tmp_path / "no.yaml")
     with pytest.raises(UserError, match="is a directory"):
-        TrainSettings.read(tmp_path)
+        read_settings(tmp_path)
