@@ -97,7 +97,7 @@ def test_interpolation_outside_the_range_and_on_a_curve_that_dips():
 
 PUBLISHED = [
     pytest.param(rows, id=f"{pair[1]}-{method}")
-    for pair in published.TABLE1
+    for pair in map(str.split, published.read()["table1"]["pairs"])
     for method, rows in published.table1("cifar100", *pair).items()
 ]
 

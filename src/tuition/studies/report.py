@@ -58,7 +58,8 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
         sections.append({**words, "figures": drawn, "tables": filled})
     css, script = source("report.css"), source("report.js")
     stores = paid_calls.read(directories)
-    common = [totals.paid(stores), totals.accounts(runs), totals.versions(runs)]
+    known = all((Path(directory) / paid_calls.NAME).is_file() for directory in directories)
+    common = [totals.paid(stores), *([] if known else [totals.accounts(runs)]), totals.versions(runs)]
     page = render(
         "report.html",
         title=f"Study {out.resolve().name}",

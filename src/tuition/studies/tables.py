@@ -67,12 +67,13 @@ def calls_to_accuracy(section: Section) -> Table:
     """Table 1: calls for each target accuracy, with the percentage that the section's focus saves."""
     curves, focus = section.curves, section.focus
     printed = published.table1(section.dataset, section.teacher, section.student)
-    theirs = next((name for name in published.CKD if name in curves), "ckd")  # the paper's CKD is printed below it
+    paper = published.read()
+    theirs = next((name for name in paper["ckd"] if name in curves), "ckd")  # the paper's CKD is printed below it
     if printed:
         printed[theirs] = printed.pop("ckd")
     goals = targets(curves)
-    if printed and max(goals, default=0) <= max(published.TABLE1_TARGETS):
-        goals = sorted({*goals, *published.TABLE1_TARGETS}, reverse=True)
+    if printed and max(goals, default=0) <= max(paper["table1"]["targets"]):
+        goals = sorted({*goals, *paper["table1"]["targets"]}, reverse=True)
     data: list[dict[str, Any]] = []
     for method, curve in curves.items():
         if len(curve) > 1:
@@ -85,9 +86,9 @@ def calls_to_accuracy(section: Section) -> Table:
             {"method": method, "target": goal, "source": PUBLISHED, **_ends("calls", IntervalEstimate(calls))}
             for goal, calls in printed.get(method, {}).items()
         ]
-    data += _savings(section, goals)
+    data += _savings(section, goals, paper["baselines"])
     if focus == "ckd" and printed:
-        data += [_published_saving(printed, theirs, goal) for goal in goals]
+        data += [_published_saving(printed, paper["baselines"], theirs, goal) for goal in goals]
 
     def heads(row: Row) -> Heads:
         if "against" not in row:
@@ -104,7 +105,7 @@ def calls_to_accuracy(section: Section) -> Table:
         "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve; - where it does not "
         "cross the target. The 95 % interval holds the calls at which a t test over seeds cannot tell the curve from "
         "the target. Saved: percent of calls, against the best of the paper's baselines "
-        f"({', '.join(map(label, published.BASELINES))}) that were run, and against each other method, with the 95 % "
+        f"({', '.join(map(label, paper['baselines']))}) that were run, and against each other method, with the 95 % "
         "interval over seeds."
     )
     header = ["method", *(f"{goal:g} %" for goal in goals)]
@@ -112,13 +113,13 @@ def calls_to_accuracy(section: Section) -> Table:
     return Table("calls", "Calls needed for an accuracy", note, header, rows, data)
 
 
-def _savings(section: Section, goals: Sequence[float]) -> list[dict[str, Any]]:
+def _savings(section: Section, goals: Sequence[float], baselines: Sequence[str]) -> list[dict[str, Any]]:
     """Percent of calls that the focus saves for each target, against the paper's baselines and each other method."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     if section.focus not in curves:
         return []
     ours = curves.pop(section.focus)
-    papers = [method for method in curves if method.partition(" [")[0] in published.BASELINES]
+    papers = [method for method in curves if method.partition(" [")[0] in baselines]
     compared = {PAPER: [curves[method] for method in papers]} if papers else {}
     compared |= {label(method): [curve] for method, curve in curves.items() if method not in papers}
     return [
@@ -129,10 +130,12 @@ def _savings(section: Section, goals: Sequence[float]) -> list[dict[str, Any]]:
     ]
 
 
-def _published_saving(printed: Mapping[str, Mapping[float, float]], ours: str, goal: float) -> dict[str, Any]:
+def _published_saving(
+    printed: Mapping[str, Mapping[float, float]], baselines: Sequence[str], ours: str, goal: float
+) -> dict[str, Any]:
     """Delta of table 1: against the baseline with the fewest printed calls."""
     calls = printed[ours].get(goal)
-    others = [printed[method][goal] for method in published.BASELINES if goal in printed[method]]
+    others = [printed[method][goal] for method in baselines if goal in printed[method]]
     saved = IntervalEstimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
     return {"method": "saved by ckd", "target": goal, "source": PUBLISHED, "against": PAPER, **_ends("percent", saved)}
 
