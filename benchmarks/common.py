@@ -23,7 +23,7 @@ from tuition.data import Crop, Pool, TransferSet
 from tuition.training import Objective, Student, methods, parallel
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import using
-from tuition.training.loop import Learner, step
+from tuition.training.learner import Learner, step
 
 ROWS, CLASSES, BATCH = 1600, 100, 64
 BLACK_BOX = [

@@ -25,7 +25,7 @@ from tuition.data import Pool, TransferSet, ondisk
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import using
-from tuition.training.loop import Learner, step
+from tuition.training.learner import Learner, step
 
 CLASSES, SHAPE, BLOCK = 10, (3, 32, 32), 10_000
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from torch import nn
 from tuition import UserError, distill, models
 from tuition.training import Objective, Student, Term, TrainSettings
 from tuition.training.batches import Batches
-from tuition.training.loop import forward, train
+from tuition.training.learner import forward
+from tuition.training.loop import train
 from tuition.training.objective import Batch
 
 CPU = torch.device("cpu")

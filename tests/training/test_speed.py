@@ -9,7 +9,7 @@ from tuition import models
 from tuition.training import Student, methods
 from tuition.training.batches import Batches
 from tuition.training.cpu_threads import step_flops, using
-from tuition.training.loop import Learner, step
+from tuition.training.learner import Learner, step
 
 # Mixes draw their boxes and orders on the host.
 BLACK_BOX = [method.name for method in methods.METHODS.values() if method.layers is None and method.family != "mixing"]

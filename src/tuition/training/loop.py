@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuition import models
 from tuition.errors import Notice, UserError
 from tuition.held import Held
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
-from tuition.training.objective import Batch, Objective
+from tuition.training.learner import Learner, make_optimizer, step
+from tuition.training.objective import Objective
 from tuition.training.schedule import Stages, cosine
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
@@ -61,10 +61,10 @@ def train(
 
     Args:
         student, objective: on the device of the batches; their parameters are optimised together.
-        validate: a figure to maximise, in percent, read after every epoch; the later of equals is the better.
+        validate: a figure to maximise, in percent, read after every epoch; of ties the later is the better.
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
-            them may continue.
+            processes may continue.
         record: called after every epoch, in the first process, with the figures of all epochs.
         progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
             figures).
@@ -110,27 +110,28 @@ def train(
             if number := max(parallel.all_of(held.arrived)):
                 parallel.first(save)  # which all wait for
                 held.deliver(number)
-        best = _weights(student, objective) if validate is None else run.best
         if validate is None:
             run.state.best_epoch = run.state.epoch
-        return run.state, {name.removeprefix("0."): value for name, value in best.items() if name.startswith("0.")}
+            return run.state, _copied(student)
+        best = {name.partition("."): value for name, value in run.best.items()}
+        return run.state, {name: value for (part, _, name), value in best.items() if part == "student"}
 
 
 class Training:
     """A student while it is trained: all that a checkpoint holds, after any step."""
 
     def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
-        self.student, self.objective, self.batches, self.settings = student, objective, batches, settings
+        self.student, self.batches, self.settings = student, batches, settings
         self.state, self.stages = State(), Stages(settings.patience)
-        learner = Learner(student, objective)
-        self.optimizer = make_optimizer([*learner.parameters()], settings, batches.device)
-        self.learner = parallel.averaged(learner)
-        self.best = _weights(student, objective)
+        self.learner = Learner(student, objective)
+        self.shared = parallel.averaged(self.learner)
+        self.optimizer = make_optimizer([*self.learner.parameters()], settings, batches.device)
+        self.best = _copied(self.learner)
         self.sums: dict[str, Tensor] = {}  # of the terms, over the steps of the epoch
         self.rate = settings.learning_rate
         self.began_at = batches.generator.get_state()  # what the epoch was drawn with
         self.clock = time.perf_counter()
-        seed_dropout(batches.generator.initial_seed() + parallel.rank(), batches.device)
+        _seed_dropout(batches.generator.initial_seed() + parallel.rank(), batches.device)
 
     @property
     def finished(self) -> bool:
@@ -149,7 +150,7 @@ class Training:
                 factor = self.stages.factor
             self.rate = self.settings.learning_rate * factor
             self.optimizer.param_groups[0]["lr"] = self.rate
-            for name, value in step(self.learner, self.optimizer, self.batches.batch(*drawn)).items():
+            for name, value in step(self.shared, self.optimizer, self.batches.batch(*drawn)).items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.state.steps += 1
             self.state.done += 1
@@ -199,10 +200,10 @@ class Training:
         # Of ties the later is better, because it has been trained for longer.
         if improved or validation == state.best:
             state.best, state.best_epoch = validation, state.epoch
-            self.best = _weights(self.student, self.objective)
+            self.best = _copied(self.learner)
         # After the last stage the last weights stay, because they are evaluated too.
         if self.settings.schedule == "stages" and self.stages.update(improved) and not self.stages.finished:
-            _restore(self.student, self.objective, self.best)
+            self.learner.load_state_dict(self.best)
             self.optimizer.state.clear()
 
     def _tick(self) -> None:
@@ -215,12 +216,11 @@ class Training:
             self._tick()
         self.state.stage, self.state.waited = self.stages.stage, self.stages.waited
         return {
-            "student": self.student.state_dict(),
-            "objective": self.objective.state_dict(),
+            "weights": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.batches.generator.get_state(),
             "began_at": self.began_at,
-            "dropout": dropout_state(self.batches.device),
+            "dropout": _dropout_state(self.batches.device),
             "sums": self.sums,
             "state": vars(self.state),
             "best": self.best,
@@ -228,22 +228,21 @@ class Training:
         }
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint, with its number of threads."""
+        """Resume from a checkpoint, with its number of threads."""
         device = self.batches.device
-        self.student.load_state_dict(saved["student"])
-        self.objective.load_state_dict(saved["objective"])
+        self.learner.load_state_dict(saved["weights"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.batches.generator.set_state(saved["generator"])
         self.state = State(**saved["state"])
         self.stages.stage, self.stages.waited = self.state.stage, self.state.waited
         self.best = {name: value.to(device) for name, value in saved["best"].items()}
-        self.sums = {name: value.to(device) for name, value in saved.get("sums", {}).items()}
-        self.began_at = saved.get("began_at", saved["generator"])
+        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
+        self.began_at = saved["began_at"]
         if parallel.rank() == 0:
-            restore_dropout(saved.get("dropout", {}), device)
+            _restore_dropout(saved["dropout"], device)
         else:  # of several processes only the first has its state in the checkpoint
-            seed_dropout(self.batches.generator.initial_seed() + parallel.rank() + self.state.steps, device)
-        _compare(saved.get("made_by", {}), device)
+            _seed_dropout(self.batches.generator.initial_seed() + parallel.rank() + self.state.steps, device)
+        _compare(saved["made_by"], device)
 
 
 def _made_by(device: torch.device) -> dict[str, Any]:
@@ -252,14 +251,14 @@ def _made_by(device: torch.device) -> dict[str, Any]:
 
 
 def _compare(before: dict[str, Any], device: torch.device) -> None:
-    """Take the number of threads of before, and say what else differs."""
-    threads = before.get("threads")
-    if threads is not None and device.type == "cpu" and threads != torch.get_num_threads():
+    """Use the number of threads of before, and warn of other differences."""
+    threads = before["threads"]
+    if device.type == "cpu" and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
         warnings.warn(f"this run resumes with the {threads} threads that it began with.", Notice, stacklevel=2)
     now = _made_by(device)
     for name in ("torch", "device"):
-        if name in before and before[name] != now[name]:
+        if before[name] != now[name]:
             warnings.warn(
                 f"this run began with {name} {before[name]} and resumes with {now[name]}; its weights will differ in "
                 "their last bits from those of a run without a break.",
@@ -268,90 +267,26 @@ def _compare(before: dict[str, Any], device: torch.device) -> None:
             )
 
 
-def make_optimizer(
-    parameters: list[nn.Parameter], settings: TrainSettings, device: torch.device
-) -> torch.optim.Optimizer:
-    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    shared["fused"] = device.type in ("cpu", "cuda")
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **shared)
-    return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
-
-
-class Learner(nn.Module):
-    """A student and what it learns by, in one module: from a batch to the weighted loss terms.
-
-    Of several processes each forwards the inputs of its share. The outputs are gathered, and the terms are those of the
-    complete batch in every process.
-    """
-
-    def __init__(self, student: Student, objective: Objective) -> None:
-        super().__init__()
-        self.student, self.objective = student, objective
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=batch.rows.device.type == "cuda"):
-            outputs = forward(self.student, batch, self.objective.reads)
-        if batch.own is not None:
-            outputs = {name: parallel.gather(x, batch.own, len(batch.rows)) for name, x in outputs.items()}
-        terms: dict[str, Tensor] = self.objective(outputs, batch)
-        return terms
-
-
-def step(learner: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
-    """One optimizer step of a `Learner`; returns the detached terms, still on the device."""
-    optimizer.zero_grad(set_to_none=True)
-    terms = learner(batch)
-    torch.stack(list(terms.values())).sum().backward()
-    optimizer.step()
-    return {name: value.detach() for name, value in terms.items()}
-
-
-def forward(student: Student, batch: Batch, reads: list[str]) -> dict[str, Tensor]:
-    """The student's logits and the outputs in `reads`; the sides of groups apart, as batch norm is to see them."""
-    if batch.groups is None:
-        return _outputs(student, batch.inputs, reads)
-    p, q = batch.groups
-    left = len(batch.inputs) * p // (p + q)
-    sides = [_outputs(student, side, reads) for side in (batch.inputs[:left], batch.inputs[left:])]
-    return {name: torch.cat([side[name] for side in sides]) for name in sides[0]}
-
-
-def _outputs(student: Student, inputs: Tensor, reads: list[str]) -> dict[str, Tensor]:
-    if not reads:
-        return {"logits": student(inputs)}
-    with models.Capture(student.model, reads) as captured:
-        logits = student(inputs)
-        return {"logits": logits, **{name: captured[name] for name in reads}}
-
-
-def _weights(*modules: nn.Module) -> dict[str, Tensor]:
-    """A copy of the modules' state, prefixed "0.", "1.", ... in their order."""
-    return {f"{i}.{k}": v.detach().clone() for i, m in enumerate(modules) for k, v in m.state_dict().items()}
-
-
-def _restore(student: nn.Module, objective: nn.Module, weights: dict[str, Any]) -> None:
-    for i, module in enumerate((student, objective)):
-        module.load_state_dict({k.split(".", 1)[1]: v for k, v in weights.items() if k.startswith(f"{i}.")})
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 # -- the random state that dropout draws from --------------------------------------------------------------------------
 
 
-def seed_dropout(seed: int, device: torch.device) -> None:
+def _seed_dropout(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
 
 
-def dropout_state(device: torch.device) -> dict[str, Tensor]:
-    """By kind of device."""
+def _dropout_state(device: torch.device) -> dict[str, Tensor]:
+    """By type of device."""
     states = {"cpu": torch.get_rng_state()}
     return states if device.type == "cpu" else states | {device.type: torch.get_device_module(device).get_rng_state()}
 
 
-def restore_dropout(states: dict[str, Tensor], device: torch.device) -> None:
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if device.type != "cpu" and device.type in states:
+def _restore_dropout(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(states[device.type])

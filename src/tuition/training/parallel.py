@@ -40,6 +40,7 @@ def averaged(module: nn.Module) -> nn.Module:
         return module
     # Where parameters may be unused, the buckets of gradients stay as they are, so that they add in one order, and a
     # resumed run ends in the same bits. Where all are used, a warning is written; this parameter prevents it.
+    module = nn.Sequential(module)
     module.register_parameter("unused", nn.Parameter(torch.zeros((), device=next(module.parameters()).device)))
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of the name, which older versions need
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)

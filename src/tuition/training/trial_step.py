@@ -8,7 +8,7 @@ from torch import Tensor
 from tuition import models
 from tuition.data import TransferSet
 from tuition.errors import UserError
-from tuition.training.loop import Learner, make_optimizer, step
+from tuition.training.learner import Learner, make_optimizer, step
 from tuition.training.objective import Objective
 from tuition.training.setup import Setup
 from tuition.training.student import Student
