@@ -1,9 +1,5 @@
 """Comparative knowledge distillation (Xu, Wilf, Liang, Obolenskiy, Fried and Morency, WACV 2025)."""
 
-import math
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from tuition.losses._check import pair
@@ -19,7 +15,7 @@ def ckd(student: Tensor, teacher: Tensor, *, anchor: float = 0.0) -> Tensor:
 
     Args:
         student: (n, ...) logits, representations or feature maps; all but the first dimension count as columns.
-        teacher: the same shape, a constant; one-hot labels will do as well.
+        teacher: the same shape, a constant; one-hot labels are one.
         anchor: weight a >= 0 of the mean residual.
 
     Returns:
@@ -33,40 +29,11 @@ def ckd(student: Tensor, teacher: Tensor, *, anchor: float = 0.0) -> Tensor:
     student, teacher = pair(student, teacher)
     if len(student) < 2:
         raise ValueError(f"ckd compares pairs and needs at least 2 rows, but the batch has {len(student)}")
-    columns = math.prod(student.shape[1:])
-    student, teacher = student.reshape(-1, columns), teacher.reshape(-1, columns)
-    return _ResidualVariance.apply(student, teacher, anchor)
-
-
-def _centred_residual(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    residual = student - teacher
+    residual = (student - teacher).reshape(len(student), -1)
     mean = residual.mean(dim=0)
-    return residual.sub_(mean), mean
-
-
-class _ResidualVariance(torch.autograd.Function):
-    """By hand, as autograd would pass through the centring again, although centred rows sum to zero."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, anchor: float) -> Tensor:
-        n, d = student.shape
-        residual, mean = _centred_residual(student, teacher)
-        ctx.save_for_backward(student, teacher, residual, mean)
-        ctx.anchor = anchor
-        # Row by row: one float32 sum over all n d squares would lose digits.
-        variance = torch.linalg.vector_norm(residual, dim=1).square().sum() / (n - 1)
-        return (variance + anchor * mean.square().sum()) * (2 / d)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        student, teacher, residual, mean = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted, so the residual must have a history
-            residual, mean = _centred_residual(student, teacher)
-        n, d = residual.shape
-        out = residual * (grad * (4 / (d * (n - 1))))
-        if ctx.anchor:
-            out += mean * (grad * (4 * ctx.anchor / (d * n)))
-        return out, None, None
+    # Row by row, because one float32 sum over all n d squares would lose digits.
+    variance = (residual - mean).square().sum(dim=1).sum() / (len(residual) - 1)
+    return (variance + anchor * mean.square().sum()) * (2 / residual.shape[1])
 
 
 def ckd_groups(student: Tensor, teacher: Tensor, left: Tensor, right: Tensor) -> Tensor:
