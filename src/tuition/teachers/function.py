@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +13,9 @@ from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.source_digest import source_digest
 from tuition.teachers.fingerprint import short
+from tuition.teachers.hard_labels import SURE, named_outputs
 from tuition.teachers.names import class_names as checked_names
-from tuition.teachers.protocol import Answer, BadAnswer, Reads, Teacher, as_floats, as_teacher, wrapped
-
-SURE = 0.9  # probability of a class that a teacher names, where it gives no probabilities
+from tuition.teachers.protocol import Answer, Reads, Teacher, as_floats, as_teacher, wrapped
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,13 @@ class CallableTeacher(Teacher):
     local: bool = False
     class_names: tuple[str, ...] | None = None
     reads: Reads = "anything"
+    sure: float = SURE
     uncoded: str | None = None  # the fingerprint without the code that `from_callable` added
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         self.check(inputs)
         answer = self.function(as_floats(inputs) if self.reads == "floats" else inputs)
-        outputs = _named(answer, self.class_names)
+        outputs = named_outputs(answer, self.class_names, self.sure)
         found = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
         found.tokens = getattr(answer, "tokens", None)
         return found
@@ -48,6 +47,7 @@ def from_callable(
     name: str | None = None,
     class_names: Sequence[str] | None = None,
     reads: Reads = "anything",
+    sure: float = SURE,
     code: str | None = None,
 ) -> CallableTeacher:
     """A teacher from a function of raw inputs.
@@ -64,6 +64,8 @@ def from_callable(
             that a store refuses an edited function instead of paying for its answers again.
         class_names: one name a class, in the order of the logits.
         reads: "floats" gives the function images as floats in [0, 1]; see `Teacher`.
+        sure: the probability of a class that the function names, where it answers with hard labels: indices, words, or
+            {"label": ..., "confidence": ...}. The rest is shared evenly. It is part of the fingerprint.
         code: digest of the code that stored answers were made with, to keep them after an edit that changes no answer.
             The message that refuses the edited function says it. "" is for answers stored without one.
 
@@ -76,6 +78,10 @@ def from_callable(
         )
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
+    if not 0 < sure < 1:
+        raise UserError(f"sure is a probability between 0 and 1, not {sure}; choose another.")
+    if sure != SURE:
+        fingerprint = f"{fingerprint}; sure {sure}"
     part = source_digest(function) if code is None else code
     return CallableTeacher(
         function,
@@ -83,63 +89,8 @@ def from_callable(
         name,
         class_names=checked_names(class_names),
         reads=reads,
+        sure=sure,
         uncoded=fingerprint if code is None else None,
-    )
-
-
-def _named(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any]:
-    """An answer as named outputs; the classes of hard labels become logits.
-
-    These are the logarithms of smoothed probabilities: `SURE` of the class that was named, the rest shared alike.
-
-    Raises:
-        BadAnswer: a label that is not a class, or hard labels where the classes are not known.
-    """
-    if isinstance(answer, (list, tuple)) and answer and all(isinstance(it, Mapping) and "label" in it for it in answer):
-        answer = {"label": [it["label"] for it in answer]}  # as pipelines of transformers answer
-    outputs = answer if isinstance(answer, Mapping) else {"logits": answer}
-    name = "logits" if "label" not in outputs else "label"
-    labels: Any = outputs.get(name)
-    if name == "logits" and not _hard(labels):
-        return outputs
-    if class_names is None:
-        raise BadAnswer("it answers with hard labels, which need the list of classes; give class_names=[...]")
-    rows = [
-        _index(label, class_names) for label in (labels.flatten().tolist() if hasattr(labels, "flatten") else labels)
-    ]
-    others = (1 - SURE) / max(len(class_names) - 1, 1)
-    logits = torch.full((len(rows), len(class_names)), others).log()
-    logits[torch.arange(len(rows)), torch.tensor(rows, dtype=torch.int64)] = torch.tensor(SURE).log()
-    return {key: value for key, value in outputs.items() if key != name} | {"logits": logits}
-
-
-LABEL = (int, str, np.integer, np.str_)
-
-
-def _hard(value: Any) -> bool:
-    """Whether an answer holds one whole number or one word a row, (n,) or (n, 1)."""
-    if isinstance(value, (Tensor, np.ndarray)) and value.ndim != 1 and tuple(value.shape[1:]) != (1,):
-        return False
-    if isinstance(value, Tensor):
-        return not (value.is_floating_point() or value.is_complex())
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "iubOU"
-    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(it, LABEL) for it in value)
-
-
-def _index(label: Any, class_names: tuple[str, ...]) -> int:
-    """The class of a label: its index, its name, digits of its index, or its name in another letter case."""
-    if str(label) in class_names and not isinstance(label, int):
-        return class_names.index(str(label))
-    if isinstance(label, str):
-        alike = [i for i, name in enumerate(class_names) if name.casefold() == label.strip().casefold()]
-        if len(alike) == 1:
-            return alike[0]
-        label = int(label) if label.isascii() and label.isdecimal() and len(label) < 10 else label
-    if isinstance(label, (int, np.integer)) and 0 <= label < len(class_names):
-        return int(label)
-    raise BadAnswer(
-        f"it answers with the label {str(label)[:60]!r}, which is not one of the {len(class_names)} classes"
     )
 
 

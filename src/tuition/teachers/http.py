@@ -39,6 +39,7 @@ class RemoteTeacher(Teacher):
     max_batch: int | None = None
     class_names: tuple[str, ...] | None = None
     reads: Reads = "anything"
+    calls_per_input: int = 1
 
     def __call__(self, inputs: Any) -> Answer:
         check_kind(self.reads, inputs)

@@ -30,6 +30,7 @@ class Teacher(ABC):
         max_batch: the most inputs it takes in one request; None for any number.
         reads: what it reads: "bytes" (uint8 images 0 to 255), "floats" (images in [0, 1], and vectors), "texts", or
             "anything" that a pool holds.
+        calls_per_input: how many calls one input counts as, against the budget and in price.
     """
 
     if TYPE_CHECKING:  # fields of a subclass, or properties
@@ -45,6 +46,7 @@ class Teacher(ABC):
     local: bool = False
     max_batch: int | None = None
     reads: Reads = "anything"
+    calls_per_input: int = 1
 
     @abstractmethod
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
@@ -99,6 +101,7 @@ class Wrapped(Teacher):
     local: bool = False
     max_batch: int | None = None
     reads: Reads = "anything"
+    calls_per_input: int = 1
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
         return self.teacher(inputs)
@@ -117,7 +120,7 @@ def wrapped(teacher: Any) -> Wrapped:
     if isinstance(teacher, type) or not callable(teacher) or not named:
         kind = f"the class {teacher.__name__}" if isinstance(teacher, type) else type(teacher).__name__
         raise UserError(f"{kind} is not a teacher; use teachers.from_torch(model) or teachers.from_callable(function).")
-    declared = ("class_names", "layers", "local", "max_batch", "reads")
+    declared = ("class_names", "layers", "local", "max_batch", "reads", "calls_per_input")
     values = {it: getattr(teacher, it) for it in declared if hasattr(teacher, it)}
     return Wrapped(teacher, teacher.name, teacher.fingerprint, **values)
 
