@@ -40,7 +40,7 @@ def check_ask(settings: Asking, sources: Sources) -> Checked:
     teacher = sources.teacher(settings)
     asked = question(settings, sources, teacher)
     check_answer(teacher, asked.inputs)
-    check_budget(settings, asked.inputs)
+    check_budget(settings, teacher, asked.inputs)
     return Checked(teacher, asked)
 
 
@@ -62,7 +62,7 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
         check_answer(teacher, asked.inputs)
     checked = Checked(teacher, asked, test)
     check_fit(settings, checked, answer, out)
-    check_budget(settings, asked.inputs)
+    check_budget(settings, teacher, asked.inputs)
     return checked
 
 
@@ -91,9 +91,9 @@ def described(settings: DistillSettings, teacher_name: str, fingerprint: str) ->
     return values | {"teacher_name": teacher_name, "fingerprint": fingerprint}
 
 
-def check_budget(settings: Asking, inputs: Pool) -> None:
+def check_budget(settings: Asking, teacher: Teacher, inputs: Pool) -> None:
     """Refuse what does not fit in the budget before a store is made for it; a store that exists does so itself."""
-    new, budget = len(set(inputs.digests)), settings.ask.budget
+    new, budget = teacher.calls_per_input * len(set(inputs.digests)), settings.ask.budget
     if budget is not None and new > budget and not address.exists(settings.ask.store):
         raise BudgetError(
             f"{new} new calls do not fit in the budget of {budget}; nothing was asked, raise the budget to "

@@ -20,6 +20,7 @@ from tuition.training import TrainSettings, methods
 from tuition.training.options import words
 from tuition.training.settings import SettingError, Settings, extra, setting, usual
 
+OPTIONS = {"options": "options", "teacher_options": "teacher"}  # mappings, and how people begin the names in them
 UNLIMITED = 2**62  # a budget; an ask never pays for more calls than it has inputs
 
 
@@ -43,6 +44,7 @@ class AskSettings(Settings):
         "a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, openai:MODEL, v2:URL, "
         "or package.module:factory",
     )
+    teacher_options: dict[str, Any] = setting({}, "options of the teacher, such as --set teacher.labels=[cat,dog]")
     calls: int = setting(320, "inputs of the transfer set, each one teacher call", unit="calls", ge=1)
     budget: int | None = setting(
         None, "most calls ever paid for this teacher in this store; null: only `calls`", unit="calls", free=True, ge=0
@@ -115,7 +117,7 @@ class CommandSettings(Settings):
 
     @classmethod
     def flat_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by names without parts; options of the method as "options.anchor".
+        """Values by names without parts; options of the method and the teacher as "options.anchor", "teacher.task".
 
         Raises:
             UserError: a name appears twice, or in a part that it does not belong to.
@@ -123,6 +125,11 @@ class CommandSettings(Settings):
         parts, flat = cls.parts(), dict[str, Any]()
 
         def put(name: str, value: Any) -> None:
+            prefix = OPTIONS.get(name)
+            if prefix is not None and isinstance(value, Mapping):
+                for option, below in value.items():
+                    put(f"{prefix}.{option}", below)
+                return
             if name in flat:
                 raise SettingError(f"the setting {name} appears twice; keep one of the two.")
             flat[name] = value
@@ -139,18 +146,17 @@ class CommandSettings(Settings):
                             f"{inner} is not a setting of {name}; move it." if known else cls.unknown(inner)
                         )
                     put(inner, below)
-            elif name == "options" and isinstance(value, Mapping):
-                for option, below in value.items():
-                    put(f"options.{option}", below)
             else:
                 put(name, value)
         return flat
 
     @classmethod
     def _with_options(cls, flat: Mapping[str, Any]) -> dict[str, Any]:
-        options = {k.removeprefix("options."): v for k, v in flat.items() if str(k).startswith("options.")}
-        rest = {k: v for k, v in flat.items() if not str(k).startswith("options.")}
-        return rest | {"options": options} if options else rest
+        rest = {k: v for k, v in flat.items() if str(k).partition(".")[0] not in OPTIONS.values() or "." not in str(k)}
+        for name, prefix in OPTIONS.items():
+            options = {k.removeprefix(f"{prefix}."): v for k, v in flat.items() if str(k).startswith(f"{prefix}.")}
+            rest |= {name: options} if options else {}
+        return rest
 
     @classmethod
     def nested(cls, values: Mapping[str, Any]) -> dict[str, Any]:

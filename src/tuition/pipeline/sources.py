@@ -55,12 +55,12 @@ class Sources:
 
     def teacher(self, settings: Asking) -> Teacher:
         """The teacher; a model of PyTorch on the device of training, where answers and maps take seconds."""
-        name, trust_code = settings.ask.teacher, settings.ask.trust_code
+        name, options, trust_code = settings.ask.teacher, settings.ask.teacher_options, settings.ask.trust_code
         if name is None:
             described = AskSettings.model_fields["teacher"].description
             raise UserError(f"name a teacher with --teacher: {described}.")
         place = pick_device(settings.device)
-        key = name, Path.cwd(), trust_code, place
+        key = name, repr(options), Path.cwd(), trust_code, place
         if key not in self._teachers:
-            self._teachers[key] = find_teacher(name, trust_code=trust_code).to(place)
+            self._teachers[key] = find_teacher(name, options, trust_code=trust_code).to(place)
         return self._teachers[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import load
 
 
-def find_teacher(name: str, *, trust_code: bool = False) -> Teacher:
-    """A teacher by the folder that `tuition teach` made, or by a name that `teachers.load` takes.
+def find_teacher(name: str, options: Mapping[str, Any] | None = None, *, trust_code: bool = False) -> Teacher:
+    """A teacher by the folder that `tuition teach` made, or by a name and options that `teachers.load` takes.
 
     Raises:
-        UserError: the name is unknown, as `teachers.load` says; or the folder names code that is not trusted.
+        UserError: the name is unknown, as `teachers.load` says; a folder has no options, or names code that is not trusted.
     """
     if "\0" in name:
         raise UserError(f"the teacher's name {name!r} holds a zero byte; correct it.")
     if ":" in name and not Path(name).exists():
-        return teachers.load(name)
+        return teachers.load(name, **options or {})
+    if options:
+        raise UserError(f"{name} is a folder, whose teacher has no options; leave out teacher.{min(options)}.")
     folder = Path(name).resolve()
     taught = load(folder, trust_code=trust_code)
     if isinstance(taught.preprocess, Hashing):

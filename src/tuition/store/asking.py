@@ -215,7 +215,7 @@ class Sending:
 
     def count(self, flight: Flight, answer: Any) -> tuple[RequestResult, str | None]:
         """How a request is counted, what of its answer is stored, and what is wrong with it."""
-        calls = len(flight.digests)
+        calls = self.ledger.calls_per_input * len(flight.digests)
         if isinstance(answer, NotCharged):
             return self.ledger.result(flight, Accounts(failed=calls), tokens_of(answer)), None
         if isinstance(answer, BadAnswer):
@@ -336,7 +336,7 @@ class Sending:
             return False
         pending = self.pending.left + len(self.busy) + sum(len(piece.digests) for piece in self.flying.values())
         try:
-            return self.ledger.calls_left() >= pending + calls
+            return self.ledger.calls_left() >= self.ledger.calls_per_input * (pending + calls)
         except UserError as error:
             self.error = self.error or error
             return False

@@ -271,17 +271,22 @@ def billed(row: Any) -> Bill:
 def planned_at_most(connection: Connection) -> dict[int, int]:
     """Not fewer than `planned` finds, by teacher, without looking at each."""
     counts: Counter[int] = Counter()
-    for table, calls in (asks, sa.func.length(asks.c.plan) / DIGEST_BYTES), (flights, flights.c.calls):
+    planned_calls = sa.func.length(asks.c.plan) / DIGEST_BYTES * asks.c.calls_per_input
+    for table, calls in (asks, planned_calls), (flights, flights.c.calls):
         query = sa.select(table.c.teacher_id, sa.func.sum(calls)).group_by(table.c.teacher_id)
         counts.update({teacher_id: math.ceil(count) for teacher_id, count in connection.execute(query)})
     return counts
 
 
-def planned(connection: Connection, teacher_id: int) -> set[bytes]:
-    """Inputs that living askers mean to send to a teacher, or have in flight."""
-    plans = connection.scalars(sa.select(asks.c.plan).where(asks.c.teacher_id == teacher_id))
-    meant = list({digest for plan in plans for digest in payload.split_digests(plan)})
-    return set(unstored(connection, teacher_id, meant, ())) | in_flight(connection, teacher_id)
+def planned(connection: Connection, teacher_id: int) -> dict[bytes, int]:
+    """Inputs that living askers mean to send to a teacher, or have in flight, with the calls of each."""
+    plans = connection.execute(sa.select(asks.c.plan, asks.c.calls_per_input).where(asks.c.teacher_id == teacher_id))
+    each = {digest: row.calls_per_input for row in plans for digest in payload.split_digests(row.plan)}
+    calls = {digest: each[digest] for digest in unstored(connection, teacher_id, list(each), ())}
+    for row in connection.execute(sa.select(flights).where(flights.c.teacher_id == teacher_id)):
+        digests = payload.split_digests(row.digests)
+        calls |= dict.fromkeys(digests, row.calls // len(digests))
+    return calls
 
 
 def in_flight(connection: Connection, teacher_id: int) -> set[bytes]:

@@ -22,7 +22,7 @@ from tuition.errors import UserError
 from tuition.held import Held
 from tuition.store import address, files
 
-VERSION = 5
+VERSION = 6
 BUSY_SECONDS = 60.0  # how long a writer waits for another one
 
 _meta = sa.MetaData()
@@ -92,7 +92,7 @@ asks = _table(
     _column("owner", sa.BigInteger, primary_key=True, autoincrement=False),
     _column("teacher_id"),
     _column("plan", sa.LargeBinary),
-    *map(_count, ("part_of", "paid", "failed", "unknown")),
+    *map(_count, ("part_of", "calls_per_input", "paid", "failed", "unknown")),
     *_bill(),
 )
 # A request reserved and not yet settled: it counts against the budget, and nobody else sends its inputs.

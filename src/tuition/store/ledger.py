@@ -72,7 +72,7 @@ class Ledger:
     ) -> None:
         self.database, self.connection, self.owner = database, connection, owner
         self.name, self.fingerprint = teacher.name, teacher.fingerprint
-        self.layers: tuple[str, ...] = tuple(teacher.layers)
+        self.layers, self.calls_per_input = tuple(teacher.layers), teacher.calls_per_input
         self.budget, self.store_budget, self.price = budget, store_budget, price
         self.part_of = part_of
         self.teacher_id, self.stored, self.accounts, self.bill = 0, 0, Accounts(), Bill()
@@ -99,14 +99,16 @@ class Ledger:
             self.answer_bytes = _answer_bytes(self.connection, self.teacher_id)
             if (taken or dropped) and not again:
                 new = unstored(self.connection, self.teacher_id, new, self.layers)
-            if new and not self.part_of and self._excess(len(new), planned_at_most(self.connection)):
+            each = self.calls_per_input
+            if new and not self.part_of and self._excess(each * len(new), planned_at_most(self.connection)):
                 new = new if again else unstored(self.connection, self.teacher_id, digests, self.layers)
-                others = {teacher_id: planned(self.connection, teacher_id) for teacher_id in self._paid()}
-                others[self.teacher_id].difference_update(new)
-                excess = self._excess(len(new), {teacher_id: len(found) for teacher_id, found in others.items()})
+                others = {other: planned(self.connection, other) for other in self._paid()}
+                for digest in new:
+                    others[self.teacher_id].pop(digest, None)
+                excess = self._excess(each * len(new), {other: sum(it.values()) for other, it in others.items()})
                 if new and excess:
                     raise BudgetError(excess)
-            row = {"owner": self.owner, "teacher_id": self.teacher_id, "part_of": self.part_of}
+            row = {"owner": self.owner, "teacher_id": self.teacher_id, "part_of": self.part_of, "calls_per_input": each}
             self.connection.execute(asks.insert().values(**row, plan=b"" if self.part_of else b"".join(new)))
         return new
 
@@ -132,16 +134,17 @@ class Ledger:
             flying, left = in_flight(self.connection, self.teacher_id), self._left()
             for digests in requests:
                 mine = [digest for digest in digests if digest not in flying and digest not in stored]
-                if len(mine) > left.calls:
+                calls = self.calls_per_input * len(mine)
+                if calls > left.calls:
                     if not found:
-                        raise left.error(len(mine))
+                        raise left.error(calls)
                     break
-                left = left.less(len(mine))
+                left = left.less(calls)
                 busy = [digest for digest in digests if digest in flying and digest not in stored]
                 flight = Flight(secrets.randbits(62), mine) if mine else None
                 found.append(Reserved(flight, busy))
                 if flight is not None:
-                    row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": len(mine)}
+                    row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": calls}
                     rows.append({**row, "digests": b"".join(mine), "price": self.price.call})
                     flying.update(mine)
             if rows:

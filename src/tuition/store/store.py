@@ -161,6 +161,11 @@ class ResponseStore(Shown):
             ledger.accounts += Accounts(served=len(answered) - ledger.stored)
         with self.database.read() as connection:
             responses = known.responses(reading.read(connection, ledger.teacher_id, answered.digests))
+        if "unread" in responses:
+            unread = responses.pop("unread")[:, 0] == 1
+            refused += _unread(ledger.name, known.pool, answered, unread)
+            responses = {name: value[~unread] for name, value in responses.items()}
+            answered = _answered(ledger.name, known.pool, refused)
         if refused:
             refusals.write(refusals.beside(self.database.path), ledger.name, refused)
         about = (ledger.name, ledger.fingerprint, ledger.accounts, ledger.bill, tuple(refused))
@@ -205,12 +210,16 @@ class ResponseStore(Shown):
                 new = len(responses.unstored(connection, teacher_id, digests, teacher.layers))
                 by_id = sa.select(database.teachers).where(database.teachers.c.id == teacher_id)
                 row = connection.execute(by_id).one()
-                bill, paid = calls.billed(row), row.paid + len(calls.in_flight(connection, teacher_id))
+                sent = sa.select(sa.func.sum(database.flights.c.calls)).where(
+                    database.flights.c.teacher_id == teacher_id
+                )
+                bill, paid = calls.billed(row), row.paid + int(connection.scalar(sent) or 0)
         if teacher_id is not None and new < len(digests):
             judgement = stepwise.judge(*stepwise.stored(self.database, teacher_id, known, digests))
         accuracy = None if math.isnan(judgement.accuracy) else judgement.accuracy
-        costs = estimate(charged if priced else None, new, bill)
-        return AskPlan(new, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else judgement.inputs)
+        new_calls = teacher.calls_per_input * new
+        costs = estimate(charged if priced else None, new_calls, bill)
+        return AskPlan(new_calls, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else judgement.inputs)
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
         """All calls ever made in this store: for one teacher (or the name of one), or for all.
@@ -247,3 +256,18 @@ def _answered(teacher: str, pool: Pool, refused: Sequence[Refusal]) -> Pool:
             "about others."
         )
     return pool[rows]
+
+
+def _unread(teacher: str, pool: Pool, answered: Pool, unread: Tensor) -> list[Refusal]:
+    """The inputs whose stored answers name no class. Their calls are paid, and there is nothing to learn from them.
+
+    Raises:
+        TeacherError: no answer names a class.
+    """
+    if bool(unread.all()):
+        raise TeacherError(f"no answer of teacher {teacher!r} names a class; look at its prompt, labels and pattern.")
+    rows = {digest: row for row, digest in reversed(list(enumerate(pool.digests)))}
+    left_out = dict.fromkeys(answered.digests[i] for i in unread.nonzero()[:, 0].tolist())
+    texts = pool.inputs if isinstance(pool.inputs, list) else [None] * len(pool)
+    reason = "its answer names no class"
+    return [Refusal.of(rows[digest], digest, texts[rows[digest]], reason) for digest in left_out]

@@ -89,7 +89,7 @@ def send(part: AskPart) -> int:
     ask = part.settings.ask
     ask_part(
         ResponseStore(ask.store),
-        _teacher(part.settings),
+        _teacher(part.settings.model_dump_json()),
         part.inputs,
         part.shared,
         budget=ask.payment["budget"],
@@ -107,6 +107,6 @@ def _look(settings: TransferSettings) -> str:
 
 
 @lru_cache(maxsize=1)
-def _teacher(settings: TransferSettings) -> Teacher:
-    """The teacher, loaded once for all parts."""
-    return Sources().teacher(settings)
+def _teacher(settings: str) -> Teacher:
+    """The teacher of settings as JSON, loaded once for all parts."""
+    return Sources().teacher(TransferSettings.model_validate_json(settings))

@@ -244,7 +244,9 @@ def _listed(choice: dict[str, Any]) -> list[tuple[str, float]]:
             return tokens
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
         pass
-    raise BadAnswer("the answer lists no log-probabilities of likely tokens; does this server give them?")
+    raise BadAnswer(
+        "the answer lists no log-probabilities of likely tokens; does this server give them? If not, set answers=text"
+    )
 
 
 def score(listed: Iterable[tuple[str, float]], words: Sequence[str]) -> tuple[Tensor, int]:

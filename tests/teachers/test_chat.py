@@ -1,0 +1,226 @@
+"""Chat models that write their answers: read, voted on, counted; the same from the command line."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from tuition import ResponseStore, teachers
+from tuition.data import Accounts, from_tensors
+from tuition.errors import UserError
+from tuition.store import BudgetError
+from tuition.teachers import BadAnswer, from_openai
+
+LABELS = ["sports", "arts", "war"]
+
+
+def says(*contents, usage=None):
+    """The reply with these texts as its choices."""
+    choices = [{"index": i, "message": {"role": "assistant", "content": it}} for i, it in enumerate(contents)]
+    return {"choices": choices} | ({"usage": usage} if usage else {})
+
+
+def chat(server, **options):
+    return from_openai("m", task="chat", base_url=server.url, labels=LABELS, **({"answers": "text"} | options))
+
+
+@pytest.mark.parametrize("content", ["arts", " Arts.\n", '"ARTS"', "**arts**"])
+def test_a_label_is_read(server, reply, content):
+    server.reply = lambda request: reply(says(content))
+    answer = chat(server)(["text"])
+    torch.testing.assert_close(answer["logits"].exp(), torch.tensor([[0.05, 0.9, 0.05]]))
+    assert answer["unread"].item() == 0
+    body = server.requests[0].body
+    assert body["temperature"] == 0
+    assert "n" not in body
+    assert "- sports\n- arts\n- war\n\nText: text\n" in body["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("content", ["It is about arts", "art", "", None, "arts, war"])
+def test_what_names_no_class_is_not_read(server, reply, content):
+    server.reply = lambda request: reply(says(content))
+    answer = chat(server)(["text"])
+    assert answer["unread"].item() == 1
+    torch.testing.assert_close(answer["logits"].exp(), torch.full((1, 3), 1 / 3))
+
+
+def test_a_pattern_finds_the_label(server, reply):
+    server.reply = lambda request: reply(says("I think: war is arts. Class: <b>War</b>"))
+    assert chat(server, pattern=r"<b>(\w+)</b>")(["text"])["logits"].argmax() == 2
+    assert chat(server, pattern="arts")(["text"])["logits"].argmax() == 1
+    assert chat(server, pattern="none")(["text"])["unread"].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "unread"), [('{"label": "war"}', 0), ('{"label": "peace"}', 1), ("war", 1), ('["war"]', 1), ("null", 1)]
+)
+def test_structured_output(server, reply, content, unread):
+    server.reply = lambda request: reply(says(content))
+    answer = chat(server, answers="json")(["text"])
+    assert answer["unread"].item() == unread
+    assert unread or answer["logits"].argmax() == 2
+    schema = server.requests[0].body["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["label"]["enum"] == LABELS
+
+
+def test_votes_make_a_soft_answer_and_each_is_a_call(server, reply, tmp_path):
+    server.reply = lambda request: reply(
+        says("war", "arts", "war", "hm", "war", usage={"prompt_tokens": 9, "completion_tokens": 5})
+    )
+    teacher = chat(server, votes=5, sure=0.8)
+    store, pool = ResponseStore(str(tmp_path / "r.db")), from_tensors(["a", "b"])
+    planned = store.plan(teacher, pool, cost_per_call=2)
+    assert (planned.new, planned.cost) == (10, 20)
+    with pytest.raises(BudgetError, match="10 new calls do not fit in the budget of 9"):
+        store.ask(teacher, pool, budget=9)
+    assert server.requests == []
+    answered = store.ask(teacher, pool, budget=10, batch_size=8, cost_per_call=2)
+    # b + (sure - b) * share, with b = 0.1 for each of the two others
+    expected = torch.tensor([0.1, 0.1 + 0.7 * 0.25, 0.1 + 0.7 * 0.75])
+    torch.testing.assert_close(answered.responses["logits"].exp(), expected.expand(2, 3))
+    assert answered.accounts == Accounts(paid=10)
+    assert (answered.bill.cost, answered.bill.input_tokens, answered.bill.output_tokens) == (20, 18, 10)
+    assert [(request.body["n"], request.body["temperature"]) for request in server.requests] == [(5, 1)] * 2
+    assert store.ask(teacher, pool, budget=10).accounts == Accounts(served=2)
+    assert store.plan(teacher, pool).paid == 10
+
+
+def test_a_server_that_does_not_take_n_is_named(server, reply):
+    server.reply = lambda request: reply(says("war"))
+    with pytest.raises(BadAnswer, match="1 of 3 votes; does it take n"):
+        chat(server, votes=3)(["text"])
+
+
+@pytest.mark.parametrize(
+    "content", [{"choices": [{"message": "war"}]}, {"choices": {}}, {"choices": [{}]}, {"a": 1}, []]
+)
+def test_what_is_not_a_chat_completion_is_paid_and_not_stored(server, reply, content):
+    server.reply = lambda request: reply(content)
+    with pytest.raises(BadAnswer):
+        chat(server)(["text"])
+
+
+def test_nonsense_is_paid_stored_left_out_and_named(server, reply, tmp_path):
+    """One answer in twenty names no class."""
+    texts = [f"{label} {i}" for i in range(20) for label in LABELS]
+    pool = from_tensors(texts, labels=torch.arange(60) % 3, class_names=LABELS)
+
+    def answer(request):
+        text = request.body["messages"][-1]["content"].split("Text: ")[1].split("\n")[0]
+        label, number = text.split()
+        return reply(
+            says(
+                "As a language model ..." if (label, number) in {("war", "7"), ("arts", "9"), ("war", "19")} else label
+            )
+        )
+
+    server.reply = answer
+    store = ResponseStore(str(tmp_path / "r.db"))
+    answered = store.ask(chat(server), pool, budget=60, concurrency=4)
+    assert answered.accounts == Accounts(paid=60)
+    assert len(answered) == 57
+    assert set(answered.responses) == {"logits"}
+    assert torch.equal(answered.responses["logits"].argmax(1), answered.labels)
+    assert [(one.start, one.reason) for one in answered.refused] == [
+        ("war 7", "its answer names no class"),
+        ("arts 9", "its answer names no class"),
+        ("war 19", "its answer names no class"),
+    ]
+    again = store.ask(chat(server), pool, budget=60)
+    assert (len(server.requests), len(again), again.accounts.paid) == (60, 57, 0)
+
+
+def test_prompts_and_labels_from_files(server, reply, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.txt").write_text("sports\narts\n\nwar\n")
+    (tmp_path / "prompt.txt").write_text("{text} is one of\n{labels}")
+    (tmp_path / "system.md").write_text("You are brief.")
+    server.reply = lambda request: reply(says("war"))
+    options = {"base_url": server.url, "task": "chat", "answers": "text"}
+    files = {"labels": "labels.txt", "prompt": "prompt.txt", "system": "system.md"}
+    teacher = teachers.load("openai:m", **options, **files)
+    teacher(["peace"])
+    assert server.requests[0].body["messages"] == [
+        {"role": "system", "content": "You are brief."},
+        {"role": "user", "content": "peace is one of\n- sports\n- arts\n- war"},
+    ]
+    assert teacher.class_names == tuple(LABELS)
+    (tmp_path / "prompt.txt").write_text("{text} belongs to\n{labels}")
+    assert teachers.load("openai:m", **options, **files).fingerprint != teacher.fingerprint
+    with pytest.raises(UserError, match=r"none\.txt cannot be read"):
+        teachers.load("openai:m", **options, **files | {"system": "none.txt"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lables": ["a", "b"]}, "openai:... has no option lables; did you mean labels"),
+        ({"timeout": "soon"}, "the teacher's option timeout does not fit"),
+        ({"task": "images"}, "the teacher's option task does not fit"),
+        ({"task": "chat", "labels": LABELS, "answers": "text", "pattern": "("}, "is not a regular expression"),
+        ({"task": "chat", "labels": LABELS, "answers": "text", "votes": 0}, "votes is at least 1"),
+        ({"task": "completion", "labels": LABELS, "answers": "text"}, "set task=chat"),
+        ({"task": "chat", "labels": ["a", "A"], "answers": "text"}, "differ only in case"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        teachers.load("openai:m", base_url="http://localhost:1", **options)
+
+
+def test_options_of_a_factory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "factory_with_options.py").write_text(
+        "from tuition import teachers\n"
+        "def make(width=2):\n"
+        "    return teachers.from_callable(lambda x: x[:, :width], fingerprint=f'width {width}', name='own')\n"
+    )
+    assert teachers.load("factory_with_options:make", width=3).fingerprint.startswith("width 3")
+    with pytest.raises(UserError, match="has no option height; its options are width"):
+        teachers.load("factory_with_options:make", height=3)
+
+
+def test_confidence_of_a_hard_label():
+    function = lambda texts: [{"label": "arts", "confidence": 0.7}, {"label": 2, "confidence": 1.0}]  # noqa: E731
+    teacher = teachers.from_callable(function, fingerprint="1", class_names=LABELS, sure=0.8)
+    expected = torch.tensor([[0.1 + 0.7 * 0.15, 0.1 + 0.7 * 0.7, 0.1 + 0.7 * 0.15], [0.1, 0.1, 0.8]])
+    torch.testing.assert_close(teacher(["a", "b"])["logits"].exp(), expected)
+    assert "sure 0.8" in teacher.fingerprint
+    wrong = teachers.from_callable(
+        lambda texts: [{"label": "arts", "confidence": 7}], fingerprint="1", class_names=LABELS
+    )
+    with pytest.raises(BadAnswer, match="confidence"):
+        wrong(["a"])
+
+
+def test_a_classifier_is_trained_from_the_command_line(server, reply, tmp_path, monkeypatch, capsys):
+    """With tokens priced and summed."""
+    from tuition.cli import main as cli
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"{label} match {i}", "label": label} for i in range(30) for label in LABELS]
+    for split in ("train", "test"):
+        (tmp_path / "news").mkdir(exist_ok=True)
+        (tmp_path / "news" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    usage = {"prompt_tokens": 30, "completion_tokens": 2}
+
+    def answer(request):
+        return reply(says(request.body["messages"][-1]["content"].split("Text: ")[1].split()[0], usage=usage))
+
+    server.reply = answer
+    words = "tuition distill --data news --teacher openai:m --calls 40 --student bag_8 --epochs 2 --out run"
+    sets = [
+        f"teacher.base_url={server.url}",
+        "teacher.task=chat",
+        "teacher.labels=[sports, arts, war]",
+        "teacher.answers=text",
+    ]
+    arguments = [*words.split(), *(word for it in sets for word in ("--set", it)), "--cost-per-million-tokens", "1,10"]
+    monkeypatch.setattr("sys.argv", arguments)
+    assert cli.main() == 0
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert math.isfinite(run["results"]["accuracy"])
+    assert len(server.requests) == 40
+    assert "1,200 in" in (shown := capsys.readouterr().out)
+    assert "80 out" in shown
