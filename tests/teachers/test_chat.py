@@ -65,9 +65,8 @@ def test_structured_output(server, reply, content, unread):
 
 
 def test_votes_make_a_soft_answer_and_each_is_a_call(server, reply, tmp_path):
-    server.reply = lambda request: reply(
-        says("war", "arts", "war", "hm", "war", usage={"prompt_tokens": 9, "completion_tokens": 5})
-    )
+    usage = {"prompt_tokens": 9, "completion_tokens": 5}
+    server.reply = lambda request: reply(says("war", "arts", "war", "hm", "war", usage=usage))
     teacher = chat(server, votes=5, sure=0.8)
     store, pool = ResponseStore(str(tmp_path / "r.db")), from_tensors(["a", "b"])
     planned = store.plan(teacher, pool, cost_per_call=2)
@@ -108,12 +107,7 @@ def test_nonsense_is_paid_stored_left_out_and_named(server, reply, tmp_path):
 
     def answer(request):
         text = request.body["messages"][-1]["content"].split("Text: ")[1].split("\n")[0]
-        label, number = text.split()
-        return reply(
-            says(
-                "As a language model ..." if (label, number) in {("war", "7"), ("arts", "9"), ("war", "19")} else label
-            )
-        )
+        return reply(says("As a language model ..." if text in {"war 7", "arts 9", "war 19"} else text.split()[0]))
 
     server.reply = answer
     store = ResponseStore(str(tmp_path / "r.db"))
@@ -210,17 +204,13 @@ def test_a_classifier_is_trained_from_the_command_line(server, reply, tmp_path, 
 
     server.reply = answer
     words = "tuition distill --data news --teacher openai:m --calls 40 --student bag_8 --epochs 2 --out run"
-    sets = [
-        f"teacher.base_url={server.url}",
-        "teacher.task=chat",
-        "teacher.labels=[sports, arts, war]",
-        "teacher.answers=text",
-    ]
+    options = {"base_url": server.url, "task": "chat", "labels": "[sports, arts, war]", "answers": "text"}
+    sets = [f"teacher.{name}={value}" for name, value in options.items()]
     arguments = [*words.split(), *(word for it in sets for word in ("--set", it)), "--cost-per-million-tokens", "1,10"]
     monkeypatch.setattr("sys.argv", arguments)
     assert cli.main() == 0
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert math.isfinite(run["results"]["accuracy"])
     assert len(server.requests) == 40
-    assert "1,200 in" in (shown := capsys.readouterr().out)
-    assert "80 out" in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "tokens in 1,200 tokens out 80" in shown

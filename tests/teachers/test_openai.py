@@ -14,7 +14,7 @@ from tuition.data import Accounts, from_tensors
 from tuition.errors import UserError
 from tuition.store import TeacherError
 from tuition.teachers import BadAnswer, NotCharged, Refused, Tokens, from_openai
-from tuition.teachers.openai import score
+from tuition.teachers.chat import score
 
 
 def truth(text):
