@@ -22,7 +22,7 @@ def find_teacher(name: str, options: Mapping[str, Any] | None = None, *, trust_c
     """A teacher by the folder that `tuition teach` made, or by a name and options that `teachers.load` takes.
 
     Raises:
-        UserError: the name is unknown, as `teachers.load` says; a folder has no options, or names code that is not trusted.
+        UserError: the name is unknown, as `teachers.load` says; or a folder gets options, or names untrusted code.
     """
     if "\0" in name:
         raise UserError(f"the teacher's name {name!r} holds a zero byte; correct it.")
