@@ -133,6 +133,9 @@ def test_a_data_set_of_the_hub(tmp_path, cache_folder):
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.splitlines()
 
+    for split, labels in (("train", ["Good", "bad"]), ("test", ["good", "so so"])):
+        write(tmp_path / f"hub/some/words/data/{split}-00000-of-00001.parquet", [10, 20], labels)
+    (tmp_path / "hub/some/words/README.md").write_text("# Words")
     asked = ("some/pets,train,", "some/pets,validation,", "some/pets,train,large", "no/such,train,", "cifar100,train,")
     found = loads(*asked)
     assert found[0] == "3 [1, 0, 1] ['cat', 'dog'] [10, 20, 30] some/pets train"
@@ -144,6 +147,8 @@ def test_a_data_set_of_the_hub(tmp_path, cache_folder):
         "train-00000-of-00002.parquet",
         "train-00001-of-00002.parquet",
     ]
+    # Classes that the metadata do not name are those of all splits.
+    assert loads("some/words,test,") == ["2 [0, 2] ['Good', 'bad', 'so so'] [10, 20] some/words test"]
     server.shutdown()
     server.server_close()
     again = loads("some/pets,train,", "some/pets,test,")  # the one is cached, for the other there is no hub any more

@@ -125,6 +125,7 @@ class TestParquet:
         })  # fmt: skip
         pq.write_table(table, tmp_path / "train.parquet")
         assert load(tmp_path).labels.tolist() == [3]
+        np.testing.assert_array_equal(pixels(load(tmp_path))[0], np.asarray(picture(2)))
         pool = load(tmp_path, image_column="picture", label_column="coarse")
         assert pool.labels.tolist() == [1]
         np.testing.assert_array_equal(pixels(pool)[0], np.asarray(picture(1)))

@@ -46,6 +46,7 @@ class Columns:
         if self.image != "auto" or self.text != "auto":
             return None if self.image == "auto" else _held(table, self.image)
         certain = [name for name in table.names if table.is_image(name)]
+        certain += [name for name in IMAGE_COLUMNS if name in table.names and table.holds_bytes(name)]
         worded = [name for name in TEXT_COLUMNS if name in table.names]
         possible = [name for name in (*IMAGE_COLUMNS, *PATH_COLUMNS) if name in table.names]
         if worded and not certain:

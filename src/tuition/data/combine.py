@@ -28,7 +28,7 @@ def joined(pools: Sequence[Pool]) -> Pool:
     if len(pools) == 1:
         return pools[0]
     if not pools:
-        raise UserError("there are no data to load; name at least one data set.")
+        raise UserError("a list of data sets is empty; name at least one data set.")
     first = pools[0]
     for pool in pools[1:]:
         if pool.kind != first.kind or pool.shape[1:] != first.shape[1:] or len(pool.shape) != len(first.shape):

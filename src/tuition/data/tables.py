@@ -175,7 +175,11 @@ class RowTable:
         return None
 
     def is_image(self, column: str) -> bool:
-        """Whether a column certainly holds images."""
+        """Whether the hub's metadata call a column images."""
+        return False
+
+    def holds_bytes(self, column: str) -> bool:
+        """Whether a column may hold encoded images."""
         return False
 
     def paths(self, column: str) -> list[str]:
@@ -290,12 +294,13 @@ class ArrowTable:
         return None if names is None else [str(it) for it in names]
 
     def is_image(self, column: str) -> bool:
+        return self._features.get(column, {}).get("_type") == "Image"
+
+    def holds_bytes(self, column: str) -> bool:
         import pyarrow.types as types
 
         kind = self.dataset.schema.field(column).type
-        return self._features.get(column, {}).get("_type") == "Image" or (
-            types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        )
+        return types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind)
 
     def paths(self, column: str) -> list[str]:
         import pyarrow.types as types
