@@ -24,7 +24,7 @@ from tuition.data import ondisk
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import BLOCK, Pool
 
-FORMAT = 2
+FORMAT = 3
 """Raised when decoding changes its results, so that what older versions cached is rebuilt."""
 
 TYPES = {torch.uint8: "U8", torch.int64: "I64"}
