@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tuition import UserError
 from tuition.cli.main import app
 from tuition.data import from_tensors, load
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import TransferSettings
 from tuition.pipeline.sources import Sources
 from tuition.training import load as load_run
@@ -340,9 +340,9 @@ class TestTheCommandLine:
         """The column `label` holds real numbers, which are not classes."""
         given = {"data": "d", "teacher": "teacher", "calls": 8, "text_column": "tweet", "test": None}
         with pytest.raises(UserError, match="holds real numbers"):
-            question(TransferSettings.of(given), Sources())
-        asked = question(TransferSettings.of(given | {"labels": False}), Sources())
+            question_of(TransferSettings.of(given), Sources())
+        asked = question_of(TransferSettings.of(given | {"labels": False}), Sources())
         assert asked.inputs.labels is None
         assert len(asked.inputs) == 10
-        asked = question(TransferSettings.of(given | {"label_column": None}), Sources())
+        asked = question_of(TransferSettings.of(given | {"label_column": None}), Sources())
         assert asked.inputs.labels is None

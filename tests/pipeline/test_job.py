@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tuition import ResponseStore, data, models, teachers
 from tuition.cli.main import app
 from tuition.errors import UserError
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TransferSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teacher import find_teacher
@@ -136,7 +136,7 @@ def test_refused_inputs_are_left_out_of_training_and_of_validation(ask, tmp_path
             "ask_batch": 16,
         }
     )
-    asked = question(wanted, Sources()).inputs
+    asked = question_of(wanted, Sources()).inputs
     assert len(asked) == 50
     bad = [asked.inputs[7], asked.inputs[44]]
 
@@ -165,7 +165,7 @@ def test_too_many_refused_inputs_to_validate(ask, tmp_path):
             "ask_batch": 2,
         }
     )
-    asked = question(wanted, Sources()).inputs
+    asked = question_of(wanted, Sources()).inputs
 
     def answer(inputs):
         if any(torch.equal(one, other) for one in inputs for other in asked.inputs[8:]):
@@ -180,7 +180,7 @@ def test_too_many_refused_inputs_to_validate(ask, tmp_path):
 def test_a_command_says_what_was_refused_and_where_it_is_written(tmp_path, monkeypatch):
     store = tmp_path / "what?.db"
     wanted = TransferSettings.of({"data": "digits", "calls": 40, "store": str(store)})
-    bad = question(wanted, Sources()).inputs.inputs[5]
+    bad = question_of(wanted, Sources()).inputs.inputs[5]
 
     def answer(inputs):
         if any(torch.equal(one, bad) for one in inputs):

@@ -18,7 +18,7 @@ from tuition.cli import main as cli
 from tuition.data import Accounts
 from tuition.errors import UserError
 from tuition.pipeline.checks import check_ask
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import TeachSettings, TransferSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
@@ -245,7 +245,7 @@ def _equals_one_machine(out, teacher, local, url):
     asked = {
         d
         for seed in (0, 1)
-        for d in question(TransferSettings.of({"calls": 80, "seed": seed}), Sources()).inputs.digests
+        for d in question_of(TransferSettings.of({"calls": 80, "seed": seed}), Sources()).inputs.digests
     }
     accounts = ResponseStore(url).accounts("cnn_16")
     assert (accounts.paid, accounts.unknown) == (len(asked), 0)
@@ -308,7 +308,7 @@ def test_an_ask_whose_worker_is_killed(nodes, url, calls, killer):
     assert sum(count for _, count in begun) == 124
     assert len({pid for pid, _ in begun}) == 3, "two workers, and the one that took the place of the killed"
 
-    inputs = question(settings, Sources()).inputs
+    inputs = question_of(settings, Sources()).inputs
     transfer = store.ask(Sources().teacher(settings), inputs, budget=0)
     assert transfer.accounts == Accounts(served=120)
     assert torch.equal(transfer.responses["logits"], inputs.inputs.flatten(1).float()[:, :10] + 1)

@@ -21,7 +21,7 @@ from tuition.data import Accounts, Bill
 from tuition.errors import UserError
 from tuition.models import Preprocess
 from tuition.pipeline import job
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TeachSettings, TransferSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
@@ -118,7 +118,7 @@ def test_every_run_has_its_row(finished):
 
 def digests(**settings):
     """Of the inputs that are asked about."""
-    return question(TransferSettings.of(settings), Sources()).inputs.digests
+    return question_of(TransferSettings.of(settings), Sources()).inputs.digests
 
 
 def test_a_run_equals_the_same_one_made_by_distill(finished, teacher, tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tuition.data import Pool
 from tuition.errors import UserError
-from tuition.pipeline.question import Question, question
+from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.store import BudgetError, address
@@ -38,10 +38,10 @@ def check_ask(settings: Asking, sources: Sources) -> Checked:
         UserError: a teacher that cannot be asked about these inputs, or a budget that does not suffice.
     """
     teacher = sources.teacher(settings)
-    asked = question(settings, sources, teacher)
-    check_answer(teacher, asked.inputs)
-    check_budget(settings, teacher, asked.inputs)
-    return Checked(teacher, asked)
+    question = question_of(settings, sources, teacher)
+    check_answer(teacher, question.inputs)
+    check_budget(settings, teacher, question.inputs)
+    return Checked(teacher, question)
 
 
 def check_distill(settings: DistillSettings, out: Path | None, sources: Sources) -> Checked:
@@ -49,7 +49,7 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
     teacher = sources.teacher(settings)
     sources.train_pool(settings)
     test = sources.test_pool(settings.data)  # the sentence about a missing split comes before that about classes
-    asked = question(settings, sources, teacher)
+    question = question_of(settings, sources, teacher)
     if settings.log_dir is not None:
         from tuition.training import tensorboard
 
@@ -57,12 +57,12 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
     answer = None
     if teacher.local:
         layers = teacher_layers(settings.method, settings.student, settings.options)
-        answer = try_blank(teacher.with_layers(layers), asked.inputs, 1)
+        answer = try_blank(teacher.with_layers(layers), question.inputs, 1)
     else:
-        check_answer(teacher, asked.inputs)
-    checked = Checked(teacher, asked, test)
+        check_answer(teacher, question.inputs)
+    checked = Checked(teacher, question, test)
     check_fit(settings, checked, answer, out)
-    check_budget(settings, teacher, asked.inputs)
+    check_budget(settings, teacher, question.inputs)
     return checked
 
 

@@ -59,25 +59,25 @@ def ask(
     settings: Asking, checked: Checked, progress: Callable[[int, int], None] | None = None
 ) -> tuple[TransferSet, Pool | TransferSet]:
     """The transfer set, and what to validate on: labelled inputs, or else further answers of the teacher."""
-    asked, bought = checked.question, settings.ask
+    question, asking = checked.question, settings.ask
     trial = None
     if isinstance(settings, DistillSettings) and not checked.teacher.local:
         trial = partial(check_fit, settings, checked)  # what it answers with is not known before
     with stopping.deferred():
-        answered = ResponseStore(bought.store).ask(
+        answered = ResponseStore(asking.store).ask(
             checked.teacher,
-            asked.inputs,
-            **bought.payment,
-            batch_size=bought.ask_batch,
-            concurrency=bought.concurrency,
+            question.inputs,
+            **asking.payment,
+            batch_size=asking.ask_batch,
+            concurrency=asking.concurrency,
             progress=progress,
             stopping=stopping.requested,
-            check_answers=bought.check_answers,
+            check_answers=asking.check_answers,
             trial=trial,
         )
-    if asked.validation is not None:
-        return answered, asked.validation
-    first = len([row for row in rows_answered(asked.inputs, answered.refused) if row < asked.calls])
+    if question.validation is not None:
+        return answered, question.validation
+    first = len([row for row in rows_answered(question.inputs, answered.refused) if row < question.calls])
     if not 0 < first < len(answered):
         raise UserError(
             f"the teacher refused too many inputs ({answered.refused[0].reason}): {first} are left to train on and "

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from tuition.data import Bill
 from tuition.pipeline.checks import try_blank
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import Asking
 from tuition.pipeline.sources import Sources
 from tuition.store import AskPlan, ResponseStore, address
@@ -53,25 +53,25 @@ def _tokens(read: Decimal, written: Decimal) -> str:
 
 def plan(settings: Asking, sources: Sources) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
-    teacher, bought = sources.teacher(settings), settings.ask
-    inputs = question(settings, sources, teacher).inputs
-    charged = bought.price
-    if address.exists(bought.store):
-        calls = ResponseStore(bought.store).plan(
+    teacher, asking = sources.teacher(settings), settings.ask
+    inputs = question_of(settings, sources, teacher).inputs
+    charged = asking.price
+    if address.exists(asking.store):
+        calls = ResponseStore(asking.store).plan(
             teacher,
             inputs,
-            cost_per_call=bought.cost_per_call,
-            cost_per_million_tokens=bought.cost_per_million_tokens,
+            cost_per_call=asking.cost_per_call,
+            cost_per_million_tokens=asking.cost_per_million_tokens,
         )
     else:  # a store is not made either
         new = len(set(inputs.digests))
         calls = AskPlan(new, len(inputs) - new, 0, *estimate(charged, new, Bill()))
     seconds = None
-    if bought.seconds_per_call is not None:
-        seconds = calls.new * bought.seconds_per_call / bought.concurrency
+    if asking.seconds_per_call is not None:
+        seconds = calls.new * asking.seconds_per_call / asking.concurrency
     elif teacher.local:
-        try_blank(teacher, inputs, bought.ask_batch)
+        try_blank(teacher, inputs, asking.ask_batch)
         started = time.perf_counter()
-        try_blank(teacher, inputs, bought.ask_batch)
-        seconds = calls.new * (time.perf_counter() - started) / bought.ask_batch
+        try_blank(teacher, inputs, asking.ask_batch)
+        seconds = calls.new * (time.perf_counter() - started) / asking.ask_batch
     return Estimate(calls, seconds, charged is not None and charged.per_token)

@@ -49,7 +49,7 @@ class Question:
     validation: Pool | None
 
 
-def question(settings: Asking, sources: Sources, teacher: Teacher | None = None) -> Question:
+def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = None) -> Question:
     """The inputs that these settings ask about, as this teacher answers them.
 
     Raises:

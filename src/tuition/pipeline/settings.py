@@ -18,7 +18,7 @@ from tuition.models import reads_text
 from tuition.store.price import Price, amount, amounts, price
 from tuition.training import TrainSettings, methods
 from tuition.training.options import words
-from tuition.training.settings import SettingError, Settings, extra, setting, usual
+from tuition.training.settings import SettingError, Settings, extra, optimizer_defaults, setting
 
 OPTIONS = {"options": "options", "teacher_options": "teacher"}  # mappings, and how people begin the names in them
 UNLIMITED = 2**62  # a budget; an ask never pays for more calls than it has inputs
@@ -257,7 +257,7 @@ def _with_train_defaults(values: dict[str, Any], model: Any) -> dict[str, Any]:
     train = values.get("train", {})
     if not isinstance(train, dict):
         return values
-    return values | {"train": usual({"threads": 0} | train, reads_text(str(model)))}
+    return values | {"train": optimizer_defaults({"threads": 0} | train, reads_text(str(model)))}
 
 
 class SettingInfo(NamedTuple):

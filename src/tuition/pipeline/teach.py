@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TeachSettings
 from tuition.pipeline.settings_file import keep_settings
 from tuition.pipeline.sources import Sources
@@ -46,7 +46,7 @@ def with_digits_teacher(settings: DistillSettings, sources: Sources, watch: Watc
         return settings
     check(
         settings.student,
-        question(settings, sources).inputs,
+        question_of(settings, sources).inputs,
         settings.method,
         answer=None,
         test=sources.test_pool(settings.data),

@@ -11,7 +11,7 @@ from typing import Any
 from tuition.errors import UserError
 from tuition.pipeline import job
 from tuition.pipeline.checks import check_ask
-from tuition.pipeline.question import question
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.store import ResponseStore, address, usage
@@ -41,7 +41,7 @@ def count(runs: Iterable[DistillSettings], sources: Sources) -> dict[str, tuple[
     counts: dict[str, tuple[int, int]] = {}
     for settings in _largest(runs):
         ask, name = settings.ask, settings.ask.teacher or ""
-        inputs = question(settings, sources).inputs
+        inputs = question_of(settings, sources).inputs
         fresh = inputs[[row for row, digest in enumerate(inputs.digests) if digest not in seen[name]]]
         seen[name].update(inputs.digests)
         new, paid = len(set(fresh.digests)), 0

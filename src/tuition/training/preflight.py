@@ -17,7 +17,7 @@ from tuition.errors import UserError
 from tuition.training import files, methods, trial_step
 from tuition.training.objective import Objective
 from tuition.training.run_identity import recorded_settings
-from tuition.training.settings import TrainSettings, usual
+from tuition.training.settings import TrainSettings, optimizer_defaults
 from tuition.training.setup import Setup
 from tuition.training.student import Output, Student
 from tuition.training.task_classes import (
@@ -83,7 +83,7 @@ def set_up(
 def train_settings(settings: TrainSettings | None, changes: dict[str, Any], reads_text: bool) -> TrainSettings:
     """The settings of a training: those that were set in `settings`, then `changes`, then the defaults."""
     values = {} if settings is None else settings.model_dump(exclude_unset=True)
-    return TrainSettings.of(usual(values | changes, reads_text))
+    return TrainSettings.of(optimizer_defaults(values | changes, reads_text))
 
 
 def check(

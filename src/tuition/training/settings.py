@@ -115,8 +115,8 @@ def _check_texts(name: str, value: Any) -> None:
             _check_texts(name, below)
 
 
-def usual(values: dict[str, Any], reads_text: bool) -> dict[str, Any]:
-    """The settings named in `values`, and what else is usual for AdamW or for a student of text."""
+def optimizer_defaults(values: dict[str, Any], reads_text: bool) -> dict[str, Any]:
+    """The settings named in `values`, and the defaults of AdamW, which is itself the default for a student of text."""
     if values.get("optimizer", "adamw" if reads_text else "sgd") != "adamw":
         return values
     return {"optimizer": "adamw", "learning_rate": 0.003} | values
@@ -126,7 +126,7 @@ class TrainSettings(Settings):
     """How a student is trained; the defaults are a fixed cosine schedule with the paper's optimizer.
 
     That optimizer is SGD, with which students of text hardly learn: the gradient of a word's embedding is small and
-    rare. These are by default trained with AdamW, and AdamW begins with a learning rate of 0.003 (see `usual`).
+    rare. Their default is AdamW, which starts with a learning rate of 0.003 (see `optimizer_defaults`).
     """
 
     schedule: Literal["cosine", "stages"] = setting(
