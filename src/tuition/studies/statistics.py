@@ -1,6 +1,6 @@
 """Statistics of a study: seeds, paired comparisons, calls for a target accuracy, learning curves, effective rank.
 
-Accuracies are in percent. Whatever the seeds cannot tell is nan, never a guess.
+Accuracies are in percent. What the seeds cannot tell is nan, never a guess.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 Curve = Mapping[int, Mapping[int, float]]  # one method: calls -> seed -> accuracy
 INTERVAL = 0.95
 ALPHA = 0.05  # the largest corrected p at which a difference is claimed
-TAIL = (1 - INTERVAL) / 2  # how often a true value may lie beyond one end
+TAIL = (1 - INTERVAL) / 2  # the probability that a true value lies beyond one end
 MIN_COUNTS, MAX_STRETCH, MIN_R2 = 4, 3.0, 0.95  # when to trust a learning curve, see LearningCurve
 
 
@@ -64,7 +64,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p values: below alpha, the chance of any false claim is. nan stays nan, uncounted."""
+    """Holm's (1979) adjusted p values: claims at p <= alpha are all true with probability 1 - alpha. nan stays nan."""
     adjusted, largest = [math.nan] * len(p_values), 0.0
     tested = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
     for rank, i in enumerate(tested):
@@ -135,11 +135,11 @@ class MeanCurve:
     def combine(self, weights: np.ndarray, tail: float = TAIL) -> tuple[np.ndarray, np.ndarray]:
         """Weighted sums of the means, with the half width of their t intervals; nan where a count has one seed.
 
-        A sum takes every seed's own accuracies together, so counts that share seeds are not taken to be independent.
+        A sum combines each seed's own accuracies, so counts that share seeds are not treated as independent.
 
         Args:
             weights: (..., c).
-            tail: how often the true sum may lie above the interval, and how often below.
+            tail: the probability that the true sum lies above the interval, and that it lies below.
 
         Returns:
             Both (...,).
@@ -186,11 +186,11 @@ def interpolate_calls(calls: np.ndarray, accuracy: np.ndarray, target: float) ->
 
 
 def calls_to_reach(curve: Curve, target: float) -> IntervalEstimate:
-    """Calls one method needs for a target accuracy (table 1), and where the seeds leave that open.
+    """Calls that one method needs for a target accuracy (table 1), and their interval over seeds.
 
     The interval inverts t tests (Fieller's method): it ends where the mean curve is significantly below the target on
-    the left, and significantly above it on the right. An end that is not reached is infinite. It is there also where
-    the mean curve does not cross the target in the measured range.
+    the left, and significantly above it on the right. An end that is not reached is infinite. The interval also exists
+    where the mean curve does not cross the target in the measured range.
     """
     value, low, high = _calls_to_reach(mean_curve(curve), target, TAIL)
     return IntervalEstimate(value if math.isfinite(value) else math.nan, low, high)

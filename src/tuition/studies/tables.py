@@ -122,11 +122,13 @@ def _savings(section: Section, goals: Sequence[float], baselines: Sequence[str])
     papers = [method for method in curves if method.partition(" [")[0] in baselines]
     compared = {PAPER: [curves[method] for method in papers]} if papers else {}
     compared |= {label(method): [curve] for method, curve in curves.items() if method not in papers}
+    savings = {name: {g: statistics.saving(ours, them, g) for g in goals} for name, them in compared.items()}
     return [
         {"method": f"saved by {section.focus}", "target": goal, "source": "measured", "against": name}
-        | _ends("percent", statistics.saving(ours, others, goal))
-        for name, others in compared.items()
-        for goal in goals
+        | _ends("percent", saved)
+        for name, by_goal in savings.items()
+        if any(math.isfinite(saved.value) for saved in by_goal.values())
+        for goal, saved in by_goal.items()
     ]
 
 
