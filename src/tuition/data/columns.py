@@ -60,7 +60,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Split:
+class TableSplit:
     """One split among the tables of a data set.
 
     Attributes:

@@ -15,7 +15,7 @@ from tuition.data.inputs import Inputs
 from tuition.data.labels import in_order
 from tuition.data.ondisk import scratch
 from tuition.data.pool import Pool
-from tuition.data.shown import listed
+from tuition.data.readable import listed
 from tuition.errors import UserError
 
 

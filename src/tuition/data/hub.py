@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuition.data.columns import Split
+from tuition.data.columns import TableSplit
 from tuition.data.splits import choose
 from tuition.data.tables import ArrowTable
 from tuition.errors import UserError
 
 
-def split(name: str, wanted: str, config: str | None, title: str) -> Split:
+def split(name: str, wanted: str, config: str | None, title: str) -> TableSplit:
     """One split of the data set `name`; its files alone are fetched, with progress on stderr.
 
     The other splits are fetched only where classes are not named in the metadata, because any split may have them.
@@ -49,7 +49,7 @@ def split(name: str, wanted: str, config: str | None, title: str) -> Split:
             )
         return ArrowTable(name, pyarrow.dataset.dataset(loaded.data.table))
 
-    return Split(part, fetched(part), lambda: {it: fetched(it) for it in files if it != part}, title, _caches())
+    return TableSplit(part, fetched(part), lambda: {it: fetched(it) for it in files if it != part}, title, _caches())
 
 
 @contextmanager

@@ -19,8 +19,8 @@ Kind = Literal["images", "vectors", "texts"]
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
-    """Texts. `Arrays` has the same attributes and methods.
+class TextRows:
+    """Texts. `ArrayRows` has the same attributes and methods.
 
     Attributes:
         kind: what each input is.
@@ -54,7 +54,7 @@ class Texts:
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
+class ArrayRows:
     """Images or vectors, in memory or in a file."""
 
     values: Tensor | OnDisk
@@ -89,5 +89,5 @@ class Arrays:
         return torch.zeros(count, *self.shape, dtype=self.values.dtype)
 
 
-def rows_of(inputs: Inputs | OnDisk) -> Texts | Arrays:
-    return Texts(inputs) if isinstance(inputs, list) else Arrays(inputs)
+def rows_of(inputs: Inputs | OnDisk) -> TextRows | ArrayRows:
+    return TextRows(inputs) if isinstance(inputs, list) else ArrayRows(inputs)

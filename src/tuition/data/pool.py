@@ -16,8 +16,8 @@ from tuition.data import classes
 from tuition.data.augment import Crop
 from tuition.data.inputs import Inputs, Kind, rows_of
 from tuition.data.ondisk import OnDisk
+from tuition.data.readable import Readable, counted, listed
 from tuition.data.sequences import as_inputs, as_labels
-from tuition.data.shown import Shown, counted, listed
 from tuition.errors import UserError
 
 DIGEST_BYTES = 16
@@ -26,7 +26,7 @@ MAX_CLASSES = 1_000_000  # a higher label is an identifier or damage, not a clas
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Pool(Shown):
+class Pool(Readable):
     """Raw inputs, their labels and, optionally, the one view of each that a teacher is asked about.
 
     Attributes:

@@ -17,7 +17,7 @@ import torch
 from tuition.data import arrays, folders, hub, tables
 from tuition.data.augment import Crop
 from tuition.data.cache import cached
-from tuition.data.columns import Columns, Split
+from tuition.data.columns import Columns, TableSplit
 from tuition.data.combine import joined, named
 from tuition.data.files import SHOWN, check_inside, entries, outline, root_of, state
 from tuition.data.images import EncodedImages, decode, has_colours
@@ -182,7 +182,7 @@ def _of_tables(folder: Path, files: tables.Files, wish: Wish, name: str, title: 
 
     identity: list[object] = [state(every, folder)]
     with tables.reading(place):
-        chosen = Split(part, tables.opened(files[part]), others, title, [place, root_of(folder)])
+        chosen = TableSplit(part, tables.opened(files[part]), others, title, [place, root_of(folder)])
         identity += [state(images, folder)] if (images := chosen.files(wish.columns)) else []
 
     def build() -> Pool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tuition.data.inputs import Inputs
 from tuition.data.ondisk import OnDisk
 from tuition.data.pool import Pool, row_index
-from tuition.data.shown import Shown, counted
+from tuition.data.readable import Readable, counted
 
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 
@@ -21,7 +21,7 @@ WORDS = ("paid", "from cache", "failed", "in flight when interrupted")  # what p
 
 
 @dataclass(frozen=True, repr=False)
-class Accounts(Shown):
+class Accounts(Readable):
     """Counts of teacher calls.
 
     Attributes:
@@ -57,7 +57,7 @@ class Accounts(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Bill(Shown):
+class Bill(Readable):
     """What calls cost, exactly, and the tokens they used.
 
     Attributes:
@@ -125,7 +125,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TransferSet(Shown):
+class TransferSet(Readable):
     """Inputs, the teacher's responses to them and, where known, their labels.
 
     Attributes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tuition.data.shown import Shown, counted
+from tuition.data.readable import Readable, counted
 from tuition.data.transfer import Accounts, Bill
 from tuition.errors import UserError
 from tuition.store import spill
@@ -21,7 +21,7 @@ from tuition.store.store import ResponseStore
 
 
 @dataclass(frozen=True, repr=False)
-class Usage(Shown):
+class Usage(Readable):
     """What a store holds of one teacher.
 
     Attributes:

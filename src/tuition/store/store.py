@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuition.data.pool import Pool
-from tuition.data.shown import Shown, counted
+from tuition.data.readable import Readable, counted
 from tuition.data.transfer import Accounts, Bill, Refusal, TransferSet, rows_answered
 from tuition.errors import UserError
 from tuition.store import refusals
@@ -44,7 +44,7 @@ class AskPlan:
     labelled: int = 0
 
 
-class ResponseStore(Shown):
+class ResponseStore(Readable):
     """Durable answers of teachers, and the exact accounts of what they cost.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 
 from tuition import models
 from tuition.data import Accounts, Bill
-from tuition.data.shown import Shown, counted
+from tuition.data.readable import Readable, counted
 from tuition.training import files, parallel
 from tuition.training.objective import Objective
 from tuition.training.student import Student, load
@@ -39,7 +39,7 @@ RESULTS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Run(Shown):
+class Run(Readable):
     """A finished run. Accuracies and errors are in percent; what was not measured is None.
 
     Attributes:

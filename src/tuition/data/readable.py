@@ -9,7 +9,7 @@ from tuition import escape
 LISTED = 5  # names that a line lists
 
 
-class Shown:
+class Readable:
     """An object whose `repr` is lines that a person reads; it never lists inputs."""
 
     def lines(self) -> list[str]:
