@@ -14,8 +14,8 @@ from tuition.stopping import SIGNALS, TOGETHER
 class Held:
     """Within, a first SIGINT, SIGTERM or SIGHUP is kept in `arrived`; a second one takes effect at once.
 
-    Python runs handlers between any two instructions, so without this a signal could end a step halfway, and the
-    weights would be neither those before it nor those after it. `deliver` lets a signal do what it would have done.
+    Python runs handlers between any two instructions, so without this a signal could end a step halfway, and leave
+    weights that are neither those before it nor those after it. `deliver` lets a signal do what it would have done.
     In a thread other than the main one no signal arrives, and nothing is changed.
     """
 
@@ -37,7 +37,7 @@ class Held:
             self.deliver()
 
     def deliver(self, number: int = 0) -> None:
-        """Give the signal that arrived, or this one, to the handler of before; goes on if that returns."""
+        """Give the signal that arrived, or this one, to the previous handler; continue if that returns."""
         number, self.arrived = number or self.arrived, 0
         waited = self._restore()
         signal.raise_signal(number)

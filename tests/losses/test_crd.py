@@ -135,7 +135,7 @@ def test_learns_to_tell_samples_apart() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match="differ in their number of rows"):
         CRD(4, 4, 10)(torch.zeros(2, 4), torch.zeros(2, 4), torch.arange(3))
     with pytest.raises(ValueError, match="one a sample"):
         CRD(4, 4, 10, labels=torch.arange(9))

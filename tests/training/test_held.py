@@ -67,7 +67,7 @@ def test_a_signal_in_any_step_loses_no_step(transfer, pool, tmp_path, method):
 
     each = complete // whole.steps  # forward passes of a step
     seen = [(state["epoch"], state["done"]) for state in (stopped(2 * each + 1), stopped(2 * each + 1), stopped(each))]
-    assert len(set(seen)) == 3, "each goes on from where the one before was stopped"
+    assert len(set(seen)) == 3, "each resumes where the one before was stopped"
     assert any(done for _, done in seen), "in the middle of an epoch"
     run = distill(student(), transfer, method, out=tmp_path / "parts", **given)
     for name, value in whole.student.state_dict().items():

@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Layers built inside get PyTorch's usual initial weights, drawn from `seed` on the CPU."""
+    """Layers built inside get PyTorch's default initial weights, drawn from `seed` on the CPU."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield

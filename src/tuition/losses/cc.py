@@ -13,7 +13,7 @@ def cc(student: Tensor, teacher: Tensor) -> Tensor:
     libraries follow it; weights do not carry over.
 
     Args:
-        student: (n, d), a common embedding of usually 128 dimensions.
+        student: (n, d), a common embedding, commonly of 128 dimensions.
         teacher: (n, d), a constant.
 
     Returns:

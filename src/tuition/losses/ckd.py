@@ -37,7 +37,7 @@ def ckd(student: Tensor, teacher: Tensor, *, anchor: float = 0.0) -> Tensor:
 
 
 def ckd_groups(student: Tensor, teacher: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """CKD between the means of given groups: mean over m comparisons and d columns of the squared difference between
+    """CKD between the means of groups: mean over m comparisons and d columns of the squared difference between
     mean(s[left]) - mean(s[right]) and mean(t[left]) - mean(t[right]).
 
     p = q = 1 are the paper's sampled pairs, (2, 1) and (2, 2) its k-wise comparisons. For disjoint groups drawn

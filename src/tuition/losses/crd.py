@@ -39,7 +39,7 @@ class CRD(nn.Module):
         seed: of the initial weights and memories.
 
     Raises:
-        ValueError: there is no row to contrast with, or not a label for every row.
+        ValueError: no row to contrast with, or another number of labels than rows.
 
     Source: Contrastive Representation Distillation, arXiv 1910.10699, and RepDistiller, which fixes what the paper
     leaves open (Z, the 1e-7, the sum over negatives).
@@ -100,7 +100,7 @@ class CRD(nn.Module):
         """
         if not len(student) == len(teacher) == len(ids):
             raise ValueError(
-                f"student, teacher and ids must have as many rows, but have {len(student)}, {len(teacher)}, {len(ids)}"
+                f"student, teacher and ids differ in their number of rows: {len(student)}, {len(teacher)}, {len(ids)}"
             )
         dtype = self.embed_student.weight.dtype
         weights = self._weights(ids, contrast_idx).to(dtype)

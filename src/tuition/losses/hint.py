@@ -10,13 +10,13 @@ from tuition.losses._seeded import seeded
 
 
 def hint(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Mean over all elements of (student_map - teacher_map)^2; the student's is usually a `Regressor`'s output.
+    """Mean over all elements of (student_map - teacher_map)^2; the student's is commonly a `Regressor`'s output.
 
-    The paper halves the square and sums over the map; this is RepDistiller's form, to which the usual weight 100
+    The paper halves the square and sums over the map; this is RepDistiller's form, to which the weight 100
     belongs. The comparison of maps is `ckd` itself: the variance of their residuals.
 
     Args:
-        student_map: any shape, usually (n, c, h, w).
+        student_map: any shape, such as (n, c, h, w).
         teacher_map: the same shape, a constant.
 
     Returns:
@@ -46,14 +46,14 @@ class Regressor(nn.Module):
 
     Twice as large a map is halved (3x3, stride 2), half as large doubled (transposed 4x4, stride 2), an equal or larger
     one reduced by a valid convolution of the difference (1x1 where equal). Batch norm follows, then a ReLU, as the
-    usual hint is read behind one; `relu=False` is for maps with negative values. This is RepDistiller's ConvReg.
+    hint is commonly read behind one; `relu=False` is for maps with negative values. This is RepDistiller's ConvReg.
 
     Args:
         student_shape: (c, h, w) or (n, c, h, w) of a probe.
         teacher_shape: likewise.
 
     Raises:
-        ValueError: a shape is no map's, or the student's map is smaller than the teacher's and not by half.
+        ValueError: a shape is not a map's, or the student's map is smaller than the teacher's, but not half as large.
     """
 
     def __init__(

@@ -14,12 +14,12 @@ def mixup(
 
     Args:
         inputs: (n, ...) floating, or uint8, which becomes float32.
-        targets: (n, k) probabilities or one-hot, as many as there are.
+        targets: any number of them, (n, k) probabilities or one-hot.
         alpha: 1 is the uniform distribution.
         generator: on any device; None is PyTorch's default generator.
 
     Returns:
-        (inputs, *targets), shapes as given, on their devices.
+        (inputs, *targets), of the same shapes and on the same devices.
 
     Raises:
         ValueError: a target is not (n, k), or the inputs are integers other than uint8.
@@ -73,12 +73,12 @@ def cutmix_pick(
     its own box and order; the rest is as in `cutmix`.
 
     Raises:
-        ValueError: as in `mixup`, or there is no target.
+        ValueError: as in `mixup`, or no target.
 
     Source: What Makes a "Good" Data Augmentation in Knowledge Distillation, arXiv 2012.02909.
     """
     if not targets:
-        raise ValueError("cutmix_pick picks by the entropy of the last target, but no target was given")
+        raise ValueError("cutmix_pick picks by the entropy of the last target, but there are no targets")
     batches = [cutmix(inputs, *targets, alpha=alpha, generator=generator) for _ in range(candidates)]
     mixed = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     entropy = -torch.special.xlogy(mixed[-1], mixed[-1]).sum(dim=1)

@@ -13,7 +13,7 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     weighs it by 2. Some libraries sum over columns (d times larger) or halve the square.
 
     Args:
-        student: any shape, usually logits (n, k).
+        student: any shape, such as logits (n, k).
         teacher: the same shape, a constant.
 
     Returns:

@@ -68,7 +68,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(
-            f"rkd compares rows and needs at least 2, as many of the student as of the teacher, but they have "
+            f"rkd compares rows and needs at least 2, in equal numbers of student and teacher, but they have "
             f"{len(student)} and {len(teacher)}"
         )
     student, teacher = (widen(x).reshape(len(x), -1) for x in (student, teacher.detach()))
@@ -92,7 +92,7 @@ def _distances(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _block(n: int, on_cpu: bool) -> int:
-    """So many rows i at once that a core's share stays in its cache; more where threads wait for each other."""
+    """Rows i of a block: a core's share stays in its cache, and is larger where threads wait for each other."""
     threads = torch.get_num_threads()
     elements = 2**22 if not on_cpu else 2**16 if threads == 1 else 2**17 * threads
     return max(1, elements // n**2)

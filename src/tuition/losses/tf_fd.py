@@ -31,7 +31,7 @@ def tf_fd(maps: Sequence[Tensor], *, within: float = 1.0, across: float = 1.0) -
         Scalar, float32 or float64.
 
     Raises:
-        ValueError: there is no map, or one is not (n, c, h, w) with c >= 2.
+        ValueError: no maps, or one that is not (n, c, h, w) with c >= 2.
 
     Source: Self-Regulated Feature Learning via Teacher-free Feature Distillation, ECCV 2022.
     """

@@ -70,7 +70,7 @@ class VID(nn.Module):
             right: (m, q) row indices.
 
         Raises:
-            ValueError: the maps do not fit each other, or fewer than 2 rows are to be compared.
+            ValueError: the maps do not fit each other, or comparing fewer than 2 rows.
         """
         if student_map.ndim != 4 or teacher_map.ndim != 4:
             raise ValueError(

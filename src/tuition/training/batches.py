@@ -22,7 +22,7 @@ from tuition.data import Crop, TransferSet, ondisk
 from tuition.errors import UserError
 from tuition.training.objective import Batch, Objective
 
-AHEAD = 4  # batches fetched before they are wanted
+AHEAD = 4  # batches that are fetched early
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -32,7 +32,7 @@ class Batches:
     """The batches of every epoch, drawn by one CPU generator.
 
     A plain epoch sees every row once, in ceil(n / batch_size) batches of equal size to within one row, so that none is
-    ever a single row. An epoch of groups has as many steps, each of `groups_per_step` groups.
+    ever a single row. An epoch of groups has the same number of steps, each of `groups_per_step` groups.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Batches:
         if self.inputs is not None:
             yield from zip(parts, views, repeat(None), strict=False)
         else:
-            wanted = map(self._sides, rows.tensor_split(self.steps))
-            yield from ahead(self._fetched, zip(parts, views, wanted, strict=False))
+            sources = map(self._sides, rows.tensor_split(self.steps))
+            yield from ahead(self._fetched, zip(parts, views, sources, strict=False))
 
     def batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None = None) -> Batch:
         """The batch of these rows (b,), seen through these views (b, 3), and mixed where the method mixes.
@@ -159,8 +159,8 @@ class Batches:
         return self.augment.cut(held, rows, views)
 
     def _fetched(self, drawn: tuple[Tensor, Tensor | None, Tensor]) -> tuple[Tensor, Tensor | None, Tensor]:
-        rows, views, wanted = drawn
-        inputs = self.source.asked_tensor(wanted)
+        rows, views, source_rows = drawn
+        inputs = self.source.asked_tensor(source_rows)
         if self.device.type == "cuda":
             inputs = inputs.pin_memory()
         held = self._held(inputs.to(self.device, non_blocking=True))
@@ -213,22 +213,22 @@ def draw_groups(rows: int, count: int, size: int, generator: torch.Generator) ->
     return taken
 
 
-def move(maps: Tensor, asked: Tensor, seen: Tensor, size: tuple[int, int]) -> Tensor:
-    """Feature maps of the view that was asked about, as they would lie for the view that is seen.
+def move(maps: Tensor, teacher: Tensor, student: Tensor, size: tuple[int, int]) -> Tensor:
+    """Feature maps of the view that the teacher saw, moved to where the view of the student has them.
 
     Crop and flip are applied to the map, between its cells bilinearly; what lies outside it is zero.
 
     Args:
         maps: (b, c, h, w).
-        asked, seen: (b, 3) top, left, flip of both views, in pixels of one frame.
+        teacher, student: (b, 3) top, left, flip of both views, in pixels of one frame.
         size: height and width of the views in pixels.
     """
-    sign = 1 - 2 * torch.stack([asked[:, 2], seen[:, 2]]).float()
+    sign = 1 - 2 * torch.stack([teacher[:, 2], student[:, 2]]).float()
     # A view's own coordinates run from -1 to 1; both views are mapped to the image and back.
     theta = maps.new_zeros(len(maps), 2, 3, dtype=torch.float32)
     theta[:, 0, 0] = sign[0] * sign[1]
-    theta[:, 0, 2] = sign[0] * 2 * (seen[:, 1] - asked[:, 1]) / size[1]
+    theta[:, 0, 2] = sign[0] * 2 * (student[:, 1] - teacher[:, 1]) / size[1]
     theta[:, 1, 1] = 1
-    theta[:, 1, 2] = 2 * (seen[:, 0] - asked[:, 0]) / size[0]
+    theta[:, 1, 2] = 2 * (student[:, 0] - teacher[:, 0]) / size[0]
     grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
     return F.grid_sample(maps.float(), grid, align_corners=False)

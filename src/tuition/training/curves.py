@@ -56,7 +56,7 @@ def try_to_draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """As `draw`; a figure that cannot be drawn is a warning, because the run that it shows is done."""
     try:
         draw(history, path)
-    except Exception as error:  # whatever a drawing library, its fonts or the disk come up with
+    except Exception as error:  # of a drawing library, its fonts or the disk
         warnings.warn(
             f"{path} was not drawn ({first_line(error)}); the run is complete without it.", Notice, stacklevel=2
         )

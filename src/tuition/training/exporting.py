@@ -84,7 +84,7 @@ def _translated(student: Student) -> Any:
             return program.model_proto
     except Exception as error:  # whatever torch.export cannot follow in the model's own code
         raise UserError(
-            f"the student cannot be exported ({_why(error)}); its forward pass must be of tensors alone, without "
+            f"the student cannot be exported ({_why(error)}); its forward pass must use tensors alone, without "
             "branches on their values."
         ) from error
     finally:
@@ -99,16 +99,16 @@ def _why(error: BaseException) -> str:
 
 
 def _compare(student: Student, session: Any) -> None:
-    """Refuse a file that answers otherwise than the student, because a branch or a value was fixed in it."""
+    """Refuse a file whose answers differ from the student's, because a branch or a value was fixed in it."""
     for rows in (1, 3):
         inputs = _random(student, rows)
-        (found,) = session.run([student.output], {session.get_inputs()[0].name: inputs.numpy()})
+        (answers,) = session.run([student.output], {session.get_inputs()[0].name: inputs.numpy()})
         with torch.no_grad():
             expected = student(inputs).numpy()
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
+        if answers.shape != expected.shape or not np.allclose(answers, expected, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise UserError(
-                "the exported student answers otherwise than the student; its forward pass must be of tensors alone, "
-                "without branches and numbers taken from them."
+                "the answers of the exported student differ from the student's; its forward pass must use tensors "
+                "alone, without branches and numbers taken from them."
             )
 
 

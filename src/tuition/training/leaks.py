@@ -1,4 +1,4 @@
-"""Inputs that a student is trained on and measured on: these make a figure too good."""
+"""Inputs that a student is both trained and measured on, which make a figure too good."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def warn_of_shared(transfer: TransferSet, **others: Pool | TransferSet | None) -
 
 
 def _digests(pool: Pool) -> list[bytes]:
-    """Of the inputs themselves, whatever view of them is asked about."""
+    """Of the inputs themselves, without their views."""
     return (pool if pool.crop is None else pool.view(None)).digests

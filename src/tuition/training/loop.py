@@ -73,7 +73,7 @@ def train(
         The final state, and the student's weights at the best validation (the last ones without validation).
 
     Raises:
-        UserError: a loss is no longer finite; the schedule needs a validation set that is missing.
+        UserError: a loss is no longer finite; or the stages schedule has no validation set.
     """
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")

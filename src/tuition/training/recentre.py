@@ -1,4 +1,4 @@
-"""Closed-form cure of what published CKD never teaches: a constant added to all outputs."""
+"""Closed-form fix of what published CKD never teaches: a constant added to all outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def centre_of(transfer: TransferSet, num_classes: int, weights: tuple[float, flo
     """What an objective compares with on average: the answers (n, k) and the labels, by the `weights` of their terms.
 
     Since w ckd(s, z) + v ckd(s, y) = (w + v) ckd(s, (w z + v y) / (w + v)) + constant, this is the target whose mean
-    the outputs are to have. Without labels, or where they weigh nothing, it is the answers.
+    the outputs should have. Without labels, or where their weight is 0, it is the answers.
     """
     answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
     shares = transfer.responses.get("targets")  # of mixed inputs

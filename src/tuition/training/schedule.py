@@ -26,7 +26,7 @@ class Stages:
         return STAGES[self.stage]
 
     def update(self, improved: bool) -> bool:
-        """Tell the result of an epoch; True when a stage has ended, and the best weights are to be restored."""
+        """Take the result of an epoch; True when a stage has ended, which restores the best weights."""
         self.waited = 0 if improved else self.waited + 1
         if self.waited < self.patience:
             return False

@@ -167,8 +167,8 @@ class Student(nn.Module):
         """Write an ONNX model from raw inputs (any batch size) to "logits" or "embedding" (needs `tuition[onnx]`).
 
         Preprocessing is inside. The metadata name class names and input shape; of images, also the range of their
-        values, the size to which pictures are to be resized before their centre is cut out, and the filter for that. Of
-        a student of text the graph begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of
+        values, the size to which pictures are resized before their centre is cut out, and the filter for that. Of a
+        student of text the graph begins with token ids, "token_ids" (n, length) int32: what `models.Hashing` makes of
         the texts, with the settings under "hashing" in the metadata. The file is compared with the student before it is
         written.
 
@@ -287,7 +287,7 @@ def load(
     Args:
         run: the folder of a finished run.
         model: the architecture, for a student that was not made by `models.create`; its weights are replaced.
-        preprocess: the module that was given to `distill`, where one was.
+        preprocess: the module that was passed to `distill`, if one was.
         trust_code: import and call the factory (`package.module:factory`) that the folder names.
 
     Raises:

@@ -25,7 +25,7 @@ def check(directory: str) -> None:
 def logged(directory: str, progress: Progress | None = None) -> Progress:
     """A progress callback that writes every epoch's figures to `directory`, and then calls `progress`.
 
-    Trouble in writing a log ends the log, with a warning, and not the training.
+    An error in writing ends the log with a warning, and the training continues.
 
     Raises:
         UserError: TensorBoard is not installed, or the folder cannot be written to.
@@ -41,7 +41,7 @@ def logged(directory: str, progress: Progress | None = None) -> Progress:
         except Exception as error:  # of the library, its thread or the disk
             writer = None
             warnings.warn(
-                f"the log in {directory} ends here ({first_line(error)}); the run goes on.", Notice, stacklevel=2
+                f"the log in {directory} ends here ({first_line(error)}); the run continues.", Notice, stacklevel=2
             )
         if progress is not None:
             progress(done, total, figures)
