@@ -240,7 +240,7 @@ def test_a_hard_link_is_refused(filled: Path, tmp_path: Path) -> None:
 def test_what_is_no_store(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("not a database, but long enough to look like one to nobody " * 10)
-    with pytest.raises(UserError, match="the file is no store, or damaged"):
+    with pytest.raises(UserError, match="the file is not a store, or damaged"):
         ResponseStore(str(text))
     assert text.read_text().startswith("not a database"), "it was left alone"
 

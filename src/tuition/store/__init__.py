@@ -33,7 +33,7 @@ __all__ = [
     "verify",
 ]
 
-_MODULES = {  # loaded when used, for they need SQLAlchemy
+_MODULES = {  # loaded when used, because they need SQLAlchemy
     "feature_maps": ("maps_bytes", "recompute"),
     "transport": ("Copied", "export", "import_"),
     "reasking": ("Comparison", "reask"),

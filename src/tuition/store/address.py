@@ -30,14 +30,14 @@ def parse(address: str) -> URL:
     """
     from sqlalchemy.engine import URL
 
-    scheme, found, rest = address.partition("://")
+    scheme, separator, rest = address.partition("://")
     if "\0" in address or not address.strip():
         raise UserError("the store's address is empty or holds a zero byte; name a file, as in responses.db.")
-    if not found and re.search(r"\bpassw\w*\s*=", address, re.IGNORECASE):
+    if not separator and re.search(r"\bpassw\w*\s*=", address, re.IGNORECASE):
         raise UserError(
             f"the store's address holds a password and is not a URL; {_EXAMPLE}, with the password in ~/.pgpass."
         )
-    if not found:
+    if not separator:
         scheme, rest = "sqlite", f"/{address}"
     kind = scheme.partition("+")[0].lower()
     if kind == "sqlite":

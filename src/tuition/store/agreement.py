@@ -181,9 +181,9 @@ def reordered(predicted: Tensor, labels: Tensor) -> tuple[bool, float, float]:
     for fitted in (slice(0, None, 2), slice(1, None, 2)):
         held_out = slice(1 - fitted.start, None, 2)
         mapping = best_order(predicted[fitted].numpy(), labels[fitted].numpy())
-        answers, wanted = predicted[held_out].numpy(), labels[held_out].numpy()
+        answers, right = predicted[held_out].numpy(), labels[held_out].numpy()
         mapped = np.array([mapping.get(answer, answer) for answer in answers.tolist()])
-        as_is, other = answers == wanted, mapped == wanted
+        as_is, other = answers == right, mapped == right
         wins, losses = wins + int((other & ~as_is).sum()), losses + int((as_is & ~other).sum())
         before, after = before + int(as_is.sum()), after + int(other.sum())
     n = len(labels)

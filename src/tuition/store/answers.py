@@ -1,4 +1,4 @@
-"""What a teacher answered: what of it can be stored, and what is wrong with it. Whatever it is, no error is raised."""
+"""What a teacher answered: what of it can be stored, and what is wrong with it. No error is raised, whatever it is."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ halves, where the budget has room for that beside all that is still to be sent; 
 a second timeout of any of them ends the ask. Requests that follow are of half the size.
 
 **What arrives is kept**: answers that arrive together are recorded in one transaction. Where that cannot be done, they
-go to a spill file (see `spill`), nothing more is sent, and what is in flight is waited for.
+go to a spill file (see `spill`), nothing more is sent, and the ask waits for what is in flight.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tuition.store.store import ResponseStore
 
 POLL = 0.05  # seconds between looks at inputs that another asker has in flight, and at `stopping`
-GRACE = 5.0  # seconds that an ask that is told to stop waits for answers in flight
+GRACE = 5.0  # seconds that a stopped ask waits for answers in flight
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds after a refusal
 TOGETHER = 256  # answers recorded, and requests reserved, in one transaction at most
 REFUSALS = 8  # single inputs that are refused, while nothing is answered, before others are tried; twice that ends it
@@ -72,7 +72,7 @@ def opened(store: ResponseStore, teacher: Teacher, *, budget: int, price: Price,
 class Sending:
     """One ask under way: sends new inputs of a pool to the teacher. All but the teacher's calls run in one thread.
 
-    The first error stops the sending; what is in flight is waited for and recorded, then the error is raised. An
+    The first error stops the sending; the ask waits for what is in flight and recorded, then the error is raised. An
     interrupt waits for nothing, and `stopping` ends the ask as this module's first lines say.
 
     Attributes:
@@ -182,7 +182,7 @@ class Sending:
         return self.allowed - self.settled - flying
 
     def patience(self) -> float | None:
-        """Seconds to wait for answers before something else is to be done."""
+        """Seconds to wait for answers before something else must be done."""
         waits = [] if self.stopping is None else [POLL]
         if not self.stop() and self.pending and len(self.flying) < self.concurrency and self.room() > 0:
             waits.append(max(0.0, self.resume - time.monotonic()))
@@ -200,7 +200,7 @@ class Sending:
     # -- recording ---------------------------------------------------------------------------------------------------
 
     def record(self) -> None:
-        """Record what has arrived, in one transaction, and see what is to be done next."""
+        """Record what has arrived, in one transaction, and decide what comes next."""
         group = [(flight, answer, self.count(flight, answer)) for flight, answer in self.unrecorded]
         if not group:
             return

@@ -35,15 +35,15 @@ class Callers:
 
     def arrived(self, most: int, timeout: float | None = 0.0) -> list[tuple[Flight, Any]]:
         """Answers that have arrived; waits for the first of them, None for as long as it takes."""
-        found: list[tuple[Flight, Any]] = []
-        while len(found) < most:
+        arrivals: list[tuple[Flight, Any]] = []
+        while len(arrivals) < most:
             try:
-                found.append(self._arrived.get(timeout=timeout) if timeout != 0 else self._arrived.get_nowait())
+                arrivals.append(self._arrived.get(timeout=timeout) if timeout != 0 else self._arrived.get_nowait())
             except Empty:
                 break
             timeout = 0.0
-        self._busy -= len(found)
-        return found
+        self._busy -= len(arrivals)
+        return arrivals
 
     def close(self) -> None:
         """Let the threads end, each when its teacher has answered."""
@@ -51,8 +51,8 @@ class Callers:
             self._asked.put(None)
 
     def _work(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            flight, inputs = asked
+        while (request := self._asked.get()) is not None:
+            flight, inputs = request
             try:
                 answer = self._call(inputs)
             except KeyboardInterrupt as error:  # the teacher's own: a user's interrupt comes to the main thread

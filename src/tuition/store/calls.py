@@ -1,4 +1,4 @@
-"""Statements about calls: counted, lost, found again. All of them inside a writing transaction of the caller's."""
+"""Statements that count calls, settle what was lost and store answers, inside a writing transaction of the caller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from tuition.store.price import Price
 from tuition.store.responses import BLOB_BYTES, located, register, store_rows, unstored, wrong_widths
 
 NOTHING = Bill()
-LOOKUP = 500  # numbers a query
 
 
 @dataclass(frozen=True)
@@ -56,50 +55,43 @@ class Settlement:
     wrong: dict[int, str]
 
 
-def settle(connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[RequestResult]) -> Settlement:
+def settle(connection: Connection, teacher_id: int, fingerprint: str, results: Sequence[RequestResult]) -> Settlement:
     """Count requests of a teacher and store their answers.
 
-    A request in flight is counted as it landed. One that was counted as lost, because its asker was taken for dead or
-    could not record it, is counted again as it landed. One that is neither was settled before (by this very call,
+    A request in flight is counted as it ended. One that was counted as lost, because its asker was taken for dead or
+    could not record it, is counted again as it ended. One that is neither was settled before (by this very call,
     before it was interrupted), and is left alone.
     """
-    numbers = [one.flight for one in landed]
+    numbers = [one.flight for one in results]
     flying, lacking = _rows(connection, flights, numbers), _rows(connection, lost, numbers)
     query = sa.select(asks.c.owner, asks.c.part_of).where(asks.c.owner.in_({row.owner for row in flying.values()}))
-    shared_by = {row.owner: row.part_of for row in connection.execute(query)} if flying else {}
-    own, bill = Accounts(), NOTHING
-    counts: dict[int, tuple[Accounts, Bill]] = {}  # by the ask that a request's own ask is a part of
-    known = []
-    for one in landed:
+    shared_by = dict(connection.execute(query).tuples().all()) if flying else {}
+    own, bill, known = Accounts(), NOTHING, []
+    changes: dict[int, tuple[Accounts, Bill]] = {}  # by the shared ask that a request belongs to, else 0
+    for one in results:
         if one.flight in flying:
-            part_of, change = shared_by.get(flying[one.flight].owner, 0), (one.accounts, one.bill)
-            own, bill = own + one.accounts, bill + one.bill
+            part_of, accounts, cost = shared_by.get(flying[one.flight].owner, 0), one.accounts, one.bill
+            own, bill = own + accounts, bill + cost
         elif one.flight in lacking:
             row = lacking[one.flight]
-            before = Price(row.price).bill(row.calls).cost
-            part_of, change = (
-                row.part_of,
-                (
-                    one.accounts + Accounts(paid=-row.calls, unknown=-row.calls),
-                    one.bill + Bill(EXACT.minus(before)),
-                ),
-            )
+            part_of, accounts = row.part_of, one.accounts + Accounts(paid=-row.calls, unknown=-row.calls)
+            cost = one.bill + Bill(EXACT.minus(Price(row.price).bill(row.calls).cost))
         else:
             continue
         known.append(one)
-        total = counts.get(part_of, (Accounts(), NOTHING))
-        counts[part_of] = total[0] + change[0], total[1] + change[1]
-    for part_of, (accounts, cost) in counts.items():
+        before = changes.get(part_of, (Accounts(), NOTHING))
+        changes[part_of] = before[0] + accounts, before[1] + cost
+    for part_of, (accounts, cost) in changes.items():
         add(connection, teacher_id, accounts, cost, part_of)
     for table, rows in (flights, flying), (lost, lacking):
-        for some in _parts(list(rows)):
-            connection.execute(table.delete().where(table.c.id.in_(some)))
+        if rows:
+            connection.execute(table.delete().where(table.c.id.in_(list(rows))))
     stored, wrong = store_answers(connection, teacher_id, fingerprint, known)
     return Settlement(own, bill, stored, wrong)
 
 
 def store_answers(
-    connection: Connection, teacher_id: int, fingerprint: str, landed: Sequence[RequestResult]
+    connection: Connection, teacher_id: int, fingerprint: str, results: Sequence[RequestResult]
 ) -> tuple[int, dict[int, str]]:
     """Store answers that are not stored yet, those of one layout together.
 
@@ -108,8 +100,8 @@ def store_answers(
     """
     stored, wrong = 0, dict[int, str]()
     alike: dict[str, list[RequestResult]] = {}
-    known = set(located(connection, teacher_id, [digest for one in landed for digest in one.digests]))
-    for one in landed:
+    known = set(located(connection, teacher_id, [digest for one in results for digest in one.digests]))
+    for one in results:
         new = [row for row, digest in enumerate(one.digests) if digest not in known]
         if new:
             part = one if len(new) == len(one.digests) else _rows_of(one, new)
@@ -149,14 +141,9 @@ def _portions(parts: Sequence[RequestResult]) -> Iterator[list[RequestResult]]:
         yield some
 
 
-def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    yield from (numbers[start : start + LOOKUP] for start in range(0, len(numbers), LOOKUP))
-
-
 def _rows(connection: Connection, table: sa.Table, numbers: Sequence[int]) -> dict[int, Any]:
-    query = sa.select(table)
-    parts = (connection.execute(query.where(table.c.id.in_(some))).all() for some in _parts(numbers))
-    return {row.id: row for rows in parts for row in rows}
+    rows = connection.execute(sa.select(table).where(table.c.id.in_(numbers))).all()
+    return {row.id: row for row in rows}
 
 
 # -- askers that are gone, and what they left --------------------------------------------------------------------------
@@ -209,11 +196,11 @@ def _take_in(connection: Connection, path: Path) -> bool:
     teacher_id = connection.scalar(sa.select(teachers.c.id).where(teachers.c.fingerprint == fingerprint))
     if teacher_id is None:
         return False
-    landed = [RequestResult(*one) for one in kept]
-    numbers = [one.flight for one in landed]
+    results = [RequestResult(*one) for one in kept]
+    numbers = [one.flight for one in results]
     known = _rows(connection, flights, numbers).keys() | _rows(connection, lost, numbers).keys()
-    settle(connection, teacher_id, fingerprint, landed)
-    strange = [one for one in landed if one.flight not in known]
+    settle(connection, teacher_id, fingerprint, results)
+    strange = [one for one in results if one.flight not in known]
     imported, _ = store_answers(connection, teacher_id, fingerprint, strange)
     if imported:
         changed = teachers.update().where(teachers.c.id == teacher_id)

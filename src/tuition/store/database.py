@@ -120,7 +120,7 @@ class Database:
     """A store's database, at the current version.
 
     Raises:
-        UserError: it cannot be opened, is no store, or was written by another version.
+        UserError: it cannot be opened, is not a store, or was written by another version.
     """
 
     def __init__(self, url: str) -> None:
@@ -151,7 +151,7 @@ class Database:
         return self.path is not None
 
     def check_place(self) -> None:
-        """Whether the store is still the file that was opened.
+        """Refuse to go on where the store is no longer the file that was opened.
 
         Raises:
             UserError: it was deleted, renamed or replaced: what is written now would be in no store.
@@ -220,16 +220,16 @@ class Database:
 
     @contextmanager
     def owner(self, connection: Connection) -> Iterator[int]:
-        """A number of one's own that others can tell to be alive for as long as this process and connection are.
+        """A number that others see as alive for as long as this process and connection live.
 
-        The proof is a lock that the operating system, or the server, lets go when the process dies, however it dies.
+        It has a lock, which the operating system or the server releases when the process dies, however it dies.
         """
         self._check_writable()
         number = secrets.randbits(62)
         if not self.is_sqlite:
             with connection.begin():
                 connection.execute(sa.select(sa.func.pg_advisory_lock(number)))
-            yield number  # let go with the connection
+            yield number  # released with the connection
             return
         path = self._lock_path(number)
         assert self.path is not None
@@ -241,12 +241,12 @@ class Database:
             path.unlink(missing_ok=True)
 
     def dead(self, connection: Connection, numbers: Sequence[int]) -> list[int]:
-        """Those of these askers, one's own number not among them, that are gone."""
+        """Those of these askers that are gone; this asker's own number is not among them."""
         if self.is_sqlite:
             return [number for number in numbers if self._is_free(number)]
-        # One question for all of them, for every request of every asker puts it.
-        found = sa.select(sa.func.unnest(sa.cast(numbers, sa.ARRAY(sa.BigInteger))).label("number")).subquery()
-        free = sa.select(found.c.number).where(sa.func.pg_try_advisory_lock(found.c.number))
+        # One statement for all of them, because every request of every asker runs it.
+        askers = sa.select(sa.func.unnest(sa.cast(numbers, sa.ARRAY(sa.BigInteger))).label("number")).subquery()
+        free = sa.select(askers.c.number).where(sa.func.pg_try_advisory_lock(askers.c.number))
         gone = list(connection.scalars(free))
         for number in gone:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
@@ -347,7 +347,7 @@ class Database:
 
 _ADVICE = [
     ("malformed", "the file is damaged: restore a copy of it, or export what `tuition store verify` finds intact"),
-    ("not a database", "the file is no store, or damaged: restore a copy of it, or choose another path"),
+    ("not a database", "the file is not a store, or damaged: restore a copy of it, or choose another path"),
     ("is full", "free some space and run again, nothing that was stored is lost"),
     (
         "disk I/O",

@@ -11,5 +11,5 @@ class TeacherError(UserError):
     """The teacher permanently refused, answered badly, or failed in flight. What was answered well is stored."""
 
 
-class Stopped(UserError):  # noqa: N818 - not a fault: it was told to
-    """The ask was told to stop. What was answered is stored."""
+class Stopped(UserError):  # noqa: N818 - not a fault: the user stopped it
+    """The user stopped the ask. What was answered is stored."""

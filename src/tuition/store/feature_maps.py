@@ -47,7 +47,7 @@ def recompute(teacher: Teacher, transfer: TransferSet, layers: Sequence[str], *,
                 if not difference <= TOLERANCE * (1 + float(stored[part].abs().max())):
                     raise UserError(
                         f"the teacher now answers {name} up to {difference:.3g} away from what it answered when asked; "
-                        "the model's forward pass must have changed, ask it anew under another name."
+                        "the model's forward pass must have changed, ask it again under another name."
                     )
         for layer in layers:
             if start == 0:

@@ -58,16 +58,16 @@ def resemble(path: Path, store: Path) -> None:
 def identity(path: Path) -> tuple[int, int] | None:
     """Which file this is, whatever it is called; None if there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def free_bytes(path: Path) -> int:
     """What may still be written to the disk of a store."""
-    found = os.statvfs(path.parent)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(path.parent)
+    return status.f_bavail * status.f_frsize
 
 
 def write_durably(path: Path, data: bytes) -> None:

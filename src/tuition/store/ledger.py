@@ -1,4 +1,4 @@
-"""One ask's side of the books: reserve, send, settle. Killed between two of these, it leaves exact accounts behind."""
+"""The accounts of one ask: reserve, send, settle. Killed between two of these, it leaves exact accounts behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Flight:
 
 
 class Ledger:
-    """One ask's side of the books. Each method is one transaction; all are called from one thread.
+    """The accounts of one ask. Each method is one transaction; all are called from one thread.
 
     Attributes:
         budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
@@ -83,7 +83,7 @@ class Ledger:
     def open(self, digests: Sequence[bytes], *, again: bool = False) -> list[bytes]:
         """Announce an ask about distinct digests; returns those to send: all if `again`, else those not stored.
 
-        The budget of a part is the whole's, which is open already.
+        A part of a shared ask has no budget of its own.
 
         Raises:
             BudgetError: they do not all fit in the budget.
@@ -121,7 +121,7 @@ class Ledger:
             BudgetError: others have lost or wasted calls since this ask was opened.
             UserError: the disk has no room for the answers, or the store is not there any more.
         """
-        found: list[Reserved] = []
+        reserved: list[Reserved] = []
         rows: list[dict[str, object]] = []
         with self.database.write(self.connection):
             taken = settle_dead(self.database, self.connection, self.owner)
@@ -136,13 +136,13 @@ class Ledger:
                 mine = [digest for digest in digests if digest not in flying and digest not in stored]
                 calls = self.calls_per_input * len(mine)
                 if calls > left.calls:
-                    if not found:
+                    if not reserved:
                         raise left.error(calls)
                     break
                 left = left.less(calls)
                 busy = [digest for digest in digests if digest in flying and digest not in stored]
                 flight = Flight(secrets.randbits(62), mine) if mine else None
-                found.append(Reserved(flight, busy))
+                reserved.append(Reserved(flight, busy))
                 if flight is not None:
                     row = {"id": flight.id, "owner": self.owner, "teacher_id": self.teacher_id, "calls": calls}
                     rows.append({**row, "digests": b"".join(mine), "price": self.price.call})
@@ -151,7 +151,7 @@ class Ledger:
                 self.connection.execute(flights.insert(), rows)
                 self._check_room()
         remove(taken)
-        return found
+        return reserved
 
     def result(
         self,
@@ -182,7 +182,7 @@ class Ledger:
         return done.wrong
 
     def calls_left(self) -> int:
-        """Calls that may still be sent within the budgets, what is in flight being counted."""
+        """Calls that may still be sent within the budgets, counting what is in flight."""
         with self.database.write(self.connection):
             return self._left().calls
 

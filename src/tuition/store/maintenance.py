@@ -59,7 +59,7 @@ class Verification:
 
     Attributes:
         responses: how many the store says it holds.
-        intact: how many of them are as they were written, and found by their inputs.
+        intact: how many of them are as they were written, with a right index.
         problems: what is wrong, a sentence each.
     """
 
@@ -71,13 +71,13 @@ class Verification:
 def usage(store: ResponseStore) -> list[Usage]:
     """Teacher by teacher, what is stored and what it cost."""
     with store.database.connect() as connection, bookkeeping(store.database, connection):
-        found = []
+        records = []
         for teacher in connection.execute(sa.select(teachers).order_by(teachers.c.id)).all():
             called = sa.select(names.c.name).where(names.c.teacher_id == teacher.id).order_by(names.c.name)
             count = sa.select(sa.func.count()).where(responses.c.teacher_id == teacher.id)
             held = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(blobs.c.payload)), 0))
             held = held.join(layouts, layouts.c.id == blobs.c.layout_id).where(layouts.c.teacher_id == teacher.id)
-            found.append(
+            records.append(
                 Usage(
                     names=tuple(connection.scalars(called)),
                     fingerprint=teacher.fingerprint,
@@ -88,7 +88,7 @@ def usage(store: ResponseStore) -> list[Usage]:
                     bytes=int(connection.scalar(held) or 0),
                 )
             )
-        return found
+        return records
 
 
 def verify(store: ResponseStore) -> Verification:
@@ -123,17 +123,17 @@ def verify(store: ResponseStore) -> Verification:
 
 def _spills(store: ResponseStore) -> list[tuple[Path, str]]:
     """Damaged spill files, and what is wrong with them."""
-    found = []
+    records = []
     for path in spill.pending(store.database):
         try:
             spill.read(path)
         except spill.DamagedSpillError as error:
-            found.append((path, str(error)))
-    return found
+            records.append((path, str(error)))
+    return records
 
 
 def drop_damaged(store: ResponseStore) -> int:
-    """Drop the answers that are damaged, so that they can be asked again, and index the others anew.
+    """Drop the answers that are damaged, so that they can be asked again, and index the others again.
 
     Returns how many fewer responses the store holds. Costs no calls.
     """
@@ -159,7 +159,7 @@ def prune(store: ResponseStore, teacher: str) -> int:
     """Drop all responses of the teacher of this name; returns how many. Its name and its accounts remain.
 
     Raises:
-        UserError: no teacher of this name, or somebody is asking it now.
+        UserError: the teacher is not known, or somebody is asking it now.
     """
     with store.database.connect() as connection, bookkeeping(store.database, connection):
         teacher_id = named(connection, teacher)

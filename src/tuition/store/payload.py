@@ -13,7 +13,7 @@ from torch import Tensor
 from tuition.data.pool import DIGEST_BYTES
 from tuition.errors import UserError
 
-INPUTS = "input_digests"  # the blob's own entry, uint8 (b, 16): an index that points to a wrong row is found out
+INPUTS = "input_digests"  # the blob's own entry, uint8 (b, 16): an index that points to a wrong row is noticed
 STORED = (torch.float32, torch.float16, torch.bfloat16)  # types of outputs
 RESERVED = (INPUTS, "__metadata__")  # names that outputs cannot have; the second is safetensors' own
 
@@ -43,15 +43,17 @@ def read_layout(text: str) -> dict[str, tuple[str, list[int]]]:
         UserError: it is not what `layout` wrote.
     """
     try:
-        found = {name: (str(dtype), [int(size) for size in shape]) for name, (dtype, shape) in json.loads(text).items()}
-        if not found:
+        outputs = {
+            name: (str(dtype), [int(size) for size in shape]) for name, (dtype, shape) in json.loads(text).items()
+        }
+        if not outputs:
             raise ValueError("no outputs")
     except (ValueError, TypeError, AttributeError):
         raise UserError(
             "the store's list of outputs is damaged; restore a copy of the store, or drop what is damaged with "
             "`tuition store prune --damaged`."
         ) from None
-    return found
+    return outputs
 
 
 def encode(digests: Sequence[bytes], outputs: Mapping[str, Tensor]) -> bytes:

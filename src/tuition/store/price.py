@@ -65,15 +65,15 @@ def amount(value: Amount) -> Decimal:
     try:
         if isinstance(value, bool):
             raise TypeError
-        found = Decimal(str(value).strip())
+        number = Decimal(str(value).strip())
     except (InvalidOperation, TypeError):
         raise UserError(f"a price is a number such as 0.002, not {str(value)[:80]!r}; write it so.") from None
-    if not found.is_finite() or not 0 <= found < LARGEST or found != round(found, DECIMALS):
+    if not number.is_finite() or not 0 <= number < LARGEST or number != round(number, DECIMALS):
         raise UserError(
             f"a price is at least 0, less than {LARGEST:.0e} and has at most {DECIMALS} decimals, which "
             f"{str(value)[:80]!r} does not meet; write another."
         )
-    return found
+    return number
 
 
 def amounts(value: AmountPerTokens) -> tuple[Decimal, Decimal]:

@@ -57,7 +57,7 @@ def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> d
     members = dict(zip(needed.tolist(), np.split(order, starts[1:]), strict=True))
 
     shapes = _common(connection, needed.tolist())
-    found = {name: scratch((len(digests), *shape), dtype) for name, (dtype, shape) in shapes.items()}
+    responses = {name: scratch((len(digests), *shape), dtype) for name, (dtype, shape) in shapes.items()}
     for start in range(0, len(needed), BLOBS):
         part = needed[start : start + BLOBS].tolist()
         for blob in connection.execute(_blobs.where(blobs.c.id.in_(part))):
@@ -67,19 +67,19 @@ def read(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> d
             for i, row in zip(at.tolist(), rows.tolist(), strict=True):
                 if not row < len(inputs) or inputs[row] != digests[i]:
                     raise damaged(blob.id, "its index points to another input's answer")
-            for name, value in found.items():
+            for name, value in responses.items():
                 value[torch.from_numpy(at)] = outputs[name][torch.from_numpy(rows)].to(value.dtype)
     if members:
         raise damaged(next(iter(members)), "the index points to it, but it is not there")
-    return found
+    return responses
 
 
 def every_blob(connection: Connection, *conditions: Any) -> Iterator[Any]:
     """All blobs that meet the conditions, by id: checksum, payload, outputs, teacher_id and fingerprint."""
     last = 0
-    while found := connection.execute(_blobs.where(blobs.c.id > last, *conditions).limit(BLOBS)).all():
-        yield from found
-        last = found[-1].id
+    while page := connection.execute(_blobs.where(blobs.c.id > last, *conditions).limit(BLOBS)).all():
+        yield from page
+        last = page[-1].id
 
 
 def open_blob(blob: Any) -> tuple[list[bytes], dict[str, Tensor]]:
@@ -108,11 +108,11 @@ def damaged(blob_id: int, why: str) -> DamagedError:
 
 def _common(connection: Connection, blob_ids: Sequence[int]) -> dict[str, tuple[torch.dtype, list[int]]]:
     """The outputs that all these blobs hold, as name -> (type as read, shape of a row)."""
-    found: set[str] = set()
+    texts: set[str] = set()
     for start in range(0, len(blob_ids), 500):
         query = sa.select(layouts.c.outputs).distinct().join(blobs, blobs.c.layout_id == layouts.c.id)
-        found.update(connection.scalars(query.where(blobs.c.id.in_(blob_ids[start : start + 500]))))
-    specs = [payload.read_layout(text) for text in sorted(found)]
+        texts.update(connection.scalars(query.where(blobs.c.id.in_(blob_ids[start : start + 500]))))
+    specs = [payload.read_layout(text) for text in sorted(texts)]
     shapes = {}
     for name in [name for name in specs[0] if all(name in spec for spec in specs)]:
         shape = specs[0][name][1]

@@ -45,10 +45,10 @@ def _joined(path: Path, teacher: str, refused: Sequence[Refusal]) -> str:
 
 
 def sentence(refused: Sequence[Refusal], asked: int, path: Path | None) -> str:
-    """What a user is told: "1 of 81 inputs was refused by the teacher (row 40: ...): too long; it is left out"."""
+    """What a user reads: "1 of 81 inputs was refused by the teacher (row 40: ...): too long; it is left out"."""
     first = refused[0]
     were, they = ("was", "it is") if len(refused) == 1 else ("were", "they are")
     which = str(first) if len(refused) == 1 else f"the first is {first}"
     reason = first.reason.rstrip(".")
-    told = f"{len(refused)} of {asked} inputs {were} refused by the teacher ({which}): {reason}; {they} left out"
-    return f"{told}." if path is None else f"{told}; see {path}."
+    text = f"{len(refused)} of {asked} inputs {were} refused by the teacher ({which}): {reason}; {they} left out"
+    return f"{text}." if path is None else f"{text}; see {path}."

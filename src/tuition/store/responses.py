@@ -40,7 +40,7 @@ def _bound(connection: Connection, name: str) -> str | None:
 
 
 def _only_imported(connection: Connection, fingerprint: str) -> bool:
-    """Whether a teacher came by import and was never asked here: its names give way to those of the user's teachers."""
+    """Whether a teacher came by import and was never asked here: then the user's teachers may take its names."""
     row = connection.execute(sa.select(teachers).where(teachers.c.fingerprint == fingerprint)).first()
     return row is not None and row.imported > 0 and not (row.paid or row.served or row.failed)
 
@@ -77,7 +77,7 @@ def named(connection: Connection, name: str) -> int:
     """The id of the teacher of this name.
 
     Raises:
-        UserError: there is none.
+        UserError: it is not known.
     """
     teacher_id = connection.scalar(sa.select(names.c.teacher_id).where(names.c.name == name))
     if teacher_id is None:
@@ -87,8 +87,8 @@ def named(connection: Connection, name: str) -> int:
 
 def located(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
     """Blob and row of those of the digests that are stored."""
-    # This statement and index_blob's see every response: written out, for SQLAlchemy's own take several times as long.
-    found: dict[bytes, tuple[int, int]] = {}
+    # This statement and index_blob's see every response: as text, because SQLAlchemy's own take several times as long.
+    places: dict[bytes, tuple[int, int]] = {}
     query = f"SELECT digest, blob_id, blob_row FROM {responses.name} WHERE teacher_id = "
     for start in range(0, len(digests), LOOKUP):
         part = digests[start : start + LOOKUP]
@@ -97,8 +97,8 @@ def located(connection: Connection, teacher_id: int, digests: Sequence[bytes]) -
             rows = connection.exec_driver_sql(f"{query}? AND digest IN ({marks})", (teacher_id, *part))
         else:
             rows = connection.exec_driver_sql(f"{query}%s AND digest = ANY(%s)", (teacher_id, list(part)))
-        found.update((digest, (blob, row)) for digest, blob, row in rows.all())
-    return found
+        places.update((digest, (blob, row)) for digest, blob, row in rows.all())
+    return places
 
 
 def index_blob(connection: Connection, teacher_id: int, blob_id: int, digests: Sequence[bytes]) -> None:
@@ -113,8 +113,8 @@ def store_rows(
 ) -> None:
     """Store rows of outputs, already in their stored types, as one blob (or a few, where rows are large)."""
     spec = payload.layout(outputs)
-    found = sa.select(layouts.c.id).where(layouts.c.teacher_id == teacher_id, layouts.c.outputs == spec)
-    layout_id = connection.scalar(found)
+    known = sa.select(layouts.c.id).where(layouts.c.teacher_id == teacher_id, layouts.c.outputs == spec)
+    layout_id = connection.scalar(known)
     if layout_id is None:
         insert = layouts.insert().values(teacher_id=teacher_id, outputs=spec).returning(layouts.c.id)
         layout_id = connection.execute(insert).scalar_one()

@@ -70,8 +70,8 @@ def ask_part(
 ) -> None:
     """Ask about a part of an open shared ask: different inputs, in requests of `batch_size`, `concurrency` at a time.
 
-    What an earlier attempt at this part has stored is not asked again; what that had in flight when it was killed is
-    paid, unknown, and asked again.
+    Inputs that an earlier attempt at this part has stored are not asked again. Calls that it had in flight when it was
+    killed are paid and unknown; their inputs are asked again.
 
     Raises:
         UserError: as for `ResponseStore.ask`; also if the shared ask is over, or its process died.

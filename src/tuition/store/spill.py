@@ -2,7 +2,7 @@
 
 A file holds what became of requests: how each is counted, and its answers as blobs of the store. It is safetensors with
 a checksum over everything, and it is on the disk before anybody relies on it. Beside a store in PostgreSQL, or in a
-folder that cannot be written to, there is no such place: the file lies in the user's cache folder then.
+folder that cannot be written to, the file goes to the user's cache folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write(database: Database, fingerprint: str, landed: Sequence[RequestResult])
     """Keep what became of requests of one teacher; returns the file.
 
     Raises:
-        OSError: there is no place for it.
+        OSError: it cannot be written anywhere.
     """
     data, trouble = _encode(fingerprint, landed), OSError("no folder to write to")
     for folder, prefix in _places(database):
@@ -62,15 +62,15 @@ def write(database: Database, fingerprint: str, landed: Sequence[RequestResult])
 
 def pending(database: Database) -> list[Path]:
     """Files whose answers the store does not have yet, as far as this user can see them."""
-    found = []
+    paths = []
     for folder, prefix in _places(database):
         pattern = re.compile(re.escape(prefix) + r"[0-9a-f]{16}\.safetensors")
         try:
             names = [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
         except OSError:  # no such folder, or not ours to read
             continue
-        found += [path for path in sorted(names) if stat.S_ISREG(path.lstat().st_mode)]
-    return found
+        paths += [path for path in sorted(names) if stat.S_ISREG(path.lstat().st_mode)]
+    return paths
 
 
 def read(path: Path) -> tuple[str, list[tuple[int, Accounts, Bill, list[bytes], dict[str, Tensor]]]]:
@@ -85,14 +85,14 @@ def read(path: Path) -> tuple[str, list[tuple[int, Accounts, Bill, list[bytes], 
             blobs = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
         if _checksum(about[ABOUT], blobs) != about[CHECKSUM]:
             raise DamagedSpillError("its bytes do not match their checksum")
-        told = json.loads(about[ABOUT])
+        contents = json.loads(about[ABOUT])
         kept = []
-        for number, flight in enumerate(told["flights"]):
+        for number, flight in enumerate(contents["flights"]):
             blob = blobs.get(str(number))
             digests, outputs = ([], {}) if blob is None else payload.decode(blob)
             bill = Bill.from_dict(flight["bill"])
             kept.append((int(flight["id"]), Accounts(**flight["accounts"]), bill, digests, outputs))
-        return told["fingerprint"], kept
+        return contents["fingerprint"], kept
     except DamagedSpillError:
         raise
     except Exception as error:  # of safetensors, or of what a file holds that something else wrote

@@ -19,7 +19,7 @@ from tuition.store.errors import TeacherError
 from tuition.store.ledger import Ledger
 
 LOOKED_AT = 4096  # answers of an ask that is over
-WAY_ON = "--set check_answers=false, in Python check_answers=False"
+ANYWAY = "--set check_answers=false, in Python check_answers=False"
 
 Trial = Callable[[Mapping[str, Tensor]], None]
 
@@ -85,22 +85,22 @@ class AnswerGate:
         return stored(self.ledger.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
 
     def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Judgement:
-        found, paid = judge(outputs, labels), self.ledger.accounts.paid
-        told = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
+        judgement, paid = judge(outputs, labels), self.ledger.accounts.paid
+        outcome = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
         logits = outputs.get("logits")
         if logits is not None and not over:
             try:
                 self.pool.check_width(logits.shape[1])
             except UserError as error:
-                raise TeacherError(f"{str(error).rstrip('.')}; {told}.") from None
-        if found.verdict != "bad":
-            return found
-        what = f"{found.reason}{beside(found)}. {found.advice}"
-        if over and not (found.certain and paid):  # all is paid: a doubt is not worth more than a notice
+                raise TeacherError(f"{str(error).rstrip('.')}; {outcome}.") from None
+        if judgement.verdict != "bad":
+            return judgement
+        what = f"{judgement.reason}{beside(judgement)}. {judgement.advice}"
+        if over and not (judgement.certain and paid):  # all is paid: a doubt is not worth more than a notice
             warnings.warn(f"of the answers of teacher {self.ledger.name!r}: {what}.", Notice, stacklevel=4)
-            return found
+            return judgement
         raise TeacherError(
-            f"teacher {self.ledger.name!r} is not asked further: {what}, or go on all the same ({WAY_ON}); {told}."
+            f"teacher {self.ledger.name!r} is not asked further: {what}, or continue anyway ({ANYWAY}); {outcome}."
         )
 
 
@@ -131,6 +131,6 @@ def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Judgement:
     return agreement.judge(logits, labels)
 
 
-def beside(found: Judgement) -> str:
+def beside(judgement: Judgement) -> str:
     """The figures of a look as a sentence ends with them."""
-    return "" if math.isnan(found.accuracy) else f" ({found})"
+    return "" if math.isnan(judgement.accuracy) else f" ({judgement})"

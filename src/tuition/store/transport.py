@@ -50,7 +50,7 @@ def export(store: ResponseStore, folder: str | Path, *, teacher: str | None = No
     tokens and cost (text, with every digit).
 
     Raises:
-        UserError: the folder holds an export already, there is no teacher of this name, or an answer is damaged.
+        UserError: the folder holds an export already, the teacher is not known, or an answer is damaged.
     """
     folder = Path(folder)
     if (folder / INDEX).exists():
