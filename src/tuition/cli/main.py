@@ -45,7 +45,17 @@ def _options(
 
 
 for command in (
-    *(studies.demo, students.teach, asking.ask, asking.check, students.distill, studies.study, studies.report),
+    students.import_teacher,
+    *(
+        studies.demo,
+        students.teach,
+        students.import_teacher,
+        asking.ask,
+        asking.check,
+        students.distill,
+        studies.study,
+        studies.report,
+    ),
     *(runs.predict, runs.evaluate, runs.export, lists.models, lists.methods, lists.data),
 ):
     app.command()(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
 from tuition.cli.options import (
     Budget,
@@ -25,7 +25,9 @@ from tuition.cli.options import (
     TrustCode,
     settings_of,
 )
+from tuition.cli.output import show
 from tuition.cli.tables import print_run
+from tuition.errors import UserError
 
 
 def teach(
@@ -52,6 +54,35 @@ def teach(
     settings = settings_of(TeachSettings, config, given, sets, trust_code=trust_code)
     run = run_teach(settings, out, Shown(settings))
     print_run(run, f"Teacher {settings.model} of {settings.data.data}")
+
+
+def import_teacher(
+    file: Annotated[Path, Argument(help="A checkpoint in RepDistiller's layout.")],
+    model: Annotated[str, Option(help="Its architecture, such as wrn_40_2 (see `tuition models`).")],
+    out: Annotated[Path, Option(help="Folder for the teacher.")],
+    size: Annotated[int, Option(min=8, help="Side of the images it was trained on.")] = 32,
+    mean: Annotated[str | None, Option(help="Mean of each channel, such as .5,.5,.5; by default CIFAR-100's.")] = None,
+    std: Annotated[str | None, Option(help="Standard deviation of each channel; by default CIFAR-100's.")] = None,
+    class_names: Annotated[Path | None, Option(help="File of class names, one a line, in the order of logits.")] = None,
+) -> None:
+    """Make a teacher's folder from published weights: wrn, resnet or vgg of RepDistiller."""
+    from tuition.models.repdistiller import MEAN, STD
+    from tuition.pipeline import import_teacher as importing
+
+    names = None if class_names is None else importing.read_names(class_names)
+    channels = (MEAN if mean is None else numbers("mean", mean), STD if std is None else numbers("std", std))
+    student = importing.import_teacher(
+        file, model, out, size=size, mean=channels[0], std=channels[1], class_names=names
+    )
+    classes = student.card()["model"]["num_classes"]
+    show(f"{out} holds {model} with {classes} classes; use it as --teacher {out}")
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
 def distill(

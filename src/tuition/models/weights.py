@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: no such file, a corrupt one, or one for another model.
     """
-    load_tensors(model, _read(Path(path)), path)
+    load_tensors(model, read_tensors(path), path)
 
 
 def unpacked(content: bytes) -> dict[str, Tensor]:
@@ -90,7 +90,13 @@ def _other_shape(model: nn.Module, key: str, path: str | Path, found: Tensor, ow
     return f"{path} is for another model: {shapes}; create the model it was saved from."
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file that `load_weights` reads.
+
+    Raises:
+        UserError: no such file, or one that holds more than tensors.
+    """
+    path = Path(path)
     try:
         with open(path, "rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # after the length of its JSON header
