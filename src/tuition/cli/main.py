@@ -45,18 +45,9 @@ def _options(
 
 
 for command in (
-    students.import_teacher,
-    *(
-        studies.demo,
-        students.teach,
-        students.import_teacher,
-        asking.ask,
-        asking.check,
-        students.distill,
-        studies.study,
-        studies.report,
-    ),
-    *(runs.predict, runs.evaluate, runs.export, lists.models, lists.methods, lists.data),
+    *(studies.demo, students.teach, students.import_teacher, asking.ask, asking.check, students.distill),
+    *(studies.study, studies.report, runs.predict, runs.evaluate, runs.export),
+    *(lists.models, lists.methods, lists.data),
 ):
     app.command()(command)
 app.add_typer(store.stores, name="store")
