@@ -18,6 +18,8 @@ MATRICES = (6, 5), (6, 5)
 MAPS = (6, 3, 4, 4), (6, 5, 4, 4)
 LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]] = {
     "kd": (losses.kd, *MATRICES),
+    "dkd": (partial(losses.dkd, labels=torch.arange(6) % 5), *MATRICES),
+    "standardised_kd": (losses.standardised_kd, *MATRICES),
     "ckd": (losses.ckd, *MATRICES),
     "ckd_anchored": (partial(losses.ckd, anchor=0.1), *MATRICES),
     "ckd_groups": (partial(losses.ckd_groups, left=LEFT, right=RIGHT), *MATRICES),
@@ -124,7 +126,11 @@ def test_the_global_random_state_is_left_alone(case) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["kd", "ckd", "ckd_groups", "rkd_projected", "dist", "cc", "mse", "cross_entropy", "hint"]
+    "name",
+    [
+        *("kd", "dkd", "standardised_kd", "ckd", "ckd_groups", "rkd_projected"),
+        *("dist", "cc", "mse", "cross_entropy", "hint"),
+    ],
 )
 def test_unequal_shapes_are_refused(name: str) -> None:
     loss, shape, _ = LOSSES[name]

@@ -9,12 +9,14 @@ from tuition.losses.ckd import ckd, ckd_groups
 from tuition.losses.crd import CRD
 from tuition.losses.cross_entropy import cross_entropy
 from tuition.losses.dist import dist
+from tuition.losses.dkd import dkd
 from tuition.losses.hint import Projector, Regressor, hint
 from tuition.losses.kd import kd
 from tuition.losses.mix import cutmix, cutmix_pick, mixup
 from tuition.losses.mse import mse
 from tuition.losses.rkd import rkd, rkd_angle, rkd_distance
 from tuition.losses.rkd_projected import orthonormal_projection, rkd_projected
+from tuition.losses.standardised_kd import standardised_kd
 from tuition.losses.tf_fd import tf_fd
 from tuition.losses.vid import VID
 
@@ -30,6 +32,7 @@ __all__ = [
     "cutmix",
     "cutmix_pick",
     "dist",
+    "dkd",
     "hint",
     "kd",
     "mixup",
@@ -39,5 +42,6 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "rkd_projected",
+    "standardised_kd",
     "tf_fd",
 ]

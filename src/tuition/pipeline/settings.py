@@ -215,7 +215,7 @@ class DistillSettings(CommandSettings):
     ask: AskSettings = AskSettings()
     train: TrainSettings = TrainSettings()
     student: str = setting("cnn_8", "the student's architecture (see `tuition models`)")
-    method: str = setting("ckd", "what it is trained by (see `tuition methods`)")
+    method: str = setting("ckd", "what it is trained by (see `tuition methods`), or package.module:function")
     options: dict[str, Any] = setting({}, "settings of the method")
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
     log_dir: str | None = setting(None, "folder for TensorBoard logs of every epoch", free=True)

@@ -96,6 +96,8 @@ def identities(folders: Mapping[str, str], sources: Sources) -> Identify:
         identity = {"teacher": fingerprints[teacher], "data": content(*_data(settings))}
         if factories.is_factory(settings.student):
             identity["student"] = str(code_digest(factories.find(settings.student)))
+        if factories.is_factory(settings.method):
+            identity["method"] = str(code_digest(factories.find(settings.method)))
         if features is not None:
             identity["features"] = hashlib.sha256((Path(features) / files.RUN).read_bytes()).hexdigest()
         return identity

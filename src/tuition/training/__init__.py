@@ -6,5 +6,18 @@ from tuition.training.preflight import check
 from tuition.training.run import Run
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student, load
+from tuition.training.task import Task
 
-__all__ = ["Batch", "Objective", "Run", "Student", "Term", "TrainSettings", "check", "distill", "load", "train_teacher"]
+__all__ = [
+    "Batch",
+    "Objective",
+    "Run",
+    "Student",
+    "Task",
+    "Term",
+    "TrainSettings",
+    "check",
+    "distill",
+    "load",
+    "train_teacher",
+]

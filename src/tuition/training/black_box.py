@@ -53,6 +53,43 @@ def kd(
     return Objective(distilled(task, kd_weight, ce_weight, temperature))
 
 
+def dkd(
+    task: Task,
+    *,
+    alpha: Annotated[Weight, "weight of the label's class against all others"] = 1.0,
+    beta: Annotated[Weight, "weight of the distribution over the other classes"] = 8.0,
+    temperature: Annotated[Positive, "temperature of both distributions"] = 4.0,
+    warm_up: Annotated[int, Field(ge=0), "epochs in which the weight of DKD rises linearly to its value"] = 20,
+    ce_weight: CEWeight = 1.0,
+) -> Objective:
+    """KD in two parts: the label's class, and the distribution over the others (Zhao et al., 2022)."""
+    task.response("logits")
+    if task.labels is None:
+        raise UserError("the method dkd needs labels, and there are none; use kd, or teacher_labels.")
+
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        value = losses.dkd(
+            student, batch.responses["logits"], batch.labels, alpha=alpha, beta=beta, temperature=temperature
+        )
+        return value * min((batch.epoch + 1) / max(warm_up, 1), 1.0)
+
+    return Objective([Term("dkd", loss), *label_terms(task, "ce", losses.cross_entropy, ce_weight)])
+
+
+def standardised_kd(
+    task: Task,
+    *,
+    temperature: Annotated[Positive, "temperature of the standardised logits"] = 2.0,
+    kd_weight: KDWeight = 9.0,
+    ce_weight: CEWeight = 0.1,
+) -> Objective:
+    """KD of logits that are standardised row by row, so that their range is free (Sun et al., 2024)."""
+    loss = on_response(task, partial(losses.standardised_kd, temperature=temperature))
+    return Objective(
+        [Term("standardised_kd", loss, kd_weight), *label_terms(task, "ce", losses.cross_entropy, ce_weight)]
+    )
+
+
 def mse(
     task: Task,
     *,

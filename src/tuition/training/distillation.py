@@ -32,7 +32,7 @@ CARD = "README.md"
 def distill(
     student: nn.Module | str,
     transfer: TransferSet,
-    objective: str | Objective = "ckd",
+    objective: str | Objective | Callable[..., Any] = "ckd",
     *,
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
@@ -57,7 +57,9 @@ def distill(
         transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`). From an
             "embedding" (n, d) alone, without logits or labels, a student of embeddings is made, of the same width
             where a name is given; another width meets the teacher's in a projector that the objective learns.
-        objective: the name of a method, or an `Objective`, whose modules are trained in place.
+        objective: the name of a method, or of your own function, "package.module:function"; such a function itself, of
+            a `Task`, or `loss(student, teacher, labels)` of logits; or an `Objective`, whose modules are trained in
+            place.
         validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
             its responses.
         test: labelled inputs, evaluated twice: after the last epoch and at the best validation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,8 @@ class Training:
                 factor = self.stages.factor
             self.rate = self.settings.learning_rate * factor
             self.optimizer.param_groups[0]["lr"] = self.rate
-            for name, value in step(self.shared, self.optimizer, self.batches.batch(*drawn)).items():
+            batch = replace(self.batches.batch(*drawn), epoch=self.state.epoch)
+            for name, value in step(self.shared, self.optimizer, batch).items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.state.steps += 1
             self.state.done += 1

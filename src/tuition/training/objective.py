@@ -19,6 +19,7 @@ class Batch:
         responses: output name -> (b, ...) of the teacher.
         targets: (b, k) label probabilities, one-hot unless mixed; None without labels.
         groups: (p, q) when the batch is m groups of p rows (first m * p rows) against m of q rows; else None.
+        epoch: number of epochs that were finished before this one.
         own: int64 positions of the inputs in the batch, where several processes share it; None where all are here.
     """
 
@@ -28,6 +29,13 @@ class Batch:
     targets: Tensor | None = None
     groups: tuple[int, int] | None = None
     own: Tensor | None = None
+    epoch: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices int64 (b,); of mixed inputs the class with the largest share."""
+        assert self.targets is not None
+        return self.targets.argmax(dim=1)
 
     def group_indices(self) -> tuple[Tensor, Tensor]:
         """Row indices (m, p) and (m, q) of the two sides of every group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from tuition.training.task_classes import (
 def set_up(
     model: nn.Module | str,
     transfer: TransferSet,
-    objective: str | Objective,
+    objective: str | Objective | Callable[..., Any],
     *,
     options: Mapping[str, Any] | None,
     validation: Pool | TransferSet | None = None,
@@ -89,7 +89,7 @@ def train_settings(settings: TrainSettings | None, changes: dict[str, Any], read
 def check(
     student: nn.Module | str,
     pool: Pool,
-    objective: str | Objective,
+    objective: str | Objective | Callable[..., Any],
     *,
     answer: Mapping[str, Tensor] | None,
     test: Pool | None = None,

@@ -45,9 +45,10 @@ def own_code(student: Student, objective: Objective, own: object | None) -> str 
 
     An objective of the user's own counts by all that its terms hold too, but not by the state they train.
     """
+    function = None if isinstance(own, Objective) else own
     parts = [(term.name, term.weight, term.reads, term.loss) for term in objective.terms]
     others = (objective.mix, objective.groups, objective.groups_drawn, objective.recentre)
-    loss = code_digest(type(objective), parts, others, but=objective.state, always=own is not None)
+    loss = code_digest(type(objective), parts, others, function, but=objective.state, always=own is not None)
     model = code_digest(student.model, student.preprocess)
     return None if loss is None and model is None else f"student {model}, loss {loss}"
 

@@ -9,7 +9,7 @@ import torch
 
 from tuition.data import Pool, TransferSet
 from tuition.training.batches import Batches
-from tuition.training.methods import Method
+from tuition.training.method import Method
 from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student

@@ -36,7 +36,8 @@ def attempt(setup: Setup) -> None:
             raise
         except Exception as error:  # whatever the student's or the loss's own code raises
             raise UserError(
-                f"the student cannot be trained ({models.first_line(error)}); change it or the method."
+                f"the student cannot be trained by {setup.method.name} ({models.first_line(error)}); change it or the "
+                "method."
             ) from error
         finally:  # an objective of the user's own is the one that will be trained
             objective.load_state_dict(before)
