@@ -7,6 +7,8 @@ from PIL import Image
 from tuition import UserError
 from tuition.data import Crop, from_tensors, load
 from tuition.data.combine import joined
+from tuition.pipeline.settings import DataSettings
+from tuition.pipeline.sources import Sources
 
 
 def picture(path, level, mode="RGB"):
@@ -74,6 +76,12 @@ class TestNamed:
         assert (pool.labels.tolist(), pool.class_names) == ([0, 2], ("good", "neither", "bad"))
         with pytest.raises(UserError, match="has the class bad, which the list of class names does not know"):
             load(tmp_path, class_names=["good", "neither"])
+
+    def test_a_setting_names_the_file(self, tmp_path):
+        write(tmp_path / "d/train.csv", ["one,1", "two,0"])
+        (tmp_path / "names.txt").write_text("good\nbad\n")
+        given = {"data": str(tmp_path / "d"), "class_names": str(tmp_path / "names.txt")}
+        assert Sources().pool(DataSettings(**given), "train").class_names == ("good", "bad")
 
     def test_names_that_cannot_be_used(self, tmp_path):
         write(tmp_path / "d/train.csv", ["one,1", "two,0"])

@@ -31,9 +31,10 @@ class DataSettings(Settings):
     size: int | None = setting(None, "squash each picture to a square of this side", unit="pixels", ge=8)
     test: str | None = setting("test", "the split to evaluate on; null evaluates nothing")
     seed: int = setting(0, "of the draw of inputs, the initial weights and the training", ge=0, lt=2**32)
-    text_column: str = setting("auto", "the column of texts, or several that are joined, as in title,body")
+    text_column: str = setting("auto", "the column of texts, several as in title,body, or a template: {title}: {body}")
     label_column: str | None = setting("auto", "the column of labels; null reads none")
-    image_column: str = setting("auto", "the column of images")
+    image_column: str = setting("auto", "the column of images, or of their paths")
+    class_names: str | None = setting(None, "a file with the names of the classes, one a line")
 
 
 class AskSettings(Settings):

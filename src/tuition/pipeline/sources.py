@@ -28,6 +28,7 @@ class Sources:
         """A split of the data; its labels are read only if somebody needs them."""
         columns: dict[str, Any] = {"text_column": settings.text_column, "image_column": settings.image_column}
         columns |= {"label_column": settings.label_column if labels else None}
+        columns |= {"class_names": settings.class_names}
         key = settings.data, split, settings.size, *columns.values()
         if key not in self._pools:
             self._pools[key] = data.load(settings.data, split=split, size=settings.size, **columns)
