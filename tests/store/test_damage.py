@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,8 @@ BLOBS: dict[str, Callable[[Pool], bytes]] = {
 def test_a_blob_that_cannot_be_decoded_is_damage(path: Path, pool: Pool, what: str, sealed: bool) -> None:
     store, data = filled(path, pool), BLOBS[what](pool)
     sum_ = checksum("times three", data) if sealed else bytes(16)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE tuition_blobs SET payload = ?, checksum = ? WHERE id = 4", (data, sum_))
-    connection.close()
     with pytest.raises(UserError, match="blob 4 of the store is damaged"):
         store.ask(TEACHER, pool, budget=100)
     with pytest.raises(UserError, match="blob 4 of the store is damaged"):
@@ -81,9 +81,8 @@ def test_a_blob_that_cannot_be_decoded_is_damage(path: Path, pool: Pool, what: s
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"logits": 3}', '{"logits": ["float32", ["a"]]}', "\x00"])
 def test_a_list_of_outputs_that_cannot_be_read_is_damage(path: Path, pool: Pool, text: str) -> None:
     store = filled(path, pool)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE tuition_layouts SET outputs = ?", (text,))
-    connection.close()
     with pytest.raises(UserError, match="damaged"):
         store.ask(TEACHER, pool, budget=100)
     assert len(verify(store).problems) == 10

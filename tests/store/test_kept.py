@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -429,7 +430,7 @@ def test_answers_that_arrive_together_are_one_transaction(path: Path, pool: Pool
     finally:
         Sending.patience = patience  # type: ignore[method-assign]
     assert len(commits) == 4  # opened, fifty reserved, fifty recorded, closed
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("SELECT count(*) FROM tuition_blobs").fetchone() == (2,)
 
 
