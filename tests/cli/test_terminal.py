@@ -15,7 +15,7 @@ import pytest
 from tuition import ResponseStore, crash, data, teachers
 from tuition.cli import main as cli
 from tuition.cli import output
-from tuition.cli.progress import counting
+from tuition.cli.printer import Printer
 from tuition.training import distill
 
 ESCAPE = "\x1b]0;OWNED\x07\x1b[2J\x1b[31mred\x1b[8m\u202ehidden"
@@ -135,7 +135,7 @@ def test_a_progress_bar_on_a_terminal_that_hangs_up_fails_nothing(monkeypatch):
     ours, theirs = pty.openpty()
     with open(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with counting("calls") as advance:
+        with Printer().counting("calls") as advance:
             advance(1, 3)
             os.close(ours)
             advance(2, 3)

@@ -463,7 +463,7 @@ def test_the_command_stops_in_time_with_an_exit_code_of_its_own(teacher, tmp_pat
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 3
-    assert "8 or more are left. The same command goes on." in capsys.readouterr().err
+    assert "8 or more are left. The same command resumes." in capsys.readouterr().err
 
 
 def test_the_report_of_several_studies_by_command(finished, teacher, tmp_path, here, monkeypatch, capsys):

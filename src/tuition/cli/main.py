@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -15,12 +14,13 @@ from typer import Option
 from tuition import crash, escape, stopping
 from tuition.cli import asking, lists, output, runs, store, students, studies
 from tuition.cli.output import say, show
-from tuition.errors import Notice, UserError
+from tuition.cli.signatures import prints
+from tuition.errors import UserError
 
 app = typer.Typer(
     help="Distil an expensive teacher into a small student, paying for as few teacher calls as possible.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 refused, 3 out of time, 70 unexpected error, 130 interrupted.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,13 +44,19 @@ def _options(
         raise UserError(f"tuition {context.invoked_subcommand} runs in one process; start it without torchrun.")
 
 
-for command in (
-    *(studies.demo, students.teach, students.import_teacher, asking.ask, asking.check, students.distill),
-    *(studies.study, studies.report, runs.predict, runs.evaluate, runs.export),
-    *(lists.models, lists.methods, lists.data),
-):
-    app.command()(command)
-app.add_typer(store.stores, name="store")
+PANELS: dict[str, tuple[Any, ...]] = {
+    "Distil": (studies.demo, students.teach, students.import_teacher, asking.ask, asking.check, students.distill),
+    "Compare": (studies.study, studies.report),
+    "Use a student": (runs.predict, runs.evaluate, runs.export),
+    "Look up": (lists.settings, lists.methods, lists.models, lists.data),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel, add_help_option=False)(prints(command))
+stores = typer.Typer(no_args_is_help=True, help="Look after a store of answers: usage, verify, export, import, prune.")
+for command in (store.usage, store.verify, store.export, store.import_, store.prune):
+    stores.command(command.__name__.rstrip("_"), add_help_option=False)(prints(command))
+app.add_typer(stores, name="store", rich_help_panel="Look up")
 
 RESUMED = ("ask", "distill", "study", "teach")  # commands that find what they did before
 
@@ -64,7 +70,6 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> int:
     """Run the command line. Returns its exit code: what the user can fix is one sentence and 2."""
     output.prepare()
-    warnings.showwarning = _warned
     words = [word for word in sys.argv[1:] if word != crash.OPTION]
     traced = len(words) < len(sys.argv) - 1
 
@@ -95,15 +100,6 @@ def main() -> int:
         if message:
             say(escape.shorten(message, LONGEST_MESSAGE))
         return code
-
-
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """A warning as a line: what a user should know, without a place in the code."""
-    if issubclass(category, Notice):
-        text = str(message)
-        say(f"Note: {text[0].upper()}{text[1:]}")
-    else:
-        say(warnings.formatwarning(message, category, filename, lineno).rstrip())
 
 
 def _processes() -> int:

@@ -137,4 +137,4 @@ def new_table(title: str, *columns: str, text: int = 1) -> Any:
 def show_table(table: Any) -> None:
     from rich.console import Console
 
-    Console(file=OUT, markup=False, highlight=False).print(table, end="\n\n")
+    Console(file=OUT, markup=False, highlight=False).print(table, "")

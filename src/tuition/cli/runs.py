@@ -3,104 +3,138 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from tuition import disk
-from tuition.cli.options import Labels, Pictures, Size, Texts, TrustCode, data_settings
 from tuition.cli.output import data as write_data
-from tuition.cli.output import new_table, say, show_table
-from tuition.cli.tables import number
+from tuition.cli.printer import Fact, Printer
+from tuition.cli.signatures import takes
 from tuition.errors import UserError
+from tuition.pipeline.settings import TransferSettings
+
+if TYPE_CHECKING:
+    from tuition.data import Pool
+    from tuition.training import Student
+
+Folder = Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
+@takes(TransferSettings, "size text_column image_column trust_code", files=False)
 def predict(
-    run: Annotated[Path, Argument(help="Folder of a finished run.")],
-    inputs: Annotated[str, Argument(help="An image, a folder of images, a file of texts, or a data set.")],
+    printer: Printer,
+    settings: TransferSettings,
+    run: Folder,
+    inputs: Annotated[
+        list[str],
+        Argument(help="Images, folders of images, files of texts, data sets; - reads texts from stdin, one a line."),
+    ],
     split: Annotated[str, Option(help="Split of a data set.")] = "test",
-    size: Size = None,
-    text_column: Texts = None,
-    image_column: Pictures = None,
-    out: Annotated[Path | None, Option(help="CSV file; by default the terminal.")] = None,
-    trust_code: TrustCode = False,
-) -> None:
-    """Predict classes with a finished student, as CSV: input, class, confidence."""
+    out: Annotated[Path | None, Option(help="CSV file; by default the terminal.", rich_help_panel="Output")] = None,
+) -> int:
+    """Predict classes with a finished student, as CSV: input, class, confidence.
+
+    A file that cannot be read is skipped with a sentence, and the exit code is 1.
+
+    Example: tuition predict runs/digits photo1.png photo2.png
+    """
     from tuition import load
     from tuition.pipeline.predict_inputs import inputs_of
     from tuition.training import files
 
     if out is not None:
         disk.replaceable(out)
-    student = load(run, trust_code=trust_code)
-    names, pool = inputs_of(data_settings(inputs, size, text_column, None, image_column), split, student)
-    confidence, classes = student.probabilities(pool).max(dim=1)
+    student = load(run, trust_code=settings.ask.trust_code)
+    skipped: list[str] = []
     rows = [
-        {"input": name, "class": student.class_names[index] if student.class_names else index, "confidence": f"{p:.4f}"}
-        for name, index, p in zip(names, classes.tolist(), confidence.tolist(), strict=True)
+        row
+        for names, pool in inputs_of(inputs, settings.data, split, student, skipped.append)
+        for row in predictions(student, names, pool)
     ]
-    if out is None:
-        write_data(files.csv_text(rows))
-    else:
+    for reason in skipped:
+        printer.warn(f"Skipped: {reason}")
+    printer.record(predictions=rows, skipped=skipped)
+    if out is not None:
         files.write_new_rows(out, rows)
+    elif not printer.as_json:
+        write_data(files.csv_text(rows))
+    return 1 if skipped else 0
 
 
+def predictions(student: Student, names: list[str], pool: Pool) -> list[dict[str, Any]]:
+    prediction = student.predict(pool)
+    classes = prediction.classes or prediction.tolist()
+    return [
+        {"input": name, "class": predicted, "confidence": f"{confidence:.4f}"}
+        for name, predicted, confidence in zip(names, classes, prediction.confidence.tolist(), strict=True)
+    ]
+
+
+@takes(TransferSettings, "size text_column label_column image_column trust_code", files=False)
 def evaluate(
-    run: Annotated[Path, Argument(help="Folder of a finished run.")],
+    printer: Printer,
+    settings: TransferSettings,
+    run: Folder,
     data: Annotated[str, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to evaluate on.")] = "test",
-    size: Size = None,
-    text_column: Texts = None,
-    label_column: Labels = None,
-    image_column: Pictures = None,
-    per_class: Annotated[bool, Option("--per-class", help="Print a row for each class.")] = False,
+    per_class: Annotated[bool, Option("--per-class", metavar="", help="Print a row for each class.")] = False,
     confusion: Annotated[Path | None, Option(help="Write the confusion matrix to this CSV file.")] = None,
-    trust_code: TrustCode = False,
 ) -> None:
-    """Evaluate a finished student on labelled data."""
+    """Evaluate a finished student on labelled data.
+
+    Example: tuition evaluate runs/digits --data digits --per-class
+    """
     from tuition import load
     from tuition.pipeline.sources import Sources
     from tuition.training import evaluation, files
 
     if confusion is not None:
         disk.replaceable(confusion)  # which is refused before anything is computed or printed
-    student = load(run, trust_code=trust_code)
-    pool = Sources().pool(data_settings(data, size, text_column, label_column, image_column), split)
+    student = load(run, trust_code=settings.ask.trust_code)
+    pool = Sources().pool(settings.changed(data=data).data, split)
     if pool.labels is None:
         raise UserError(f"evaluation needs labels; {data} has none.")
-    labels = student.labels_of(pool)
-    logits = student.logits(pool)
-    found = evaluation.evaluate(logits, labels)
+    labels, logits = student.labels_of(pool), student.logits(pool)
+    measured = evaluation.evaluate(logits, labels)
     names = list(student.class_names or map(str, range(logits.shape[1])))
     predicted, classes = logits.argmax(dim=1), logits.shape[1]
     if confusion is not None:
-        counts = evaluation.confusion(predicted, labels, classes)
-        rows = [
-            {"label": name, **dict(zip(names, row, strict=True))}
-            for name, row in zip(names, counts.tolist(), strict=True)
-        ]
-        files.write_new_rows(confusion, rows)
-    table = new_table(f"{run} on {data}, {split}", "", "")
-    table.add_row("accuracy", f"{found.accuracy:.2f} %")
-    table.add_row("top-5", f"{found.top5:.2f} %")
-    table.add_row("calibration error", f"{found.calibration_error:.2f} %")
-    table.add_row("inputs", f"{found.count:,}")
-    show_table(table)
+        counts = evaluation.confusion(predicted, labels, classes).tolist()
+        cells = (dict(zip(names, row, strict=True)) for row in counts)
+        files.write_new_rows(confusion, [{"label": name, **row} for name, row in zip(names, cells, strict=True)])
+    facts = [
+        Fact("accuracy", "accuracy", measured.accuracy, f"{measured.accuracy:.2f} %"),
+        Fact("top5", "top-5", measured.top5, f"{measured.top5:.2f} %"),
+        Fact(
+            "calibration_error", "calibration error", measured.calibration_error, f"{measured.calibration_error:.2f} %"
+        ),
+        Fact("inputs", "inputs", measured.count),
+    ]
+    printer.facts(f"{run} on {data}, {split}", facts)
     if per_class:
-        table = new_table("By class", "class", "inputs", "recall (%)", "precision (%)")
-        for row in evaluation.per_class(predicted, labels, classes):
-            table.add_row(names[row.index], f"{row.count:,}", number(row.recall), number(row.precision))
-        show_table(table)
+        columns = {"class": "class", "inputs": "inputs", "recall": "recall (%)", "precision": "precision (%)"}
+        rows = [
+            {"class": names[row.index], "inputs": row.count, "recall": row.recall, "precision": row.precision}
+            for row in evaluation.per_class(predicted, labels, classes)
+        ]
+        printer.table("By class", columns, rows, key="classes")
     if confusion is not None:
-        say(f"Rows are labels, columns predictions: {confusion}.")
+        printer.say(f"Rows are labels, columns predictions: {confusion}.", confusion=confusion)
 
 
+@takes(TransferSettings, "trust_code", files=False)
 def export(
-    run: Annotated[Path, Argument(help="Folder of a finished run.")],
+    printer: Printer,
+    settings: TransferSettings,
+    run: Folder,
     out: Annotated[Path, Argument(help="ONNX file.")],
-    trust_code: TrustCode = False,
 ) -> None:
-    """Export a finished student to ONNX, preprocessing included."""
+    """Export a finished student to ONNX, preprocessing included.
+
+    Example: tuition export runs/digits student.onnx
+    """
     from tuition import load
 
-    say(f"Wrote {load(run, trust_code=trust_code).export(out)}.")
+    path = load(run, trust_code=settings.ask.trust_code).export(out)
+    printer.say(f"Wrote {path}.", path=path)

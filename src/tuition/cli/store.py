@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
-from tuition.cli.options import Budget, Cost, Data, Seed, Teacher, TokenCost, TrustCode
-from tuition.cli.output import new_table, say, show_table
+from tuition.cli.options import Yes
+from tuition.cli.printer import Printer
+from tuition.cli.signatures import takes
 from tuition.cli.tables import print_accounts
 from tuition.errors import UserError
+from tuition.pipeline.settings import TransferSettings
 
 if TYPE_CHECKING:
     from tuition.store import ResponseStore
-
-
-stores = typer.Typer(no_args_is_help=True, help="Look after a store of answers: usage, verify, export, import, prune.")
 
 Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database URL.")]
 
@@ -27,123 +25,138 @@ def _store(url: str) -> ResponseStore:
     from tuition.store import address
 
     if not address.exists(url):
-        raise UserError(f"there is no store {url}; name the file that --store named when answers were asked for.")
+        raise UserError(f"the store {url} was not found; name the file that --store named when answers were asked for.")
     return ResponseStore(url)
 
 
-@stores.command()
-def usage(store: Where) -> None:
-    """What a store holds of each teacher, and what it cost."""
+def usage(printer: Printer, store: Where) -> None:
+    """Print what a store holds of each teacher, and what it cost.
+
+    Example: tuition store usage responses.db
+    """
     from tuition.data import Accounts
     from tuition.store import usage
-    from tuition.store.price import money
 
-    found = usage(_store(store))
-    tokens = ("tokens in", "tokens out") if any(held.bill.metered for held in found) else ()
-    columns = ("teacher", "answers", *Accounts().in_words(), "imported", *tokens, "cost", "MB")
-    table = new_table(f"Answers in {store}", *columns)
-    for held in found:
-        counts = (held.responses, *held.accounts.as_dict().values(), held.imported)
-        used = (held.bill.input_tokens, held.bill.output_tokens) if tokens else ()
-        table.add_row(
-            ", ".join(held.names),
-            *(f"{n:,}" for n in (*counts, *used)),
-            money(held.bill.cost),
-            f"{held.bytes / 1e6:,.1f}",
-        )
-    show_table(table)
+    teachers = usage(_store(store))
+    columns = {"teacher": "teacher", "answers": "answers"}
+    columns |= dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True)) | {"imported": "imported"}
+    if any(held.bill.metered for held in teachers):
+        columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
+    rows = [
+        {"teacher": list(held.names), "fingerprint": held.fingerprint, "answers": held.responses}
+        | held.accounts.as_dict()
+        | {"imported": held.imported, "input_tokens": held.bill.input_tokens, "output_tokens": held.bill.output_tokens}
+        | {"cost": held.bill.cost, "megabytes": round(held.bytes / 1e6, 1)}
+        for held in teachers
+    ]
+    printer.table(f"Answers in {store}", columns | {"cost": "cost", "megabytes": "MB"}, rows, key="teachers")
 
 
-@stores.command()
+@takes(TransferSettings, "teacher data budget seed cost_per_call cost_per_million_tokens trust_code", files=False)
 def verify(
+    printer: Printer,
+    settings: TransferSettings,
     store: Where,
-    reask: Annotated[int, Option(min=0, help="Ask the teacher again about so many stored inputs, paid.")] = 0,
-    teacher: Teacher = None,
-    data: Data = None,
-    budget: Budget = None,
-    seed: Seed = None,
-    cost_per_call: Cost = None,
-    cost_per_million_tokens: TokenCost = None,
-    trust_code: TrustCode = False,
-) -> None:
+    reask: Annotated[int, Option(min=0, help="Ask the teacher again about N stored inputs, paid.", metavar="N")] = 0,
+) -> int:
     """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
 
-    With --reask K, --teacher, --data and --budget, K random inputs are asked about again, which shows a teacher that
+    With --reask N, --teacher, --data and --budget, N random inputs are asked about again, which shows a teacher that
     has changed silently.
+
+    Example: tuition store verify responses.db
     """
     from tuition import store as stores
-    from tuition.pipeline.settings import DataSettings
     from tuition.pipeline.sources import Sources
-    from tuition.pipeline.teacher import find_teacher
 
     opened = _store(store)
-    found = stores.verify(opened)
-    say(f"{found.intact:,} of {found.responses:,} answers are intact.")
-    for problem in found.problems:
-        say(problem)
+    checked = stores.verify(opened)
+    printer.say(
+        f"{checked.intact:,} of {checked.responses:,} answers are intact.",
+        intact=checked.intact,
+        answers=checked.responses,
+        problems=list(checked.problems),
+    )
+    for problem in checked.problems:
+        printer.say(problem)
     if reask:
-        if teacher is None or data is None or budget is None:
+        if settings.ask.teacher is None or settings.ask.budget is None or "data" not in settings.data.model_fields_set:
             raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
-        pool = Sources().pool(DataSettings.of({"data": data}), "train")
+        sources = Sources()
         compared = stores.reask(
             opened,
-            find_teacher(teacher, trust_code=trust_code),
-            pool,
+            sources.teacher(settings),
+            sources.pool(settings.data, "train"),
             count=reask,
-            budget=budget,
-            seed=seed or 0,
-            cost_per_call=cost_per_call,
-            cost_per_million_tokens=cost_per_million_tokens,
+            seed=settings.data.seed,
+            **settings.ask.payment,
         )
         for name, difference in compared.difference.items():
-            say(f"{name} of {compared.inputs:,} inputs asked again differ by at most {difference:.3g}.")
-        priced = cost_per_call is not None or cost_per_million_tokens is not None
-        print_accounts(compared.accounts, compared.bill, priced=priced)
-    if found.problems:
-        raise typer.Exit(1)
+            printer.say(f"{name} of {compared.inputs:,} inputs asked again differ by at most {difference:.3g}.")
+        printer.record(inputs_asked_again=compared.inputs, difference=compared.difference)
+        print_accounts(printer, compared.accounts, compared.bill, priced=settings.ask.price is not None)
+    return 1 if checked.problems else 0
 
 
-@stores.command("export")
-def export_store(
+def export(
+    printer: Printer,
     store: Where,
     folder: Annotated[Path, Argument(help="A new folder, for safetensors and parquet files.")],
     teacher: Annotated[str | None, Option(help="Of this teacher only.")] = None,
 ) -> None:
-    """Write the answers of a store to files that other programs read."""
+    """Write the answers of a store to files that other programs read.
+
+    Example: tuition store export responses.db exported
+    """
     from tuition.store import export
 
-    say(f"{export(_store(store), folder, teacher=teacher).responses:,} answers are in {folder}.")
+    count = export(_store(store), folder, teacher=teacher).responses
+    printer.say(f"{count:,} answers are in {folder}.", answers=count, folder=folder)
 
 
-@stores.command("import")
-def import_store(store: Where, folder: Annotated[Path, Argument(help="What `tuition store export` wrote.")]) -> None:
-    """Take over exported answers; they count as imported, not as paid."""
+def import_(
+    printer: Printer,
+    store: Where,
+    folder: Annotated[Path, Argument(help="What `tuition store export` wrote.")],
+) -> None:
+    """Take over exported answers; they count as imported, not as paid.
+
+    Example: tuition store import responses.db exported
+    """
     from tuition import ResponseStore
     from tuition.store import import_
     from tuition.store.transport import check_export
 
     check_export(folder)
     moved = import_(ResponseStore(store), folder)
-    say(f"{moved.responses:,} answers are new in {store}, {moved.known:,} were there.")
+    new, known = moved.responses, moved.known
+    printer.say(f"{new:,} answers are new in {store}, {known:,} were there.", new=new, known=known)
 
 
-@stores.command()
 def prune(
+    printer: Printer,
     store: Where,
     teacher: Annotated[str | None, Option(help="Drop all answers of this teacher; the accounts remain.")] = None,
-    damaged: Annotated[bool, Option("--damaged", help="Drop answers that are damaged, to ask for them again.")] = False,
-    yes: Annotated[bool, Option("--yes", help="Yes, drop what was paid for.")] = False,
+    damaged: Annotated[
+        bool, Option("--damaged", metavar="", help="Drop answers that are damaged, to ask for them again.")
+    ] = False,
+    yes: Yes = False,
 ) -> None:
-    """Drop answers."""
+    """Drop answers.
+
+    Example: tuition store prune responses.db --damaged
+    """
     from tuition.store import drop_damaged, prune
 
     opened = _store(store)
     if (teacher is None) != damaged:
         raise UserError("say what to drop: either --teacher NAME or --damaged.")
     if teacher is None:
-        say(f"{drop_damaged(opened):,} damaged answers were dropped.")
-    elif not yes:
+        count = drop_damaged(opened)
+        printer.say(f"{count:,} damaged answers were dropped.", dropped=count)
+        return
+    if not yes:
         paid = opened.accounts(teacher).paid
-        raise UserError(f"this drops all answers of {teacher}, for which {paid:,} calls were paid; say --yes to do it.")
-    else:
-        say(f"{prune(opened, teacher):,} answers were dropped.")
+        raise UserError(f"this drops all answers of {teacher}, and {paid:,} calls were paid; give --yes to do it.")
+    count = prune(opened, teacher)
+    printer.say(f"{count:,} answers were dropped.", dropped=count)

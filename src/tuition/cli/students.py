@@ -3,69 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from tuition.cli.options import (
-    Budget,
-    Calls,
-    Config,
-    Cost,
-    Data,
-    Epochs,
-    Labels,
-    Pictures,
-    Seed,
-    Sets,
-    Store,
-    Teacher,
-    Texts,
-    TokenCost,
-    TrustCode,
-    settings_of,
-)
-from tuition.cli.output import show
+from tuition.cli.asking import ASKED, COLUMNS, print_plan
+from tuition.cli.options import DryRun, Yes
+from tuition.cli.printer import Fact, Printer
+from tuition.cli.signatures import takes
 from tuition.cli.tables import print_run
 from tuition.errors import UserError
+from tuition.pipeline.settings import DistillSettings, TeachSettings
+
+if TYPE_CHECKING:
+    from tuition.pipeline.sources import Sources
+
+TRAINED = "epochs learning_rate batch_size"
 
 
+@takes(TeachSettings, f"data model examples size seed {TRAINED} {COLUMNS}")
 def teach(
-    out: Annotated[Path, Option(help="Folder for the teacher.")],
-    config: Config = None,
-    data: Data = None,
-    model: Annotated[str | None, Option(help="Architecture (see `tuition models`).")] = None,
-    examples: Annotated[int | None, Option(help="Train on so many examples only.")] = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    text_column: Texts = None,
-    label_column: Labels = None,
-    image_column: Pictures = None,
-    trust_code: TrustCode = False,
-    sets: Sets = None,
+    printer: Printer,
+    settings: TeachSettings,
+    out: Annotated[Path, Option(help="Folder for the teacher.", rich_help_panel="Output")],
 ) -> None:
-    """Train a teacher on labels by plain cross-entropy."""
-    from tuition.cli.watch import Shown
-    from tuition.pipeline.settings import TeachSettings
-    from tuition.pipeline.teach import teach as run_teach
+    """Train a teacher on labels by plain cross-entropy.
 
-    given: dict[str, Any] = {"data": data, "model": model, "examples": examples, "epochs": epochs, "seed": seed}
-    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
-    settings = settings_of(TeachSettings, config, given, sets, trust_code=trust_code)
-    run = run_teach(settings, out, Shown(settings))
-    print_run(run, f"Teacher {settings.model} of {settings.data.data}")
+    Example: tuition teach --data digits --model cnn_32 --epochs 20 --out teacher
+    """
+    from tuition.cli.watch import Shown
+    from tuition.pipeline.teach import teach as train_teacher
+
+    run = train_teacher(settings, out, Shown(printer))
+    print_run(printer, run, f"Teacher {settings.model} of {settings.data.data}")
 
 
 def import_teacher(
+    printer: Printer,
     file: Annotated[Path, Argument(help="A checkpoint in RepDistiller's layout.")],
     model: Annotated[str, Option(help="Its architecture, such as wrn_40_2 (see `tuition models`).")],
-    out: Annotated[Path, Option(help="Folder for the teacher.")],
+    out: Annotated[Path, Option(help="Folder for the teacher.", rich_help_panel="Output")],
     size: Annotated[int, Option(min=8, help="Side of the images it was trained on.")] = 32,
     mean: Annotated[str | None, Option(help="Mean of each channel, such as .5,.5,.5; by default CIFAR-100's.")] = None,
     std: Annotated[str | None, Option(help="Standard deviation of each channel; by default CIFAR-100's.")] = None,
     class_names: Annotated[Path | None, Option(help="File of class names, one a line, in the order of logits.")] = None,
 ) -> None:
-    """Make a teacher's folder from published weights: wrn, resnet or vgg of RepDistiller."""
+    """Make a teacher's folder from published weights: wrn, resnet or vgg of RepDistiller.
+
+    Example: tuition import-teacher ckpt.pth --model wrn_40_2 --out teacher
+    """
     from tuition.models.repdistiller import MEAN, STD
     from tuition.pipeline import import_teacher as importing
 
@@ -75,7 +61,8 @@ def import_teacher(
         file, model, out, size=size, mean=channels[0], std=channels[1], class_names=names
     )
     classes = student.card()["model"]["num_classes"]
-    show(f"{out} holds {model} with {classes} classes; use it as --teacher {out}")
+    printer.record(directory=out, model=model, classes=classes)
+    printer.show(f"{out} holds {model} with {classes} classes; use it as --teacher {out}")
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
@@ -85,42 +72,59 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
+@takes(DistillSettings, f"{ASKED} student method {TRAINED} {COLUMNS}")
 def distill(
-    out: Annotated[Path | None, Option(help="Folder for the run; by default named after it, in runs/.")] = None,
-    config: Config = None,
-    data: Data = None,
-    teacher: Teacher = None,
-    student: Annotated[str | None, Option(help="Architecture (see `tuition models`).")] = None,
-    method: Annotated[str | None, Option(help="What it is trained by (see `tuition methods`).")] = None,
-    calls: Calls = None,
-    seed: Seed = None,
-    store: Store = None,
-    budget: Budget = None,
-    epochs: Epochs = None,
-    cost_per_call: Cost = None,
-    cost_per_million_tokens: TokenCost = None,
-    text_column: Texts = None,
-    label_column: Labels = None,
-    image_column: Pictures = None,
-    trust_code: TrustCode = False,
-    sets: Sets = None,
+    printer: Printer,
+    settings: DistillSettings,
+    out: Annotated[
+        Path | None, Option(help="Folder for the run; by default named after it, in runs/.", rich_help_panel="Output")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
-    """Ask a teacher, train a student from its answers, evaluate it and write it down.
+    """Ask a teacher, train a student on its answers, evaluate it and write it down.
 
     `torchrun --nproc-per-node 2 -m tuition distill ...` shares the training between two processes.
-    """
-    from tuition.cli.watch import Shown
-    from tuition.pipeline import job
-    from tuition.pipeline.settings import DistillSettings, default_folder
 
-    given: dict[str, Any] = {"data": data, "teacher": teacher, "student": student, "method": method, "calls": calls}
-    given |= {"seed": seed, "store": store, "budget": budget, "epochs": epochs, "cost_per_call": cost_per_call}
-    given |= {"cost_per_million_tokens": cost_per_million_tokens}
-    given |= {"text_column": text_column, "label_column": label_column, "image_column": image_column}
-    settings = settings_of(DistillSettings, config, given, sets, trust_code=trust_code)
-    run = job.run(settings, default_folder(settings) if out is None else out, watch=Shown(settings))
-    print_run(
-        run,
-        f"Student {settings.student} of {settings.data.data} by {settings.method}",
-        priced=settings.ask.price is not None,
-    )
+    Example: tuition distill --data digits --teacher teacher --calls 320 --student cnn_8
+    """
+    from tuition.cli.watch import ShownDistillation
+    from tuition.pipeline import job
+    from tuition.pipeline.settings import default_folder
+    from tuition.pipeline.sources import Sources
+
+    out, sources = default_folder(settings) if out is None else out, Sources()
+    if dry_run:
+        print_distillation(printer, settings, out, sources)
+        return
+    run = job.run(settings, out, sources, ShownDistillation(printer, settings, sources, yes=yes))
+    title = f"Student {settings.student} of {settings.data.data} by {settings.method}"
+    print_run(printer, run, title, priced=settings.ask.price is not None)
+
+
+def print_distillation(printer: Printer, settings: DistillSettings, out: Path, sources: Sources) -> None:
+    """Check all that can be checked without a call, and print what would be asked and trained."""
+    from tuition.pipeline.checks import check_distill
+    from tuition.pipeline.plan import plan
+    from tuition.pipeline.teach import DIGITS_MODEL
+
+    ask, train = settings.ask, settings.train
+    if ask.teacher is None and settings.data.data == "digits":
+        printer.say(f"No teacher is named, so a small one for the digits, {DIGITS_MODEL}, would be trained first.")
+    else:
+        check_distill(settings, out, sources)
+        print_plan(printer, plan(settings, sources))
+    values = ", ".join(f"{name}={value}" for name, value in settings.options.items())
+    facts = [
+        Fact("training.student", "student", settings.student),
+        Fact("training.method", "method", settings.method, f"{settings.method} {values}".rstrip()),
+        Fact("training.calls", "inputs to train on", ask.calls),
+        Fact("training.validation", "inputs to choose the epoch by", -(-ask.calls // 4)),
+        Fact("training.epochs", "epochs, at most", train.epochs),
+        Fact("training.steps", "steps, at most", train.epochs * -(-ask.calls // train.batch_size)),
+        Fact("training.learning_rate", "learning rate", train.learning_rate, f"{train.learning_rate:g}"),
+        Fact("training.batch_size", "batch size", train.batch_size),
+        Fact("training.device", "device", train.device),
+        Fact("training.out", "folder", out, str(out)),
+    ]
+    printer.facts("Then training", facts)

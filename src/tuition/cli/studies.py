@@ -4,45 +4,74 @@ from __future__ import annotations
 
 import math
 import sys
+from enum import StrEnum
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from tuition.cli.options import Executor, Sets, Spread, TrustCode, pairs
-from tuition.cli.output import new_table, say, show_table
-from tuition.cli.progress import counting, phases
-from tuition.cli.tables import print_accounts, print_forecast, print_report
+from tuition.cli.options import DryRun, Sets, TrustCode, pairs
+from tuition.cli.printer import Fact, Printer
+from tuition.cli.tables import print_accounts, print_report
+
+
+class Executor(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+Spread = Annotated[
+    Executor,
+    Option(
+        "--executor",
+        rich_help_panel="Output",
+        help="local: this machine. ray: the Ray cluster at RAY_ADDRESS, or one on this machine.",
+    ),
+]
+
+
+def paper_studies() -> list[str]:
+    """Their names, for the shell to complete; `grid.names` would import torch."""
+    files = (file.name for file in resources.files("tuition.studies").joinpath("paper").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml") and name[0] != "_")
 
 
 def demo(
+    printer: Printer,
     out: Annotated[Path, Option(help="Folder for the results.")] = Path("demo"),
-    workers: Annotated[int | None, Option(min=1, help="Processes at once; by default one a core.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="Processes at a time; by default one a core.")] = None,
 ) -> None:
-    """Distil a small net for handwritten digits in two minutes: five methods at 20 to 320 teacher calls."""
+    """Distil a small net for handwritten digits in two minutes: five methods at 20 to 320 teacher calls.
+
+    Example: tuition demo --out demo
+    """
     from tuition.data import Accounts
     from tuition.studies import demo as study
 
-    with counting("students") as advance:
+    with printer.counting("students") as advance:
         summary = study.run(out, workers=workers, progress=advance)
-    methods = list(dict.fromkeys(row["method"] for row in summary["results"]))
-    budgets = sorted({row["calls"] for row in summary["results"]})
-    cells = {(row["method"], row["calls"]): row for row in summary["results"]}
-    table = new_table(
-        f"Test accuracy (%) by teacher calls, mean ± std of {study.SEEDS} seeds", "method", *map(str, budgets)
-    )
-    for method in methods:
-        row = [cells[method, calls] for calls in budgets]
-        table.add_row(method, *(f"{c['mean']:.1f} ±{c['std']:.1f}" for c in row))
-    show_table(table)
-    print_accounts(Accounts(**summary["accounts"]))
-    say(f"The teacher's own accuracy is {summary['teacher_accuracy']:.1f} %. It took {summary['seconds']:.0f} s.")
-    say(f"Figure: {out / 'accuracy.png'}. Results: {out / 'summary.json'}.")
+    printer.record(**summary)
+    methods: dict[str, dict[Any, str]] = {}
+    for row in summary["results"]:
+        cells = methods.setdefault(row["method"], {"method": row["method"]})
+        cells[row["calls"]] = f"{row['mean']:.1f} ±{row['std']:.1f}"
+    title = f"Test accuracy (%) by teacher calls, mean ± std of {study.SEEDS} seeds"
+    printer.table(title, {key: str(key) for key in next(iter(methods.values()))}, list(methods.values()))
+    print_accounts(printer, Accounts(**summary["accounts"]))
+    printer.say(f"The teacher's accuracy is {summary['teacher_accuracy']:.1f} %. It took {summary['seconds']:.0f} s.")
+    printer.say(f"Figure: {out / 'accuracy.png'}. Results: {out / 'summary.json'}.")
 
 
 def study(
-    name: Annotated[str, Argument(help="A study of the paper, such as figure2-wrn or table1, or a YAML file.")],
-    out: Annotated[Path, Option(help="Folder for the study; what it holds already is gone on with.")],
+    printer: Printer,
+    name: Annotated[
+        str,
+        Argument(
+            help="A study of the paper, such as figure2-wrn or table1, or a YAML file.", autocompletion=paper_studies
+        ),
+    ],
+    out: Annotated[Path, Option(help="Folder for the study; a study in it resumes.")],
     fast: Annotated[bool, Option("--fast", help="A cosine of fixed length, fewer budgets and seeds.")] = False,
     smoke: Annotated[bool, Option("--smoke", help="Minutes on two cores, to see that it works.")] = False,
     data: Annotated[str | None, Option(help="digits (with its own pair and budgets), a folder, or a name.")] = None,
@@ -55,22 +84,24 @@ def study(
     continue_from: Annotated[
         list[Path] | None, Option(help="Another study's folder; its runs are not repeated.")
     ] = None,
-    retry: Annotated[bool, Option("--retry", help="Make failed runs again.")] = False,
+    retry: Annotated[bool, Option("--retry", help="Repeat failed runs.")] = False,
     max_minutes: Annotated[
-        float | None, Option(min=0, help="Stop in time; the same command goes on. Exit code 3.")
+        float | None, Option(min=0, help="Stop after this time with exit code 3; the same command resumes.")
     ] = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would take, and do nothing.")] = False,
+    dry_run: DryRun = False,
     trust_code: TrustCode = False,
     sets: Sets = None,
-) -> None:
+) -> int:
     """Run a grid of methods, budgets and seeds, resumably, and report on it.
 
-    --set takes the place of an axis too, and a list makes one: --set seed=[0,1,2].
+    --set replaces an axis too, and a list makes one: --set seed=[0,1,2].
+
+    Example: tuition study figure2-wrn --smoke --data digits --out study
     """
     from tuition.studies import forecast, grid
     from tuition.studies import study as studies
 
-    variants = [word for word, given in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if given]
+    variants = [word for word, chosen in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if chosen]
     if "digits" not in grid.variants_of(name):
         variants = [word for word in variants if word != "digits"]
     changes = pairs(sets) | ({} if data is None else {"data": data})
@@ -82,27 +113,55 @@ def study(
     shared: dict[str, Any] = {"teachers": teacher or [], "continue_from": continue_from or []}
     shared |= {"workers": workers, "retry": retry}
     if dry_run:
-        print_forecast(forecast.forecast(chosen, out, **shared))
-        return
+        print_forecast(printer, forecast.forecast(chosen, out, **shared))
+        return 0
     minutes = math.inf if max_minutes is None else max_minutes
-    with phases() as progress:
-        found = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
+    with printer.phases() as progress:
+        summary = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
     studies.note_command(out, sys.argv[1:])
-    for record in found.failed:
-        say(f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}")
-    if found.failed:
-        say(f"Runs that failed: {len(found.failed)}; --retry makes them again.")
-    if found.left:
-        say(f"Time is up: {found.done} runs are done, {found.left} or more are left. The same command goes on.")
-        sys.exit(3)
-    print_report([out], out)
-    if found.failed:
-        sys.exit(1)
+    return print_study(printer, summary, out)
+
+
+def print_study(printer: Printer, summary: Any, out: Path) -> int:
+    """What became of a study; returns the exit code."""
+    for record in summary.failed:
+        printer.say(
+            f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}"
+        )
+    failed = len(summary.failed)
+    printer.record(done=summary.done, failed=failed, left=summary.left)
+    if failed:
+        printer.say(f"Runs that failed: {failed}; --retry repeats them.")
+    if summary.left:
+        printer.say(
+            f"Time is up: {summary.done} runs are done, {summary.left} or more are left. The same command resumes."
+        )
+        return 3
+    print_report(printer, [out], out)
+    return 1 if failed else 0
+
+
+def print_forecast(printer: Printer, ahead: Any) -> None:
+    hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
+    time = "time to train students, about (less where it stops early)"
+    facts = [
+        Fact("runs", "runs to make", ahead.runs),
+        Fact("known", "runs finished already", ahead.known),
+        Fact("teachers", "teachers to train first", ahead.teachers, ", ".join(ahead.teachers) or "none"),
+        Fact("new", "new teacher calls", ahead.new),
+        Fact("paid", "teacher calls paid so far, in the study's store", ahead.paid),
+        Fact("seconds", time, ahead.seconds, f"{hours:,} h {minutes} min"),
+    ]
+    printer.facts("Before the study", facts)
 
 
 def report(
+    printer: Printer,
     folders: Annotated[list[Path], Argument(help="Folders of studies, with runs.csv.")],
     out: Annotated[Path, Option(help="Folder for figures, tables and report.html.")],
 ) -> None:
-    """Rebuild figures, tables and the page from run records."""
-    print_report(folders, out)
+    """Build figures, tables and the page again from the records of runs.
+
+    Example: tuition report study --out report
+    """
+    print_report(printer, folders, out)

@@ -2,126 +2,100 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuition import escape
-from tuition.cli.output import new_table, say, show, show_table
+from tuition.cli.printer import Fact, Printer, cell
 
 if TYPE_CHECKING:
     from tuition.data import Accounts, Bill, Pool, TransferSet
     from tuition.training import Run
 
 
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
-def print_run(run: Run, title: str, *, priced: bool = False) -> None:
+def print_run(printer: Printer, run: Run, title: str, *, priced: bool = False) -> None:
     """The closing table of a run."""
-    table = new_table(title, "", "")
-    for name, value in (
-        ("test accuracy, best validation", run.accuracy),
-        ("test accuracy, last epoch", run.accuracy_last),
-        ("test top-5", run.top5),
-        ("calibration error", run.calibration_error),
-        (f"validation {_measure(run)}, best (epoch {run.best_epoch})", run.validation),
-        ("agreement with the teacher on the transfer set", run.agreement),
-    ):
-        if value is not None:
-            table.add_row(name, f"{value:.2f} %")
-    if run.teacher_accuracy is not None:
-        table.add_row(f"teacher's accuracy on {run.teacher_inputs:,} labels", f"{run.teacher_accuracy:.2f} %")
-    table.add_row("images seen", f"{run.images_seen:,}")
-    table.add_row("seconds of training", f"{run.seconds:,.1f}")
+    measured = run.measured.get("validation", "accuracy").split()[0]
+    figures = [
+        Fact("accuracy", "test accuracy, best validation", run.accuracy),
+        Fact("accuracy_last", "test accuracy, last epoch", run.accuracy_last),
+        Fact("top5", "test top-5", run.top5),
+        Fact("calibration_error", "calibration error", run.calibration_error),
+        Fact("validation", f"validation {measured}, best (epoch {run.best_epoch})", run.validation),
+        Fact("agreement", "agreement with the teacher on the transfer set", run.agreement),
+        Fact("teacher_accuracy", f"teacher's accuracy on {run.teacher_inputs:,} labels", run.teacher_accuracy),
+    ]
+    facts = [fact._replace(text=f"{fact.value:.2f} %") for fact in figures if fact.value is not None]
+    facts += [Fact("images_seen", "images seen", run.images_seen), Fact("seconds", "seconds of training", run.seconds)]
     if any(run.accounts.as_dict().values()):
-        for name, count in run.accounts.in_words().items():
-            table.add_row(f"teacher calls {name}", f"{count:,}")
-        for what, amount in billed(run.bill, priced):
-            table.add_row(what, amount)
-    show_table(table)
-    say(f"Files are in {run.directory}.")
+        counts = zip(run.accounts.as_dict(), run.accounts.in_words().items(), strict=True)
+        facts += [Fact(f"accounts.{key}", f"teacher calls {word}", count) for key, (word, count) in counts]
+        facts += billed(run.bill, priced)
+    printer.facts(title, facts)
+    printer.say(f"Files are in {run.directory}.", best_epoch=run.best_epoch, epochs=run.epochs, directory=run.directory)
 
 
-def _measure(run: Run) -> str:
-    """What validation measured: accuracy, or agreement."""
-    return run.measured.get("validation", "accuracy").split()[0]
+def print_accounts(printer: Printer, accounts: Accounts, bill: Bill | None = None, *, priced: bool = False) -> None:
+    costs = [] if bill is None else billed(bill, priced)
+    rest = "".join(f", {fact.label} {cell(fact.value)}" for fact in costs)
+    values = {fact.key: fact.value for fact in costs}
+    printer.say(f"Teacher calls: {accounts}{rest}.", accounts=accounts, **values)
 
 
-def print_accounts(accounts: Accounts, bill: Bill | None = None, *, priced: bool = False) -> None:
-    rest = "" if bill is None else "".join(f", {name} {value}" for name, value in billed(bill, priced))
-    say(f"Teacher calls: {accounts}{rest}.")
-
-
-def billed(bill: Bill, priced: bool) -> list[tuple[str, str]]:
+def billed(bill: Bill, priced: bool) -> list[Fact]:
     """What calls cost, where a price was set, and the tokens they used, where the server counted them."""
-    from tuition.store.price import money
-
-    found = [("cost", money(bill.cost))] if priced else []
+    facts = [Fact("cost", "cost", bill.cost)] if priced else []
     if bill.input_tokens or bill.output_tokens or bill.metered:
-        found += [("tokens in", f"{bill.input_tokens:,}"), ("tokens out", f"{bill.output_tokens:,}")]
-    return found
+        facts.append(Fact("input_tokens", "tokens in", bill.input_tokens))
+        facts.append(Fact("output_tokens", "tokens out", bill.output_tokens))
+    return facts
 
 
-def say_refused(transfer: TransferSet, validation: Pool | TransferSet, store: str) -> None:
+def print_answers(printer: Printer, transfer: TransferSet, validation: Pool | TransferSet, store: str) -> None:
+    """What the teacher refused, and the further answers that stand in for labels."""
     from tuition.data import TransferSet
     from tuition.store import refusals
     from tuition.store.address import parse
 
+    further = len(validation) if isinstance(validation, TransferSet) else 0
     if transfer.refused:
-        further = len(validation) if isinstance(validation, TransferSet) else 0
         place = parse(store)
         path = Path(place.database or "") if place.get_backend_name() == "sqlite" else None
-        asked = len(transfer) + further + len(transfer.refused)
-        say(refusals.sentence(transfer.refused, asked, refusals.beside(path)))
+        queries = len(transfer) + further + len(transfer.refused)
+        printer.say(refusals.sentence(transfer.refused, queries, refusals.beside(path)), refused=len(transfer.refused))
+    if further:
+        printer.say(
+            f"There are no labels, so {further} further calls choose the best epoch, by agreement with them.",
+            validation_calls=further,
+        )
 
 
-def say_further(validation: Pool | TransferSet) -> None:
-    from tuition.data import TransferSet
-
-    if isinstance(validation, TransferSet):
-        say(f"There are no labels, so {len(validation)} further calls choose the best epoch, by agreement with them.")
-
-
-def print_plan(plan: Any) -> None:
-    table = new_table("Before asking", "", "")
-    for name, value in plan.rows():
-        table.add_row(name, value)
-    show_table(table)
-
-
-def print_forecast(ahead: Any) -> None:
-    hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
-    table = new_table("Before the study", "", "")
-    table.add_row("runs to make", f"{ahead.runs:,}")
-    table.add_row("runs finished already", f"{ahead.known:,}")
-    table.add_row("teachers to train first", ", ".join(ahead.teachers) or "none")
-    table.add_row("new teacher calls", f"{ahead.new:,}")
-    table.add_row("teacher calls paid so far, in the study's store", f"{ahead.paid:,}")
-    table.add_row("time to train students, about (less where it stops early)", f"{hours:,} h {minutes} min")
-    show_table(table)
-
-
-def print_report(folders: list[Path], out: Path) -> None:
+def print_report(printer: Printer, folders: list[Path], out: Path) -> None:
     """Build the report; print mean and deviation by method and calls, and where to look."""
     from tuition.studies import records, statistics
     from tuition.studies import report as reports
 
-    page = reports.build(folders, out)
+    page, sections = reports.build(folders, out), []
     for section in records.sections(records.read(*folders)):
-        show(escape.line(f"{section.title}: test accuracy (%), mean ± standard deviation over seeds, by teacher calls"))
-        show(escape.line(section.conditions))
-        table = new_table("", "method", *map(str, section.calls))
-        for method, curve in section.curves.items():
-            cells = (statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls)
-            table.add_row(method, *map(_mean_and_spread, cells))
-        show_table(table)
-    say(f"Report: {page}. Figures, tables and runs.csv are beside it.")
+        summaries = {
+            method: {calls: statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls}
+            for method, curve in section.curves.items()
+        }
+        sections.append({"title": section.title, "conditions": section.conditions, "methods": summaries})
+        printer.show(f"{section.title}: test accuracy (%), mean ± standard deviation over seeds, by teacher calls")
+        printer.show(section.conditions)
+        printer.table(
+            "",
+            {"method": "method"} | {calls: str(calls) for calls in section.calls},
+            [
+                {"method": method} | {calls: mean_and_spread(summary) for calls, summary in row.items()}
+                for method, row in summaries.items()
+            ],
+        )
+    printer.say(f"Report: {page}. Figures, tables and runs.csv are beside it.", report=page, sections=sections)
 
 
-def _mean_and_spread(found: Any) -> str:
+def mean_and_spread(summary: Any) -> str:
     """Of a summary over seeds; one seed has no spread."""
-    if not found.n:
+    if not summary.n:
         return "-"
-    return f"{found.mean:.1f}" if found.n == 1 else f"{found.mean:.1f} ±{found.std:.1f}"
+    return f"{summary.mean:.1f}" if summary.n == 1 else f"{summary.mean:.1f} ±{summary.std:.1f}"

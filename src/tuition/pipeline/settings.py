@@ -8,20 +8,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from tuition import escape
-from tuition.models import reads_text
-from tuition.store.price import Price, amount, amounts, price
-from tuition.training import TrainSettings, methods
 from tuition.training.options import words
-from tuition.training.settings import SettingError, Settings, extra, optimizer_defaults, setting
+from tuition.training.settings import SettingError, Settings, TrainSettings, extra, optimizer_defaults, setting
+
+if TYPE_CHECKING:
+    from tuition.store.price import Price
+
+# What needs torch is imported where it is used, because the help of the command line is made from these classes.
 
 OPTIONS = {"options": "options", "teacher_options": "teacher"}  # mappings, and how people begin the names in them
 UNLIMITED = 2**62  # a budget; an ask never pays for more calls than it has inputs
+
+
+def _amount(value: Any) -> Decimal:
+    from tuition.store.price import amount
+
+    return amount(value)
+
+
+def _amounts(value: Any) -> tuple[Decimal, Decimal]:
+    from tuition.store.price import amounts
+
+    return amounts(value)
 
 
 class DataSettings(Settings):
@@ -63,10 +77,10 @@ class AskSettings(Settings):
     check_answers: bool = setting(True, "stop where the first answers are not better than chance", free=True)
     ask_batch: int = setting(64, "inputs of one request", unit="inputs", free=True, ge=1)
     concurrency: int = setting(1, "requests in flight at once", unit="requests", free=True, ge=1)
-    cost_per_call: Annotated[Decimal, BeforeValidator(amount)] | None = setting(
+    cost_per_call: Annotated[Decimal, BeforeValidator(_amount)] | None = setting(
         None, "price of one call, in any currency", free=True
     )
-    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(amounts)] | None = setting(
+    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(_amounts)] | None = setting(
         None, "price of a million tokens as IN,OUT; needs a server that counts them", free=True
     )
     seconds_per_call: float | None = setting(None, "time of one call, to estimate by", unit="seconds", free=True, ge=0)
@@ -77,6 +91,8 @@ class AskSettings(Settings):
         """None where no price is set."""
         if self.cost_per_call is None and self.cost_per_million_tokens is None:
             return None
+        from tuition.store.price import price
+
         return price(self.cost_per_call, self.cost_per_million_tokens)
 
     @property
@@ -240,12 +256,16 @@ class DistillSettings(CommandSettings):
     @field_validator("method")
     @classmethod
     def _known_method(cls, method: str) -> str:
+        from tuition.training import methods
+
         methods.find(method)
         return method
 
     @field_validator("options")
     @classmethod
     def _checked_options(cls, options: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        from tuition.training import methods
+
         return methods.checked(others.data["method"], options) if "method" in others.data else options
 
 
@@ -258,7 +278,13 @@ def _with_train_defaults(values: dict[str, Any], model: Any) -> dict[str, Any]:
     train = values.get("train", {})
     if not isinstance(train, dict):
         return values
-    return values | {"train": optimizer_defaults({"threads": 0} | train, reads_text(str(model)))}
+    return values | {"train": optimizer_defaults({"threads": 0} | train, model is not None and _reads_text(str(model)))}
+
+
+def _reads_text(model: str) -> bool:
+    from tuition.models import reads_text
+
+    return reads_text(model)
 
 
 class SettingInfo(NamedTuple):
