@@ -1,7 +1,15 @@
 """Chat models that write their answers: read, voted on, counted; the same from the command line."""
 
+import gc
 import json
 import math
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from decimal import Decimal
 
 import pytest
 import torch
@@ -9,7 +17,7 @@ import torch
 from tuition import ResponseStore, teachers
 from tuition.data import Accounts, from_tensors
 from tuition.errors import UserError
-from tuition.store import BudgetError
+from tuition.store import BudgetError, usage, verify
 from tuition.teachers import BadAnswer, from_openai
 
 LABELS = ["sports", "arts", "war"]
@@ -186,6 +194,63 @@ def test_confidence_of_a_hard_label():
     )
     with pytest.raises(BadAnswer, match="confidence"):
         wrong(["a"])
+
+
+PROGRAM = """
+import sys
+from tuition import ResponseStore, data, teachers
+teacher = teachers.load("openai:m", task="chat", labels=["sports", "arts", "war"], answers="text", base_url=sys.argv[1])
+pool = data.from_tensors([f"{label} {i}" for i in range(20) for label in ("sports", "arts", "war")])
+price = {"cost_per_call": 1, "cost_per_million_tokens": (1000, 100000)}
+got = ResponseStore("r.db").ask(teacher, pool, budget=100, concurrency=2, check_answers=False, **price)
+print(len(got), len(got.refused), got.accounts.paid)
+"""
+
+
+def test_accounts_and_tokens_are_exact_after_a_kill(server, reply, tmp_path):
+    """One answer in twenty is nonsense; the asker is killed with two requests in flight, and started again."""
+    held, reached = threading.Event(), threading.Event()
+
+    def answer(request):
+        if len(server.requests) > 20 and not held.is_set():  # 20 are answered, two are held
+            if len(server.requests) == 22:
+                reached.set()
+            held.wait(120)
+        label, number = request.body["messages"][-1]["content"].split("Text: ")[1].split("\n")[0].split()
+        nonsense = number == "3"
+        usage = {"prompt_tokens": 30, "completion_tokens": 9 if nonsense else 1}
+        return reply(says("As a model of language ..." if nonsense else label, usage=usage))
+
+    server.reply = answer
+    command = [sys.executable, "-c", PROGRAM, server.url]
+    settings = {"cwd": tmp_path, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+    asker = subprocess.Popen(command, stdout=subprocess.PIPE, **settings)
+    assert reached.wait(120)
+    store = ResponseStore(str(tmp_path / "r.db"))
+    while verify(store).intact < 20:  # the answers that arrived are recorded
+        assert asker.poll() is None
+        time.sleep(0.05)
+    asker.kill()
+    asker.communicate()
+    held.set()
+    assert store.accounts() == Accounts(paid=22, unknown=2)
+    done = subprocess.run(command, capture_output=True, check=True, **settings)
+    assert done.stdout.split() == ["57", "3", "40"]
+    assert store.accounts() == Accounts(paid=62, unknown=2, served=20)
+    assert len(server.requests) == 62
+    (found,) = usage(store)
+    assert (found.bill.metered, found.bill.input_tokens, found.bill.output_tokens) == (60, 60 * 30, 57 + 3 * 9)
+    assert found.bill.cost == 62 + Decimal(60 * 30 * 1000 + (57 + 3 * 9) * 100000) / 10**6
+
+
+def test_a_teacher_that_is_dropped_leaves_no_connection_open(server, reply, monkeypatch):
+    monkeypatch.setattr(server.RequestHandlerClass, "protocol_version", "HTTP/1.1")  # connections stay open
+    server.reply = lambda request: reply(says("arts"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        chat(server)(["text"])
+        gc.collect()
+    assert [str(one.message) for one in caught if one.category is ResourceWarning] == []
 
 
 def test_a_classifier_is_trained_from_the_command_line(server, reply, tmp_path, monkeypatch, capsys):

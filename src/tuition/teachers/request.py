@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Wire:
         self.timeout = timeout
         self.proxy = _proxy_of(self._base)
         self._pool = _pool(self.proxy, _certificates() if self._base.scheme == "https" else None)
+        weakref.finalize(self, self._pool.close)
 
     def exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, most: int) -> Reply:
         """The reply to a request; that of a success has at most `most` bytes.

@@ -120,7 +120,8 @@ def _digest(model: Any) -> str:
 
 def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
     """The bytes that a value is made of, the same in every process; not those of its pickle, which holds uninitialised
-    padding, memory addresses and the times that a fit took. `within` are the objects that it is found in."""
+    padding, memory addresses and the times that a fit took. `joblib.hash` changes when a k-d tree answers and when an
+    SVC is unpickled, and fails on a grid search. `within` are the objects that contain the value."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
         yield f"{type(value).__name__} {value!r}\n".encode()
     elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__") and not ismethod(value)):
