@@ -326,7 +326,7 @@ CRAFTED = [
     *(Case(f"a study with {text}", STUDY, says, study(text)) for text, says in (
         ("axes: {seed: 3}", "axes.seed cannot be 3"), ("axes: {sead: [3]}", "no setting 'sead'; did you mean seed"), ("axes: {seed: []}", "seed of the study has no value"),
         ("variants: 3", "variants of a study"), ("extends: 3", "extends of .* names a study, not a int"), ("settings: {epochs: x}", "epochs cannot be 'x'"),
-        ("settings: {data: 3}", "data cannot be 3"), ("settings: {options: 3}", "options of a study"), ("choose: {candidates: {learning_rate: 3}}", "cannot be 3"),
+        ("settings: {data: 3}", "data cannot be 3"), ("settings: {options: 3}", "the setting options cannot be 3"), ("choose: {candidates: {learning_rate: 3}}", "cannot be 3"),
         ("choose: {candidates: {learning_rate: []}}", "learning_rate of the study has no value"),
         (f"axes: {{seed: {list(range(400))}, calls: {list(range(10, 400))}}}", "156,000 runs, and at most 100,000"))),
     Case("a study in a file", "study figure2-wrn --out letter.txt --data digits --smoke", "letter.txt"),

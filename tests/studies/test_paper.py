@@ -4,6 +4,7 @@ import io
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def settings_of(name, *variants):
     }
     done = records.Record(accounting="published", purpose="result", validation=1.0, **same)
     now = grid.plan(whole, lambda planned: done, lambda _: WHO)
-    return whole, {end: planned.settings for end, planned in now.rows.items()}
+    return whole, {end: SimpleNamespace(**planned.settings.flat()) for end, planned in now.rows.items()}
 
 
 def test_all_of_them_are_there():
