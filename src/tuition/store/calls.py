@@ -65,7 +65,7 @@ def settle(connection: Connection, teacher_id: int, fingerprint: str, results: S
     numbers = [one.flight for one in results]
     flying, lacking = _rows(connection, flights, numbers), _rows(connection, lost, numbers)
     query = sa.select(asks.c.owner, asks.c.part_of).where(asks.c.owner.in_({row.owner for row in flying.values()}))
-    shared_by = dict(connection.execute(query).tuples().all()) if flying else {}
+    shared_by = {row.owner: row.part_of for row in connection.execute(query)} if flying else {}
     own, bill, known = Accounts(), NOTHING, []
     changes: dict[int, tuple[Accounts, Bill]] = {}  # by the shared ask that a request belongs to, else 0
     for one in results:
