@@ -109,14 +109,14 @@ def nodes(jobs):
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("PYTHONPATH", f"{Path(jobs.__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("OMP_NUM_THREADS", "1")
-        found = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        ray_cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
         try:
-            found.add_node(**size)
-            patch.setenv("RAY_ADDRESS", found.address)
-            yield found
+            ray_cluster.add_node(**size)
+            patch.setenv("RAY_ADDRESS", ray_cluster.address)
+            yield ray_cluster
         finally:
             ray.shutdown()
-            found.shutdown()
+            ray_cluster.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -143,7 +143,7 @@ def teacher(tmp_path_factory):
 
 
 def test_no_cluster_is_a_sentence(monkeypatch):
-    """Before one is started below, for it would be found."""
+    """Before one is started below, which would be joined."""
     pytest.importorskip("ray", reason="Ray is not installed (tuition[ray])")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"^no Ray cluster can be joined \(.*\); start one with `ray start --head`"):
@@ -154,9 +154,9 @@ def test_no_cluster_is_a_sentence(monkeypatch):
 
 
 def test_failures_are_isolated_and_the_lost_started_again(nodes, jobs):
-    found = list(cluster.run_on_cluster(jobs.odd, (x for x in (0, 1, 2, 3, 5, 6))))
-    assert sorted(outcome.index for outcome in found) == list(range(6)), "one outcome each"
-    outcomes = {outcome.index: outcome for outcome in found}
+    ended = list(cluster.run_on_cluster(jobs.odd, (x for x in (0, 1, 2, 3, 5, 6))))
+    assert sorted(outcome.index for outcome in ended) == list(range(6)), "one outcome each"
+    outcomes = {outcome.index: outcome for outcome in ended}
     assert [outcomes[i].result for i in (0, 4, 5)] == [0, 5, 6]
     assert outcomes[1].error == "one is too few; take two."
     assert "Traceback" not in outcomes[1].error
@@ -173,9 +173,9 @@ def test_a_job_that_always_dies_is_given_up(nodes, jobs):
 
 
 def test_jobs_are_spread_over_the_nodes(nodes, jobs):
-    found = [outcome.result for outcome in cluster.run_on_cluster(jobs.resources, range(6), workers=2)]
-    assert {threads for threads, _ in found} == {1}
-    assert len({raylet for _, raylet in found}) == 2
+    resources = [outcome.result for outcome in cluster.run_on_cluster(jobs.resources, range(6), workers=2)]
+    assert {threads for threads, _ in resources} == {1}
+    assert len({raylet for _, raylet in resources}) == 2
 
 
 @pytest.mark.parametrize(
@@ -391,10 +391,10 @@ def _kill(pid):
 
 def _wait(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
-    return found
+    return result
 
 
 def _rows(folder):

@@ -80,9 +80,9 @@ def test_failures_are_isolated(jobs):
 
 
 def test_cores_are_shared_out(jobs):
-    found = [o.result for o in run_parallel(jobs.threads, range(3), workers=1, threads=1)]
-    assert {threads for threads, _ in found} == {1}
-    assert len({pid for _, pid in found}) == 1  # a worker serves many jobs
+    workers = [o.result for o in run_parallel(jobs.threads, range(3), workers=1, threads=1)]
+    assert {threads for threads, _ in workers} == {1}
+    assert len({pid for _, pid in workers}) == 1  # a worker serves many jobs
     cores = len(os.sched_getaffinity(0))
     assert [o.result[0] for o in run_parallel(jobs.threads, [0])] == [cores]
 
@@ -132,10 +132,10 @@ def test_workers_end_with_their_parent(jobs, tmp_path, how, code):
 
 def _wait(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def _alive(pid):
@@ -146,5 +146,5 @@ def _alive(pid):
 
 
 def _children(pid):
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(p) for p in found if "resource_tracker" not in Path(f"/proc/{p}/cmdline").read_text()]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(p) for p in children if "resource_tracker" not in Path(f"/proc/{p}/cmdline").read_text()]

@@ -157,9 +157,9 @@ def test_images_count_both_sides_of_groups(method, options, seen):
 
 def test_the_grid_holds_every_combination_once():
     now = plan(Study.of(SMALL))
-    wanted = product(["kd", "ckd_published"], [40, 80], [0, 1, 2], ["published", "matched"])
-    found = [(e.row, t.settings.ask.calls, t.settings.data.seed, e.accounting) for e, t in now.rows.items()]
-    assert Counter(found) == Counter(wanted)
+    combinations = product(["kd", "ckd_published"], [40, 80], [0, 1, 2], ["published", "matched"])
+    cells = [(e.row, t.settings.ask.calls, t.settings.data.seed, e.accounting) for e, t in now.rows.items()]
+    assert Counter(cells) == Counter(combinations)
     assert len(now.ready) == 6 + 12, "kd is one run for both accountings"
     assert not now.later
     sizes = [grid.images(planned.settings) for planned in now.ready]

@@ -36,15 +36,15 @@ def in_this_process(function, jobs, workers=None):
 
 def settings_of(name, *variants):
     """Every row of a study whose validation is always equal, so that first candidates are chosen."""
-    whole = grid.read(name, variants)
+    full = grid.read(name, variants)
     same = {
         "key": "",
         **dict.fromkeys(("dataset", "teacher", "student", "method", "schedule"), ""),
         **dict.fromkeys(("calls", "seed", "learning_rate", "epochs"), 0),
     }
     done = records.Record(accounting="published", purpose="result", validation=1.0, **same)
-    now = grid.plan(whole, lambda planned: done, lambda _: WHO)
-    return whole, {end: SimpleNamespace(**planned.settings.flat()) for end, planned in now.rows.items()}
+    now = grid.plan(full, lambda planned: done, lambda _: WHO)
+    return full, {row: SimpleNamespace(**planned.settings.flat()) for row, planned in now.rows.items()}
 
 
 def test_all_of_them_are_there():
@@ -53,9 +53,9 @@ def test_all_of_them_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_in_full_they_follow_the_protocol(name):
-    whole, found = settings_of(name)
-    results = [settings for end, settings in found.items() if end.purpose == "result"]
-    tried = [settings for end, settings in found.items() if end.purpose == "selection"]
+    full, settings_by_row = settings_of(name)
+    results = [settings for end, settings in settings_by_row.items() if end.purpose == "result"]
+    tried = [settings for end, settings in settings_by_row.items() if end.purpose == "selection"]
     for chosen in results:
         assert (chosen.schedule, chosen.patience, chosen.epochs) == ("stages", 50, 1000)
         assert (chosen.batch_size, chosen.momentum, chosen.weight_decay) == (64, 0.9, 5e-4)
@@ -63,20 +63,20 @@ def test_in_full_they_follow_the_protocol(name):
     assert {chosen.seed for chosen in results} == set(range(5))
     assert {chosen.learning_rate for chosen in tried} == {0.1, 0.05, 0.025}
     assert {(chosen.calls, chosen.seed) for chosen in tried} == {(chosen.calls, chosen.seed) for chosen in results}
-    accountings = {end.accounting for end in found}
+    accountings = {end.accounting for end in settings_by_row}
     assert accountings == ({"matched"} if name == "kwise" else {"published", "matched"})
-    assert {row.method for row in whole.methods} <= set(METHODS)
-    for pair in whole.pairs:
+    assert {row.method for row in full.methods} <= set(METHODS)
+    for pair in full.pairs:
         assert (pair.teacher, pair.student) in printed_pairs("table1")
 
 
 def test_methods_and_budgets_are_the_papers():
     rows, budgets, pairs = {}, {}, {}
     for name in NAMES:
-        whole = grid.read(name)
-        rows[name] = {row.title({}) for row in whole.methods}
-        budgets[name] = whole.axes["calls"]
-        pairs[name] = {(pair.teacher, pair.student) for pair in whole.pairs}
+        full = grid.read(name)
+        rows[name] = {row.title({}) for row in full.methods}
+        budgets[name] = full.axes["calls"]
+        pairs[name] = {(pair.teacher, pair.student) for pair in full.pairs}
     subsets = [2000, 2500, 3000, 3500, 4000, 4500, 5000, 6000]
     for name in ("figure2-wrn", "figure2-vgg", "figure2-resnet", "figure3-cars"):
         assert budgets[name] == [subset * 4 // 5 for subset in subsets]
@@ -95,10 +95,10 @@ def test_methods_and_budgets_are_the_papers():
 
 def test_published_ckd_tunes_its_groups_too_and_fast_does_not():
     def tried(name, *variants):
-        _, found = settings_of(name, *variants)
+        _, settings_by_row = settings_of(name, *variants)
         return {
             (s.learning_rate, s.options.get("left"))
-            for end, s in found.items()
+            for end, s in settings_by_row.items()
             if end.purpose == "selection" and end.row == "ckd_published"
         }
 
@@ -108,19 +108,19 @@ def test_published_ckd_tunes_its_groups_too_and_fast_does_not():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fast_is_a_cosine_with_settings_chosen_once(name):
-    _, found = settings_of(name, "fast")
-    results = [settings for end, settings in found.items() if end.purpose == "result"]
+    _, settings_by_row = settings_of(name, "fast")
+    results = [settings for end, settings in settings_by_row.items() if end.purpose == "result"]
     assert {(chosen.schedule, chosen.epochs) for chosen in results} == {("cosine", 120)}
     assert {chosen.seed for chosen in results} == {0, 1, 2}
-    at = {(s.calls, s.seed) for end, s in found.items() if end.purpose == "selection"}
+    at = {(s.calls, s.seed) for end, s in settings_by_row.items() if end.purpose == "selection"}
     assert at == {(2000 if name == "figure5" else 2400, 0)}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_digits_swaps_in_its_pair_and_small_budgets(name):
     for variants in (["digits"], ["fast", "digits"]):
-        _, found = settings_of(name, *variants)
-        for chosen in found.values():
+        _, settings_by_row = settings_of(name, *variants)
+        for chosen in settings_by_row.values():
             assert (chosen.data, chosen.teacher, chosen.student) == ("digits", "cnn_32", "cnn_8")
             assert chosen.calls * 5 // 4 <= 1297
 
@@ -132,23 +132,23 @@ def test_each_runs_on_digits_in_its_smallest_size(tmp_path, monkeypatch):
     teach(TeachSettings.of({"model": "cnn_32", "examples": 300, "epochs": 2, "device": "cpu"}), teacher)
     before: list[Path] = []
     for name in NAMES:
-        whole = grid.read(name, ["digits", "smoke"], {"device": "cpu"})
+        full = grid.read(name, ["digits", "smoke"], {"device": "cpu"})
         out = tmp_path / name
         # Studies that share runs make them once.
-        summary = study.run(whole, out, teachers=[teacher], continue_from=before)
+        summary = study.run(full, out, teachers=[teacher], continue_from=before)
         assert not summary.failed, summary.failed[0].error
-        found = records.read(out)
-        results = {(r.method, r.calls, r.seed, r.accounting) for r in found if r.purpose == "result"}
-        rows = [row.title({}) for row in whole.methods]
+        recorded = records.read(out)
+        results = {(r.method, r.calls, r.seed, r.accounting) for r in recorded if r.purpose == "result"}
+        rows = [row.title({}) for row in full.methods]
         assert results == {
             (row, calls, seed, accounting)
             for row in rows
-            for calls in whole.axes["calls"]
-            for seed in whole.axes["seed"]
-            for accounting in whole.axes["accounting"]
+            for calls in full.axes["calls"]
+            for seed in full.axes["seed"]
+            for accounting in full.axes["accounting"]
         }
-        assert not any(math.isnan(r.accuracy) for r in found)
-        assert {r.learning_rate for r in found if r.purpose == "selection"} == {0.1, 0.05}
+        assert not any(math.isnan(r.accuracy) for r in recorded)
+        assert {r.learning_rate for r in recorded if r.purpose == "selection"} == {0.1, 0.05}
         assert (name == "figure5") == bool(records.read_spectra(out))
         before.append(out)
 
@@ -177,8 +177,8 @@ def test_one_runs_on_a_subset_of_cifar100_by_command(tmp_path, monkeypatch, caps
     printed = capsys.readouterr()
     assert "CIFAR-100, cnn_32" in printed.out
     assert "every method sees equally many images" in printed.out
-    found = records.read(out)
-    assert {r.dataset for r in found} == {"cifar100"}
-    assert len([r for r in found if r.purpose == "result"]) == 3 * 2 * 2
+    recorded = records.read(out)
+    assert {r.dataset for r in recorded} == {"cifar100"}
+    assert len([r for r in recorded if r.purpose == "result"]) == 3 * 2 * 2
     assert str(tmp_path) not in (out / "runs.csv").read_text()
     assert (out / "report.html").exists()

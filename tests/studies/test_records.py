@@ -92,17 +92,17 @@ def test_merging_keeps_each_key_once_and_prefers_a_run_that_is_done(tmp_path):
 
 def test_a_torn_line_is_neither_read_nor_kept(tmp_path):
     records.append(tmp_path, RUN)
-    whole = (tmp_path / "runs.csv").read_bytes()
-    row = whole.splitlines(keepends=True)[1]
+    content = (tmp_path / "runs.csv").read_bytes()
+    row = content.splitlines(keepends=True)[1]
     for cut in (1, len(row) // 2, len(row) - 1):
-        (tmp_path / "runs.csv").write_bytes(whole + row[:cut])
+        (tmp_path / "runs.csv").write_bytes(content + row[:cut])
         assert len(records.read(tmp_path)) == 1
         records.append(tmp_path, replace(RUN, key="b2"))
         assert [run.key for run in records.read(tmp_path)] == ["a1", "b2"]
-    (tmp_path / "runs.csv").write_bytes(whole[:10])  # killed within the header
+    (tmp_path / "runs.csv").write_bytes(content[:10])  # killed within the header
     assert records.read(tmp_path) == []
     records.append(tmp_path, RUN)
-    assert (tmp_path / "runs.csv").read_bytes() == whole
+    assert (tmp_path / "runs.csv").read_bytes() == content
 
 
 def write_many(directory, worker, count):
@@ -121,9 +121,9 @@ def test_several_processes_append_to_one_file_and_a_kill_harms_none_of_it(tmp_pa
     os.kill(victim.pid, signal.SIGKILL)
     for process in [*workers, victim]:
         process.join()
-    found = {run.key for run in records.read(tmp_path)}
-    assert {f"{w}-{i}" for w in range(3) for i in range(40)} <= found
-    assert len((tmp_path / "runs.csv").read_bytes().splitlines()) >= len(found) + 1
+    keys = {run.key for run in records.read(tmp_path)}
+    assert {f"{w}-{i}" for w in range(3) for i in range(40)} <= keys
+    assert len((tmp_path / "runs.csv").read_bytes().splitlines()) >= len(keys) + 1
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

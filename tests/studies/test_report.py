@@ -260,10 +260,10 @@ class Browser:
 def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    found = Browser(tmp_path_factory.mktemp("profile"))
-    yield found
-    found.process.kill()
-    found.process.wait()
+    chromium = Browser(tmp_path_factory.mktemp("profile"))
+    yield chromium
+    chromium.process.kill()
+    chromium.process.wait()
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -275,7 +275,7 @@ def test_the_page_opens_without_an_error_or_a_request(study, browser, width):
     time.sleep(0.2)
     browser("1")
     assert browser.seen("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
-    assert [found["request"]["url"] for found in browser.seen("Network.requestWillBeSent")] == [page.as_uri()]
+    assert [event["request"]["url"] for event in browser.seen("Network.requestWillBeSent")] == [page.as_uri()]
     assert browser("window.hacked") is None
     assert browser("document.images.length") == 0
     assert browser("document.documentElement.scrollWidth") <= width

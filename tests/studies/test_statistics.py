@@ -84,8 +84,8 @@ def test_interpolation_inverts_a_rising_curve(data):
     steps = data.draw(st.lists(st.floats(0.1, 20), min_size=len(calls), max_size=len(calls)))
     accuracy = np.cumsum(steps)
     target = data.draw(st.floats(accuracy[0], accuracy[-1]))
-    found = statistics.interpolate_calls(calls, accuracy, target)
-    assert found == pytest.approx(np.interp(target, accuracy, calls), rel=1e-9)
+    result = statistics.interpolate_calls(calls, accuracy, target)
+    assert result == pytest.approx(np.interp(target, accuracy, calls), rel=1e-9)
 
 
 def test_interpolation_outside_the_range_and_on_a_curve_that_dips():
@@ -116,9 +116,9 @@ def test_published_saving_against_the_best_baseline():
     rows = published.table1("cifar100", "wrn_40_2", "wrn_16_2")
     curves = {m: {calls: {0: float(t)} for t, calls in points.items()} for m, points in rows.items()}
     ckd = curves.pop("ckd")
-    found = {target: statistics.saving(ckd, list(curves.values()), target) for target in (55, 50, 45, 40)}
-    assert {target: round(each.value, 1) for target, each in found.items()} == {55: 23.7, 50: 21.3, 45: 22.8, 40: 20.0}
-    assert all(math.isnan(each.low) for each in found.values())  # one seed: no interval
+    result = {target: statistics.saving(ckd, list(curves.values()), target) for target in (55, 50, 45, 40)}
+    assert {target: round(each.value, 1) for target, each in result.items()} == {55: 23.7, 50: 21.3, 45: 22.8, 40: 20.0}
+    assert all(math.isnan(each.low) for each in result.values())  # one seed: no interval
     assert math.isnan(statistics.saving(ckd, list(curves.values()), 35).value)  # CKD starts above
 
 
@@ -151,12 +151,12 @@ def test_intervals_of_calls_and_savings_hold_the_truth_19_times_in_20(shape, see
     for _ in range(400):
         shift = generator.standard_normal((1, seeds))
         ours, *theirs = (drawn(each, seeds, generator, shift) for each in (truth, lower, lower, lower))
-        found = statistics.calls_to_reach(ours, target)
-        calls.append(found.low <= crossing(truth) <= found.high)
+        result = statistics.calls_to_reach(ours, target)
+        calls.append(result.low <= crossing(truth) <= result.high)
         percent = 100 * (1 - crossing(truth) / crossing(lower))
         for held, baselines in ((saving, theirs[:1]), (several, theirs)):
-            found = statistics.saving(ours, baselines, target)
-            held.append(found.low <= percent <= found.high)
+            result = statistics.saving(ours, baselines, target)
+            held.append(result.low <= percent <= result.high)
     assert np.mean(calls) == pytest.approx(0.95, abs=0.025)
     assert np.mean(saving) >= 0.93
     assert np.mean(several) >= 0.93
@@ -166,10 +166,10 @@ def test_intervals_are_those_of_scipy_where_the_curve_is_a_straight_line():
     """With noise of each seed alone, the same at every count, calls are as exact as one t interval."""
     offsets = dict(enumerate([-1.0, 0.5, 1.0, 0.0, -0.5]))
     curve = {n: {seed: n / 100 + offset for seed, offset in offsets.items()} for n in (1000, 2000, 3000, 4000)}
-    found = statistics.calls_to_reach(curve, 25.0)
+    result = statistics.calls_to_reach(curve, 25.0)
     interval = scipy.stats.ttest_1samp([2500 + 100 * offset for offset in offsets.values()], 0).confidence_interval()
-    assert found.value == pytest.approx(2500)
-    np.testing.assert_allclose([found.low, found.high], interval, rtol=1e-6)
+    assert result.value == pytest.approx(2500)
+    np.testing.assert_allclose([result.low, result.high], interval, rtol=1e-6)
 
 
 def test_a_saving_on_shared_seeds_does_not_carry_what_the_seeds_share():
@@ -189,9 +189,9 @@ def test_a_missing_seed_leaves_an_interval_of_those_that_are_there():
     curve = drawn(SHAPES["linear"], 4, generator, 0.0)
     full = statistics.calls_to_reach(curve, 27.0)
     del curve[2400][3]
-    found = statistics.calls_to_reach(curve, 27.0)
+    result = statistics.calls_to_reach(curve, 27.0)
     assert full.low < full.value < full.high
-    assert found.low < found.value < found.high
+    assert result.low < result.value < result.high
     curve[2400] = {0: curve[2400][0]}
     assert math.isnan(statistics.calls_to_reach(curve, 27.0).low)  # one seed at a count that is needed
 

@@ -99,11 +99,11 @@ def rows(folder):
 
 
 def test_every_run_has_its_row(finished):
-    found = records.read(finished)
-    assert {(r.method, r.calls, r.seed) for r in found} == {
+    read_back = records.read(finished)
+    assert {(r.method, r.calls, r.seed) for r in read_back} == {
         (m, c, s) for m in ("ce", "ckd") for c in (20, 40) for s in (0, 1)
     }
-    for record in found:
+    for record in read_back:
         assert (record.dataset, record.teacher, record.student) == ("digits", "cnn_16", "cnn_8")
         assert (record.purpose, record.status, record.epochs, record.schedule) == ("result", "done", 3, "cosine")
         assert record.paid == record.calls
@@ -223,10 +223,10 @@ def test_a_rate_is_chosen_and_its_run_reused(teacher, tmp_path, here):
     chosen = Study.of(SMALL | {"methods": ["ckd"], "choose": RATES})
     summary, count = made(study.run, chosen, tmp_path, teachers=[teacher])
     assert (summary.done, count) == (5, 5), "two tried, of which one is among the four results"
-    found = records.read(tmp_path)
-    tried = {r.learning_rate: r.validation for r in found if r.purpose == "selection"}
+    read_back = records.read(tmp_path)
+    tried = {r.learning_rate: r.validation for r in read_back if r.purpose == "selection"}
     best = max(tried, key=lambda rate: (tried[rate], rate))
-    results = [r for r in found if r.purpose == "result"]
+    results = [r for r in read_back if r.purpose == "result"]
     assert len(results) == 4
     assert {r.learning_rate for r in results} == {best}
 
@@ -249,7 +249,7 @@ def test_a_failed_run_is_recorded_and_retried_on_request_only(teacher, tmp_path,
 
 
 def test_a_retry_that_succeeds_replaces_the_failure(teacher, tmp_path, here, monkeypatch):
-    train, whole = study.train, Study.of(SMALL)
+    train, full = study.train, Study.of(SMALL)
 
     def fragile(task, sources):
         if task.settings.data.seed == 1:
@@ -257,10 +257,10 @@ def test_a_retry_that_succeeds_replaces_the_failure(teacher, tmp_path, here, mon
         return train(task, sources)
 
     monkeypatch.setattr(study, "train", fragile)
-    summary = study.run(whole, tmp_path, teachers=[teacher])
+    summary = study.run(full, tmp_path, teachers=[teacher])
     assert (summary.done, len(summary.failed)) == (4, 4)
     monkeypatch.setattr(study, "train", train)
-    summary, count = made(study.run, whole, tmp_path, teachers=[teacher], retry=True)
+    summary, count = made(study.run, full, tmp_path, teachers=[teacher], retry=True)
     assert (summary.done, summary.failed, count) == (8, [], 4)
     assert {r.status for r in records.read(tmp_path)} == {"done"}
 
@@ -300,9 +300,9 @@ def test_a_long_error_of_a_failed_run_does_not_spoil_the_study(teacher, tmp_path
     content = (tmp_path / "out" / "runs.csv").read_bytes()
     assert len(content) < 20_000
     assert not content.translate(None, bytes(range(32, 256)) + b"\n"), "no control character is stored"
-    found = records.read(tmp_path / "out")
-    assert [(run.seed, run.status) for run in found].count((0, "done")) == 2
-    assert all(run.error for run in found if run.status == "failed")
+    read_back = records.read(tmp_path / "out")
+    assert [(run.seed, run.status) for run in read_back].count((0, "done")) == 2
+    assert all(run.error for run in read_back if run.status == "failed")
     assert "2 failed" in (tmp_path / "out" / "report.html").read_text()
     monkeypatch.setattr(study, "train", train)
     monkeypatch.setattr(sys, "argv", [*command, "--retry"])
@@ -350,19 +350,19 @@ def test_what_cannot_be_is_said_before_anything_is_asked(teacher, tmp_path, here
 
 
 def test_a_forecast_is_right_and_writes_nothing(teacher, tmp_path, here):
-    whole = Study.of(SMALL | {"choose": RATES})
-    ahead = forecast(whole, tmp_path / "s", teachers=[teacher])
+    full = Study.of(SMALL | {"choose": RATES})
+    ahead = forecast(full, tmp_path / "s", teachers=[teacher])
     assert not (tmp_path / "s").exists()
     assert ahead.seconds > 0
-    _, count = made(study.run, whole, tmp_path / "s", teachers=[teacher])
+    _, count = made(study.run, full, tmp_path / "s", teachers=[teacher])
     store = ResponseStore(str(tmp_path / "s" / "responses.db"))
     assert (ahead.runs, ahead.new, ahead.known, ahead.teachers) == (count, store.accounts().paid, 0, [])
     content = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
     ahead = forecast(Study.of(SMALL | {"axes": {"calls": [20, 60], "seed": [0]}}), tmp_path / "s", teachers=[teacher])
     assert ahead.paid == store.accounts().paid
-    wanted = set(digests(calls=60))
+    needed = set(digests(calls=60))
     held = {d for s in (0, 1) for d in digests(calls=40, seed=s)}
-    assert ahead.new == len(wanted - held)
+    assert ahead.new == len(needed - held)
     assert content == {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
 
 
@@ -380,14 +380,14 @@ def test_no_time_is_no_run_and_then_it_goes_on(finished, teacher, tmp_path, here
 
 
 def test_a_teacher_is_trained_first_and_its_training_resumed(tmp_path, here, monkeypatch):
-    whole = Study.of(SMALL | {"teaching": {"epochs": 2, "examples": 60, "checkpoint_seconds": 0}, "methods": ["ce"]})
+    full = Study.of(SMALL | {"teaching": {"epochs": 2, "examples": 60, "checkpoint_seconds": 0}, "methods": ["ce"]})
     clock = iter(range(10**6))
     for module in (study, one_run):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
-    assert study.run(whole, tmp_path, minutes=1.5 / 60).left == 4  # its time is up after the second epoch
+    assert study.run(full, tmp_path, minutes=1.5 / 60).left == 4  # its time is up after the second epoch
     assert json.loads((tmp_path / "teachers/cnn_16/run.json").read_text())["status"] == "running"
     assert (tmp_path / "teachers/cnn_16/checkpoint.bin").exists()
-    summary, _ = made(study.run, whole, tmp_path)
+    summary, _ = made(study.run, full, tmp_path)
     assert (summary.done, summary.left) == (4, 0)
 
 
@@ -495,19 +495,19 @@ def test_a_spectrum_is_that_of_the_centred_penultimate_features():
 
 
 def test_spectra_are_kept_and_continued_with(teacher, tmp_path, here):
-    wanted = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
-    study.run(wanted, tmp_path / "a", teachers=[teacher])
-    found = records.read_spectra(tmp_path / "a")
-    assert [len(values) for values in found.values()] == [32]
-    assert list(found) == [r.key for r in records.read(tmp_path / "a")]
-    summary, count = made(study.run, wanted, tmp_path / "b", teachers=[teacher], continue_from=[tmp_path / "a"])
+    spectral = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
+    study.run(spectral, tmp_path / "a", teachers=[teacher])
+    read_back = records.read_spectra(tmp_path / "a")
+    assert [len(values) for values in read_back.values()] == [32]
+    assert list(read_back) == [r.key for r in records.read(tmp_path / "a")]
+    summary, count = made(study.run, spectral, tmp_path / "b", teachers=[teacher], continue_from=[tmp_path / "a"])
     assert (summary.done, count) == (1, 0)
-    assert records.read_spectra(tmp_path / "b") == found
+    assert records.read_spectra(tmp_path / "b") == read_back
 
 
 def test_runs_without_spectra_are_made_again_where_spectra_are_wanted(finished, teacher, tmp_path, here):
-    wanted = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
-    summary, count = made(study.run, wanted, tmp_path, teachers=[teacher], continue_from=[finished])
+    spectral = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
+    summary, count = made(study.run, spectral, tmp_path, teachers=[teacher], continue_from=[finished])
     assert (summary.done, count) == (1, 1)
 
 
@@ -549,7 +549,7 @@ def test_sigterm_to_the_parent_ends_its_workers_and_the_books_are_exact(teacher,
     assert process.returncode == 143, err
     *progress, last = err.splitlines()
     assert last == "Stopped. Give the same command again to resume."
-    assert all(line.startswith("runs: ") for line in progress), "a line every few seconds, and nothing else"
+    assert all(line.startswith(("calls: ", "runs: ")) for line in progress), "a line every few seconds, no more"
     while any(Path(f"/proc/{pid}").exists() for pid in children):  # ends with the time limit of the suite, if ever
         time.sleep(0.01)
 
@@ -566,4 +566,4 @@ def test_sigterm_to_the_parent_ends_its_workers_and_the_books_are_exact(teacher,
 
 def descendants(pid):
     children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [found for child in children for found in descendants(child)]
+    return children + [pid for child in children for pid in descendants(child)]

@@ -15,8 +15,8 @@ from tuition.studies.table import comma_separated, latex, markdown, write
 
 @pytest.fixture
 def section(runs):
-    (found,) = sections(runs(methods=("ckd", "mse", "kd"), selection=True))
-    return found
+    (result,) = sections(runs(methods=("ckd", "mse", "kd"), selection=True))
+    return result
 
 
 def data(table):
@@ -41,13 +41,13 @@ def test_sections_part_what_must_not_be_averaged(runs):
         *(replace(run, schedule="plateau") for run in runs(seeds=1)),
         *(replace(run, status="failed") for run in runs(seeds=1, dataset="digits")),
     ]
-    found = sections(mixed)
-    assert len({part.slug for part in found}) == len(found) == 4
-    assert found[0].title == "CIFAR-100, WRN-40-2 → WRN-16-2"
-    assert found[0].conditions == (
+    result = sections(mixed)
+    assert len({part.slug for part in result}) == len(result) == 4
+    assert result[0].title == "CIFAR-100, WRN-40-2 → WRN-16-2"
+    assert result[0].conditions == (
         "cosine schedule, 120 epochs, steps as in the paper, where methods that compare pairs see more images"
     )
-    assert all(len(part.runs) == len(runs(seeds=1)) for part in found)
+    assert all(len(part.runs) == len(runs(seeds=1)) for part in result)
 
 
 def test_values_of_a_setting_become_methods_of_their_own(runs):
@@ -57,8 +57,8 @@ def test_values_of_a_setting_become_methods_of_their_own(runs):
         for run in plain
         if run.method == "ckd"
     ]
-    (found,) = sections([*plain, *other])
-    assert set(found.curves) == {"ckd [anchor=0.1]", "ckd [anchor=1.0]", "kd"}
+    (result,) = sections([*plain, *other])
+    assert set(result.curves) == {"ckd [anchor=0.1]", "ckd [anchor=1.0]", "kd"}
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
 
 
@@ -135,13 +135,13 @@ def test_unequal_seeds_are_shown_and_a_missing_count_is_a_dash(runs):
 
 
 def test_published_values_stand_under_the_measured_ones(runs, section):
-    found = cells(tables.calls_to_accuracy(section))
-    assert list(found)[:2] == ["CKD", "CKD published"]
+    result = cells(tables.calls_to_accuracy(section))
+    assert list(result)[:2] == ["CKD", "CKD published"]
     published = {"55 %": "3,970", "50 %": "3,110", "45 %": "2,340", "40 %": "1,840", "35 %": "-", "30 %": "-"}
-    assert published.items() <= found["CKD published"].items()
+    assert published.items() <= result["CKD published"].items()
     delta = {"55 %": "23.7 %", "50 %": "21.3 %", "45 %": "22.8 %", "40 %": "20.0 %", "35 %": "-", "30 %": "-"}
     assert (
-        delta.items() <= found["saved by CKD published"].items()
+        delta.items() <= result["saved by CKD published"].items()
     )  # 5.20 -> 3.97, 3.95 -> 3.11, 3.03 -> 2.34, 2.30 -> 1.84
     both = [*section.runs, *(replace(run, method="ckd_published") for run in section.runs if run.method == "ckd")]
     names = list(cells(tables.calls_to_accuracy(replace(section, runs=both))))
@@ -158,7 +158,7 @@ def test_published_values_stand_under_the_measured_ones(runs, section):
 def test_calls_and_saving_follow_from_the_means(runs):
     """The crossing of 40 % looked up by hand between the two neighbouring means."""
     (section,) = sections(runs(methods=("ckd", "mse", "crd")))
-    found = {row["method"]: row for row in data(tables.calls_to_accuracy(section)) if row["target"] in ("40", "40.0")
+    result = {row["method"]: row for row in data(tables.calls_to_accuracy(section)) if row["target"] in ("40", "40.0")
              and row["source"] == "measured"}  # fmt: skip
 
     def crossing(method):
@@ -168,8 +168,8 @@ def test_calls_and_saving_follow_from_the_means(runs):
         return left + (40 - means[left]) / (means[right] - means[left]) * (right - left)
 
     for method in ("ckd", "mse"):
-        assert float(found[method]["calls"]) == pytest.approx(crossing(method))
-        assert float(found[method]["low"]) < crossing(method) < float(found[method]["high"])
+        assert float(result[method]["calls"]) == pytest.approx(crossing(method))
+        assert float(result[method]["low"]) < crossing(method) < float(result[method]["high"])
     saved = {row["against"]: row for row in data(tables.calls_to_accuracy(section)) if row["method"] == "saved by ckd"
              and row["target"] in ("40", "40.0") and row["source"] == "measured"}  # fmt: skip
     assert set(saved) == {"MSE", tables.PAPER}  # CRD alone is a baseline of the paper's
@@ -240,18 +240,18 @@ def test_targets_stay_below_100_percent_near_the_top(runs):
 
 
 def test_selection_shows_the_validation_accuracy_of_each_learning_rate(section):
-    found = tables.selection(section)
-    assert found.header == ["method", "calls", "lr 0.1", "lr 0.05", "lr 0.025"]
+    result = tables.selection(section)
+    assert result.header == ["method", "calls", "lr 0.1", "lr 0.05", "lr 0.025"]
     expected = [r.validation for r in section.selection if (r.method, r.calls, r.learning_rate) == ("kd", 1600, 0.1)]
     (row,) = (
-        row for row in data(found) if (row["method"], row["calls"], row["learning_rate"]) == ("kd", "1600", "0.1")
+        row for row in data(result) if (row["method"], row["calls"], row["learning_rate"]) == ("kd", "1600", "0.1")
     )
     assert float(row["validation"]) == pytest.approx(mean(expected))
 
 
 def test_accounts_count_a_seed_once(runs):
-    found = runs(methods=("ckd", "kd"), calls=(100, 200), seeds=3)
-    (row,) = data(totals.accounts([*found, *found]))
+    result = runs(methods=("ckd", "kd"), calls=(100, 200), seeds=3)
+    (row,) = data(totals.accounts([*result, *result]))
     assert row == {"dataset": "cifar100", "teacher": "wrn_40_2", "runs": "12", "calls": "1800", "once": "600"}
 
 

@@ -107,15 +107,15 @@ def test_what_texts_cannot_be_used_for_is_said_before_a_call(folder):
 
 def test_the_folder_of_a_taught_model_of_text_is_a_teacher(folder):
     tuition("teach", "--data", "texts", "--model", "bag_16", *TRAINED, "--out", "taught")
-    taught, found = load("taught"), find_teacher("taught")
+    taught, teacher_again = load("taught"), find_teacher("taught")
     texts = ["cat dog ape", "moss fern", "oak"]
-    assert found.class_names == taught.class_names == ("animal", "plant")
-    torch.testing.assert_close(found(texts)["logits"], taught.logits(texts), rtol=0, atol=0)
+    assert teacher_again.class_names == taught.class_names == ("animal", "plant")
+    torch.testing.assert_close(teacher_again(texts)["logits"], taught.logits(texts), rtol=0, atol=0)
     shown = tuition("ask", "--data", "texts", "--teacher", "taught", "--calls", 80)
     assert "80 answers of taught" in shown
     shown = tuition("distill", "--data", "texts", "--teacher", "taught", "--calls", 80, "--student", "bag_8", *TRAINED)
     assert "teacher calls from cache" in shown
-    assert find_teacher("taught").fingerprint == found.fingerprint
+    assert find_teacher("taught").fingerprint == teacher_again.fingerprint
 
 
 def test_a_taught_model_of_text_refuses_images_before_a_call(folder):

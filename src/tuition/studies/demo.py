@@ -111,7 +111,7 @@ def part(seed: int) -> Pool:
 def train_student(task: StudentTask) -> float:
     """Test accuracy of one student, in percent.
 
-    A fourth as many labelled inputs as calls choose its best epoch. All methods see the same number of images.
+    Labelled inputs, a fourth of the number of calls, choose its best epoch. All methods see the same number of images.
     """
     pool = part(task.seed)
     transfer = ResponseStore(str(task.out / "responses.db")).ask(_teacher(task.out), pool[: task.calls], budget=0)

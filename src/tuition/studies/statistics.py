@@ -239,7 +239,7 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> IntervalE
     recovery, Zou and Donner, 2008), with the correlation over the seeds that both methods share. Against several
     baselines it holds the least of the savings; its upper end is corrected for the number of baselines (Bonferroni),
     because the best of several is partly the luckiest. Where a method does not cross the target in the measured range
-    there is no value, and the two intervals are joined at their worst.
+    the value is nan, and the two intervals are joined at their worst.
     """
     ratios = [_log_ratio(curve, baseline, target, TAIL) for baseline in baselines]
     wider = [_log_ratio(curve, baseline, target, TAIL / len(baselines)) for baseline in baselines]
