@@ -117,12 +117,12 @@ class TableSplit:
                 row += 1
             yield encoded
 
-    def _labels(self, wanted: str | None, required: bool) -> tuple[list[int] | None, list[str] | None]:
+    def _labels(self, label: str | None, required: bool) -> tuple[list[int] | None, list[str] | None]:
         """Class indices (n,) if this split has labels, and class names if any split has."""
-        candidates = LABEL_COLUMNS if wanted in (None, "auto") else (wanted,)
+        candidates = LABEL_COLUMNS if label in (None, "auto") else (label,)
         column = _first(candidates, self.table.names)
         names = None if column is None else self.table.class_names(column)
-        if wanted is None:
+        if label is None:
             return None, names
         words = {} if column is None else {self.name: _words(self.table, column)}
         if column is not None and names is not None:
@@ -130,8 +130,8 @@ class TableSplit:
         for split, table in self.others().items():
             if (there := _first(candidates, table.names)) is not None:
                 words[split] = table.class_names(there) or _words(table, there)
-        if not words and wanted != "auto":
-            raise _lacking(self.table, wanted)
+        if not words and label != "auto":
+            raise _lacking(self.table, label)
         if not words and required:
             raise UserError(
                 f"no label column is known among those of {self.table.place} ({', '.join(self.table.names)}); pass "

@@ -12,7 +12,7 @@ from tuition.data.tables import ArrowTable
 from tuition.errors import UserError
 
 
-def split(name: str, wanted: str, config: str | None, title: str) -> TableSplit:
+def split(name: str, chosen: str, config: str | None, title: str) -> TableSplit:
     """One split of the data set `name`; its files alone are fetched, with progress on stderr.
 
     The other splits are fetched only where classes are not named in the metadata, because any split may have them.
@@ -38,7 +38,7 @@ def split(name: str, wanted: str, config: str | None, title: str) -> TableSplit:
     with _loading(name):
         builder = datasets.load_dataset_builder(name, config)
         files = {str(part): paths for part, paths in builder.config.data_files.items()}
-    part = choose(wanted, files, name)
+    part = choose(chosen, files, name)
 
     def fetched(one: str) -> ArrowTable:
         import pyarrow.dataset

@@ -187,10 +187,10 @@ def _of_tables(folder: Path, files: tables.Files, wish: Wish, name: str, title: 
 
     def build() -> Pool:
         with tables.reading(place):
-            found = chosen.read(wish.columns)
-            if isinstance(found, Pool):
-                return found
-            pool = _decoded(found, str(folder), name, title, wish)
+            contents = chosen.read(wish.columns)
+            if isinstance(contents, Pool):
+                return contents
+            pool = _decoded(contents, str(folder), name, title, wish)
             return _alike(pool, lambda: chosen.coloured_elsewhere(wish.columns))
 
     return wish.cached(str(folder), identity, build)
@@ -226,17 +226,17 @@ def _of_hub(name: str, wish: Wish) -> Pool:
 
     def build() -> Pool:
         title = f"{name} {wish.split}"
-        found = hub.split(key, wish.split, wish.config, title).read(wish.columns)
-        return found if isinstance(found, Pool) else _decoded(found, key, name, title, wish)
+        contents = hub.split(key, wish.split, wish.config, title).read(wish.columns)
+        return contents if isinstance(contents, Pool) else _decoded(contents, key, name, title, wish)
 
     return wish.cached(key, None, build)  # what the hub holds is fetched once
 
 
-def _decoded(found: EncodedImages, key: str, name: str, title: str, wish: Wish) -> Pool:
-    if found.count == 0:
+def _decoded(contents: EncodedImages, key: str, name: str, title: str, wish: Wish) -> Pool:
+    if contents.count == 0:
         raise UserError(f"{key} holds no images in its {wish.split} split; give at least one.")
-    images = decode(name, found.batches, found.count, size=wish.size)
-    return from_tensors(images, found.labels, class_names=found.class_names, name=title)
+    images = decode(name, contents.batches, contents.count, size=wish.size)
+    return from_tensors(images, contents.labels, class_names=contents.class_names, name=title)
 
 
 def _alike(pool: Pool, coloured: Callable[[], bool]) -> Pool:
