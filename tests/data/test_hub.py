@@ -151,7 +151,7 @@ def test_a_data_set_of_the_hub(tmp_path, cache_folder):
     assert loads("some/words,test,") == ["2 [0, 2] ['Good', 'bad', 'so so'] [10, 20] some/words test"]
     server.shutdown()
     server.server_close()
-    again = loads("some/pets,train,", "some/pets,test,")  # the one is cached, for the other there is no hub any more
+    again = loads("some/pets,train,", "some/pets,test,")  # the one is cached, for the other the hub is gone
     assert again[0] == found[0]
     assert again[1].startswith("'some/pets' was not found here, and the hub cannot be reached (")
     assert again[1].endswith("); connect, or give a folder of its files.")

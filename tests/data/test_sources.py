@@ -74,7 +74,7 @@ class TestDigits:
     def test_what_it_knows_of_itself(self):
         train = load("digits")
         assert train.class_names == tuple("0123456789")
-        assert train.augment == Crop(padding=1, flip=False)  # a mirrored 2 is no 2
+        assert train.augment == Crop(padding=1, flip=False)  # a mirrored 2 is not a 2
         assert train.crop is None
         assert train.name == "digits train"
 
