@@ -263,7 +263,13 @@ def test_every_suffix_that_pillow_reads():
 
 
 class TestInputsToPredict:
-    STUDENT = SimpleNamespace(input_shape=(3, 8, 8))
+    STUDENT = SimpleNamespace(image_size=(8, 8), reads_text=False)
+
+    def read(self, place):
+        """Names, inputs and what was skipped."""
+        skipped = []
+        blocks = list(inputs_of([str(place)], DataSettings(), "test", self.STUDENT, skipped.append))
+        return [name for names, _ in blocks for name in names], [pool for _, pool in blocks], skipped
 
     def test_a_folder_of_pictures(self, tmp_path, caplog):
         picture(tmp_path / "d/0.png", 1)
@@ -272,27 +278,28 @@ class TestInputsToPredict:
         (tmp_path / "d/._0.png").write_bytes(b"Mac OS X")
         (tmp_path / "d/notes.heic").write_text("x")
         (tmp_path / "d/more/up").symlink_to("..")
-        names, pool = inputs_of(DataSettings(data=str(tmp_path / "d")), "test", self.STUDENT)
+        names, (pool,), _ = self.read(tmp_path / "d")
         assert names == [str(tmp_path / "d/0.png"), str(tmp_path / "d/more/1.PNG")]
         assert pool.inputs.shape == (2, 3, 8, 8)
         assert "2 entries are passed over" in caplog.text
         (tmp_path / "d/link.png").symlink_to("/etc/passwd")
         with pytest.raises(UserError, match="leads out of the data folder"):
-            inputs_of(DataSettings(data=str(tmp_path / "d")), "test", self.STUDENT)
+            self.read(tmp_path / "d")
 
     def test_a_name_in_latin_1(self, tmp_path):
         picture(tmp_path / "0.png", 1)
         os.rename(tmp_path / "0.png", os.fsencode(tmp_path) + b"/\xf1.png")
-        names, pool = inputs_of(DataSettings(data=str(tmp_path)), "test", self.STUDENT)
+        names, (pool,), _ = self.read(tmp_path)
         assert names == [rf"{tmp_path}/\xf1.png"]
         assert pool.inputs.shape == (1, 3, 8, 8)
         assert len(load(tmp_path)) == 1
 
     def test_a_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "x.png")
-        for name in ("", "x.png"):
-            with pytest.raises(UserError, match="not a regular file"):
-                inputs_of(DataSettings(data=str(tmp_path / name)), "test", self.STUDENT)
+        for place in (tmp_path, tmp_path / "x.png"):
+            _, pools, (reason,) = self.read(place)
+            assert pools == []
+            assert "not a regular file" in reason
 
 
 class TestColours:
