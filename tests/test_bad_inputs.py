@@ -226,7 +226,7 @@ CASES = [
     Case("stratified without labels", DISTILL + "--set select=stratified --data unsorted --set test=null", "a stratified draw needs labels",
          lambda: shutil.copytree("pets/train/cats", "unsorted")),
     Case("a seed out of range", DISTILL + "--seed -3", "the setting seed cannot be -3"),
-    Case("a device that is not there", DISTILL + "--set device=cuda:7", "no device 'cuda:7' here; use device: auto or cpu"),
+    Case("a device that is not there", DISTILL + "--set device=cuda:7", "the device 'cuda:7' is not available; use device: auto or cpu"),
     # run folders
     Case("a run of other settings", DISTILL + "--out done", "done holds a run with other settings .*; choose another folder"),
     Case("a folder of other things", DISTILL + "--out thesis", "thesis exists and is not a run; choose another folder"),
@@ -308,7 +308,7 @@ CRAFTED = [
         ("batch_size", "true", "batch_size cannot be true"), ("batch_size", "2001-01-01", "batch_size cannot be"), 
         ("options", "3", "options cannot be 3"), ("options", "[1]", "options cannot be"), ("test", "3", "test cannot be 3"),
         ("store", "[1]", "store cannot be"), ("size", "7", "size cannot be 7"),  ("seed", "0.5", "seed cannot be"),
-        ("device", "disk", "no device 'disk'"), ("augment", "maybe", "augment cannot be"), ("data", "!!binary\\ aGk=", "data"),
+        ("device", "disk", "the device 'disk' is not available"), ("augment", "maybe", "augment cannot be"), ("data", "!!binary\\ aGk=", "data"),
         ("", "1", "no setting|NAME=VALUE"), ("__class__", "1", "no setting '__class__'"),
         ("data", "&a\\ [*a]", "not valid YAML|cannot be|nested"), ("concurrency", "0", "concurrency cannot be 0"), ("view", "x", "view cannot be 'x'"))),
     # YAML

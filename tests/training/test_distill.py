@@ -388,8 +388,8 @@ def test_what_does_not_fit_is_refused_before_training(transfer, pool, tmp_path):
         ({"epoch": 1}, "there is no setting 'epoch'; did you mean epochs"),
         ({"learning_rate": float("inf")}, "the setting learning_rate cannot be inf"),
         ({"schedule": "cosin"}, "the setting schedule cannot be 'cosin': input should be 'cosine' or 'stages'"),
-        ({"device": "gpu"}, "there is no device 'gpu' here; use device: auto or cpu"),
-        ({"device": "cuda:99"}, "there is no device 'cuda:99' here"),
+        ({"device": "gpu"}, "the device 'gpu' is not available; use device: auto or cpu"),
+        ({"device": "cuda:99"}, "the device 'cuda:99' is not available"),
     ]
     for change, says in cases:
         given = {"student": "cnn_4", "transfer": transfer, "out": tmp_path / "run", **change}

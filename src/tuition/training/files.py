@@ -1,4 +1,4 @@
-"""The files of a run: written whole or not at all, and never over another run."""
+"""The files of a run: written completely or left as they were, and never over another run."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def read_run(directory: Path) -> dict[str, Any]:
     """What run.json in `directory` holds.
 
     Raises:
-        UserError: there is no run, or its record is damaged.
+        UserError: the folder holds no run, or its record is damaged.
     """
     path = directory / RUN
     try:
@@ -145,7 +145,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The state that was saved; None where nothing was.
 
     Raises:
-        UserError: the file is not whole.
+        UserError: the file is damaged.
     """
     if not path.exists():
         return None

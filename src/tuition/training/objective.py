@@ -81,7 +81,7 @@ class Objective(nn.Module):
         modules: the state that terms train or keep (projectors, memories); trained and saved with the run.
         mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
         groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
-        groups_drawn: number of groups drawn once and reused; 0 draws anew for every epoch.
+        groups_drawn: number of groups drawn once and reused; 0 draws new ones every epoch.
         recentre: evaluate the student only after `recentre`, for losses that are blind to a constant; the weights of
             the teacher's answers and of the labels in its target.
     """

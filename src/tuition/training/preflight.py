@@ -145,7 +145,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"there is no device {name!r} here; use device: auto or cpu.") from None
+        raise UserError(f"the device {name!r} is not available; use device: auto or cpu.") from None
     return device
 
 
@@ -157,7 +157,7 @@ def build_student(
     seed: int,
     output: Output = "logits",
 ) -> Student:
-    """The student with its preprocessing, found to read the pool's inputs and to answer with enough classes.
+    """The student with its preprocessing, once it has read inputs of the pool and answered with enough classes.
 
     Embeddings may be of another width than the teacher's.
     """
@@ -165,7 +165,7 @@ def build_student(
         channels = pool.shape[0] if pool.kind != "texts" else 1
         model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
     if preprocess is None:
-        preprocess = usual_preprocess(model, pool)
+        preprocess = default_preprocess(model, pool)
     if pool.kind == "texts" and not isinstance(preprocess, models.Hashing):
         raise UserError("this preprocessing is of images or vectors; give texts a models.Hashing.")
     first = pool[:2]
@@ -206,8 +206,8 @@ def build_student(
     return student
 
 
-def usual_preprocess(model: nn.Module, pool: Pool) -> nn.Module:
-    """Where none is given: the channels' mean and std; of texts, the hashing that the model is made for."""
+def default_preprocess(model: nn.Module, pool: Pool) -> nn.Module:
+    """The channels' mean and std; of texts, the hashing that the model is made for."""
     hashing = getattr(model, "hashing", None)
     if pool.kind != "texts":
         if hashing is not None:
@@ -226,7 +226,7 @@ def check_responses(transfer: TransferSet) -> None:
         if len(value) != len(transfer):
             raise UserError(f"there are {len(transfer)} inputs but {len(value)} responses {name!r}; give one an input.")
         if not all(bool(part.isfinite().all()) for part in value.split(BLOCK)):
-            raise UserError(f"the teacher's {name} hold NaN or infinity; mend the teacher, or leave such inputs out.")
+            raise UserError(f"the teacher's {name} hold NaN or infinity; fix the teacher, or leave such inputs out.")
 
 
 def check_evaluation(student: Student, *pools: Pool | TransferSet | None) -> None:

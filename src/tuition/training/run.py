@@ -49,7 +49,7 @@ class Run(Readable):
         accuracy_last: test top-1 after the last epoch.
         validation: best validation figure; top-1, or agreement with the teacher's further answers.
         top5, calibration_error: on test data, at the best validation.
-        agreement: with the teacher on the transfer set as it was asked about (see `evaluation.agreement`).
+        agreement: with the teacher on the views that it answered (see `evaluation.agreement`).
         best_epoch, epochs, steps, images_seen, seconds: how long it was trained.
         accounts: teacher calls of the ask that made the transfer set, when the run began.
         bill: what these calls cost, and the tokens they used.

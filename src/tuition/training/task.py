@@ -102,14 +102,14 @@ def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answe
     The response called "logits" is the embedding of a teacher that has none.
     """
     answer = task.answer if answer == "logits" else answer
-    width, wanted = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
-    if width == wanted:
+    width, target = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
+    if width == target:
         return Term(name, on_response(task, loss, answer), weight, reads), []
-    if len(width) != 1 or len(wanted) != 1:
+    if len(width) != 1 or len(target) != 1:
         raise UserError(
-            f"{reads} of the student is {width}, {answer} of the teacher {wanted}; name vectors to compare."
+            f"{reads} of the student is {width}, {answer} of the teacher {target}; name vectors to compare."
         )
-    projector = losses.Projector(width[0], wanted[0], seed=task.seed)
+    projector = losses.Projector(width[0], target[0], seed=task.seed)
 
     def term(student: Tensor, batch: Batch) -> Tensor:
         return loss(projector(student), batch.responses[answer])
@@ -121,7 +121,7 @@ def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answe
 
 
 def middle_layer(model: nn.Module | str) -> list[str]:
-    """The usual layer of a hint: "layer 2" of RepDistiller, whose layer 0 is the stem, and VGG has none."""
+    """The default layer of a hint: "layer 2" of RepDistiller, which counts the stem as layer 0; VGG has no stem."""
     stages = models.stages(model)
     return [stages[2 if len(stages) > 3 else 1]]
 
@@ -133,11 +133,11 @@ def middle_layers(model: nn.Module | str) -> list[str]:
 
 
 def layer_pairs(
-    task: Task, pairs: Mapping[str, str] | None, usual: Callable[[nn.Module], Sequence[str]]
+    task: Task, pairs: Mapping[str, str] | None, default: Callable[[nn.Module], Sequence[str]]
 ) -> dict[str, str]:
-    """{student path: teacher path}, as given or the usual ones, which pair by name within a family of the zoo."""
+    """{student path: teacher path}; by default layers of one name, as within a family of the zoo."""
     if pairs is None:
-        pairs = {path: path for path in usual(task.model)}
+        pairs = {path: path for path in default(task.model)}
     for path in pairs.values():
         task.response(path)
     return dict(pairs)

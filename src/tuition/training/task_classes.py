@@ -15,7 +15,7 @@ from tuition.training.student import Output
 
 
 def labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
-    """The transfer set; on request, and where it has no labels, with the teacher's hard answers in their place."""
+    """The transfer set; with `teacher_labels`, the teacher's hard answers take the place of missing labels."""
     if transfer.labels is not None or not teacher_labels:
         return transfer
     if "logits" not in transfer.responses:
@@ -24,7 +24,7 @@ def labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
 
 
 def learned(transfer: TransferSet) -> Output:
-    """What the student answers with: classes, unless there are but embeddings to learn from."""
+    """What the student answers with: classes, unless only embeddings are there to learn from."""
     classes = transfer.labels is not None or "logits" in transfer.responses or "embedding" not in transfer.responses
     return "logits" if classes else "embedding"
 
@@ -39,11 +39,11 @@ def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> 
         return transfer.responses["embedding"].shape[1]
     logits, pool = transfer.responses.get("logits"), transfer.pool
     counted = pool.class_names is None or classes.only_count(pool.class_names)
-    if logits is None and counted:  # such names are made up for the highest label seen, and another pool may go further
+    if logits is None and counted:  # such names count to the highest label seen, and another pool may have a higher one
         pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
         highest = max((p.num_classes or 0 for p in pools), default=0)
         if highest == 0:
-            raise UserError("there is nothing to learn from: neither labels nor a teacher's logits.")
+            raise UserError("neither labels nor a teacher's logits are there to learn from; give one of them.")
         return highest
     known = pool.num_classes or 0
     if logits is None:
@@ -70,7 +70,7 @@ def in_order(pool: Pool | None, transfer: TransferSet, num_classes: int) -> Pool
     """A pool to measure on, with its labels in the order of the classes that the transfer set teaches.
 
     Raises:
-        UserError: it has labels of classes that the transfer set has not.
+        UserError: it has labels of classes that the transfer set lacks.
     """
     if pool is None or pool.labels is None or learned(transfer) == "embedding":
         return pool
@@ -94,11 +94,13 @@ def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: i
     )
     if logits is None or own is None or names is None or own == names or not classes.comparable(own, names):
         return further
-    found = classes.match(names, own)
-    if not found.same:
+    matched = classes.match(names, own)
+    if not matched.same:
         raise UserError("the answers to validate on are of other classes; ask the same teacher for them.")
     return replace(
-        further, pool=further.pool.in_classes(names), responses=further.responses | {"logits": logits[:, found.columns]}
+        further,
+        pool=further.pool.in_classes(names),
+        responses=further.responses | {"logits": logits[:, matched.columns]},
     )
 
 
