@@ -133,7 +133,7 @@ def tuition(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -180,7 +180,7 @@ STUDY = {
     "teaching": {"epochs": 1, "examples": 100},
     "pairs": [{"teacher": "cnn_4", "student": "cnn_4"}],
     "methods": ["mine:loss", {"name": "mine, twice", "method": "mine:objective", "options": {"weight": 4.0}}],
-    "axes": {"calls": [20], "seed": [0, 1]},
+    "axes": {"calls": [20]},
 }
 
 
@@ -191,8 +191,8 @@ def test_a_study_names_them_in_parallel_workers(folder):
     assert "names code, mine:loss" in refused.stderr
     done = tuition(folder, "study", "study.yaml", "--out", "out", "--workers", "2", "--trust-code")
     assert done.returncode == 0, done.stderr
-    rows = {(record.method, record.seed) for record in records.read(folder / "out")}
-    assert rows == {(name, seed) for name in ("mine:loss", "mine, twice") for seed in (0, 1)}
+    rows = {record.method for record in records.read(folder / "out")}
+    assert rows == {"mine:loss", "mine, twice"}
     assert "mine:loss" in (folder / "out/report.html").read_text()
 
 
