@@ -218,9 +218,10 @@ def test_without_labels_the_teachers_hard_answers_may_stand_in(transfer):
     assert same(c.student.state_dict(), d.student.state_dict()), "labels that are known are kept"
 
 
-def test_objectives_refuse_terms_of_one_name():
+def test_objectives_refuse_terms_of_one_name_and_none_at_work():
     term = Term("a", lambda student, batch: student.sum())
     with pytest.raises(ValueError, match="distinct names"):
         Objective([term, term])
-    with pytest.raises(ValueError, match="distinct names"):
-        Objective([])
+    for idle in ([], [replace(term, weight=0.0)]):
+        with pytest.raises(ValueError, match="every weight is 0"):
+            Objective(idle)

@@ -236,7 +236,7 @@ def test_methods_with_maps_of_a_remote_teacher_are_tried_without_them(pool):
     [
         ("kd", {"temperature": 1e-300}, "the loss term kd is (nan|inf)"),
         ("kd", {"temperature": 1e300}, "cannot be trained .*out of range"),
-        ("kd", {"kd_weight": 0, "ce_weight": 0}, "the method kd cannot be used like this"),
+        ("kd", {"kd_weight": 0, "ce_weight": 0}, "the method kd cannot be used like this: every weight is 0"),
         ("ckd", {"reads": "nowhere"}, "nowhere"),
         ("ckd_published", {"left": 1000}, "groups .* need 1001 inputs"),
     ],

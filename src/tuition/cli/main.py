@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from tuition import crash, escape, stopping
-from tuition.cli import asking, lists, output, runs, store, students, studies
+from tuition.cli import asking, lists, output, runs, store, store_files, students, studies
 from tuition.cli.output import say, show
 from tuition.cli.signatures import prints
 from tuition.errors import UserError
@@ -54,7 +54,7 @@ for panel, commands in PANELS.items():
     for command in commands:
         app.command(rich_help_panel=panel, add_help_option=False)(prints(command))
 stores = typer.Typer(no_args_is_help=True, help="Look after a store of answers: usage, verify, export, import, prune.")
-for command in (store.usage, store.verify, store.export, store.import_, store.prune):
+for command in (store.usage, store.verify, store_files.export, store_files.import_, store.prune):
     stores.command(command.__name__.rstrip("_"), add_help_option=False)(prints(command))
 app.add_typer(stores, name="store", rich_help_panel="Look up")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database URL.")]
 
 
-def _store(url: str) -> ResponseStore:
+def opened(url: str) -> ResponseStore:
     from tuition import ResponseStore
     from tuition.store import address
 
@@ -37,7 +36,7 @@ def usage(printer: Printer, store: Where) -> None:
     from tuition.data import Accounts
     from tuition.store import usage
 
-    teachers = usage(_store(store))
+    teachers = usage(opened(store))
     columns = {"teacher": "teacher", "answers": "answers"}
     columns |= dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True)) | {"imported": "imported"}
     if any(held.bill.metered for held in teachers):
@@ -69,8 +68,8 @@ def verify(
     from tuition import store as stores
     from tuition.pipeline.sources import Sources
 
-    opened = _store(store)
-    checked = stores.verify(opened)
+    responses = opened(store)
+    checked = stores.verify(responses)
     printer.say(
         f"{checked.intact:,} of {checked.responses:,} answers are intact.",
         intact=checked.intact,
@@ -84,7 +83,7 @@ def verify(
             raise UserError("asking again takes --teacher, --data and --budget (the most calls ever paid); give all.")
         sources = Sources()
         compared = stores.reask(
-            opened,
+            responses,
             sources.teacher(settings),
             sources.pool(settings.data, "train"),
             count=reask,
@@ -96,41 +95,6 @@ def verify(
         printer.record(inputs_asked_again=compared.inputs, difference=compared.difference)
         print_accounts(printer, compared.accounts, compared.bill, priced=settings.ask.price is not None)
     return 1 if checked.problems else 0
-
-
-def export(
-    printer: Printer,
-    store: Where,
-    folder: Annotated[Path, Argument(help="A new folder, for safetensors and parquet files.")],
-    teacher: Annotated[str | None, Option(help="Of this teacher only.")] = None,
-) -> None:
-    """Write the answers of a store to files that other programs read.
-
-    Example: tuition store export responses.db exported
-    """
-    from tuition.store import export
-
-    count = export(_store(store), folder, teacher=teacher).responses
-    printer.say(f"{count:,} answers are in {folder}.", answers=count, folder=folder)
-
-
-def import_(
-    printer: Printer,
-    store: Where,
-    folder: Annotated[Path, Argument(help="What `tuition store export` wrote.")],
-) -> None:
-    """Take over exported answers; they count as imported, not as paid.
-
-    Example: tuition store import responses.db exported
-    """
-    from tuition import ResponseStore
-    from tuition.store import import_
-    from tuition.store.transport import check_export
-
-    check_export(folder)
-    moved = import_(ResponseStore(store), folder)
-    new, known = moved.responses, moved.known
-    printer.say(f"{new:,} answers are new in {store}, {known:,} were there.", new=new, known=known)
 
 
 def prune(
@@ -148,15 +112,15 @@ def prune(
     """
     from tuition.store import drop_damaged, prune
 
-    opened = _store(store)
+    responses = opened(store)
     if (teacher is None) != damaged:
         raise UserError("say what to drop: either --teacher NAME or --damaged.")
     if teacher is None:
-        count = drop_damaged(opened)
+        count = drop_damaged(responses)
         printer.say(f"{count:,} damaged answers were dropped.", dropped=count)
         return
     if not yes:
-        paid = opened.accounts(teacher).paid
+        paid = responses.accounts(teacher).paid
         raise UserError(f"this drops all answers of {teacher}, and {paid:,} calls were paid; give --yes to do it.")
-    count = prune(opened, teacher)
+    count = prune(responses, teacher)
     printer.say(f"{count:,} answers were dropped.", dropped=count)

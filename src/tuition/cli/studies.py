@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from tuition.cli.options import DryRun, Sets, TrustCode, pairs
-from tuition.cli.printer import Fact, Printer
-from tuition.cli.tables import print_accounts, print_report
+from tuition.cli.printer import Printer
+from tuition.cli.tables import print_accounts, print_forecast, print_report, print_study
 
 
 class Executor(StrEnum):
@@ -120,39 +120,6 @@ def study(
         summary = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
     studies.note_command(out, sys.argv[1:])
     return print_study(printer, summary, out)
-
-
-def print_study(printer: Printer, summary: Any, out: Path) -> int:
-    """What became of a study; returns the exit code."""
-    for record in summary.failed:
-        printer.say(
-            f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}"
-        )
-    failed = len(summary.failed)
-    printer.record(done=summary.done, failed=failed, left=summary.left)
-    if failed:
-        printer.say(f"Runs that failed: {failed}; --retry repeats them.")
-    if summary.left:
-        printer.say(
-            f"Time is up: {summary.done} runs are done, {summary.left} or more are left. The same command resumes."
-        )
-        return 3
-    print_report(printer, [out], out)
-    return 1 if failed else 0
-
-
-def print_forecast(printer: Printer, ahead: Any) -> None:
-    hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
-    time = "time to train students, about (less where it stops early)"
-    facts = [
-        Fact("runs", "runs to make", ahead.runs),
-        Fact("known", "runs finished already", ahead.known),
-        Fact("teachers", "teachers to train first", ahead.teachers, ", ".join(ahead.teachers) or "none"),
-        Fact("new", "new teacher calls", ahead.new),
-        Fact("paid", "teacher calls paid so far, in the study's store", ahead.paid),
-        Fact("seconds", time, ahead.seconds, f"{hours:,} h {minutes} min"),
-    ]
-    printer.facts("Before the study", facts)
 
 
 def report(

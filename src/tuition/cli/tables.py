@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuition.cli.printer import Fact, Printer, cell
+from tuition.cli.printer import Fact, Printer
+from tuition.cli.values import cell
 
 if TYPE_CHECKING:
     from tuition.data import Accounts, Bill, Pool, TransferSet
@@ -99,3 +101,36 @@ def mean_and_spread(summary: Any) -> str:
     if not summary.n:
         return "-"
     return f"{summary.mean:.1f}" if summary.n == 1 else f"{summary.mean:.1f} ±{summary.std:.1f}"
+
+
+def print_study(printer: Printer, summary: Any, out: Path) -> int:
+    """What became of a study; returns the exit code."""
+    for record in summary.failed:
+        printer.say(
+            f"Failed: {record.method}, {record.calls} calls, seed {record.seed}: {record.error.splitlines()[-1]}"
+        )
+    failed = len(summary.failed)
+    printer.record(done=summary.done, failed=failed, left=summary.left)
+    if failed:
+        printer.say(f"Runs that failed: {failed}; --retry repeats them.")
+    if summary.left:
+        printer.say(
+            f"Time is up: {summary.done} runs are done, {summary.left} or more are left. The same command resumes."
+        )
+        return 3
+    print_report(printer, [out], out)
+    return 1 if failed else 0
+
+
+def print_forecast(printer: Printer, ahead: Any) -> None:
+    hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
+    time = "time to train students, about (less where it stops early)"
+    facts = [
+        Fact("runs", "runs to make", ahead.runs),
+        Fact("known", "runs finished already", ahead.known),
+        Fact("teachers", "teachers to train first", ahead.teachers, ", ".join(ahead.teachers) or "none"),
+        Fact("new", "new teacher calls", ahead.new),
+        Fact("paid", "teacher calls paid so far, in the study's store", ahead.paid),
+        Fact("seconds", time, ahead.seconds, f"{hours:,} h {minutes} min"),
+    ]
+    printer.facts("Before the study", facts)

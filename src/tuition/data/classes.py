@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuition import escape
 from tuition.errors import Notice, UserError
 
 Names = Sequence[str]
 
-SHOWN = 5  # names a sentence lists
+SHOWN, LONGEST = 5, 60  # names that a sentence lists, and the characters of one
 INSTEAD = "learn the teacher's classes without labels (--set labels=false, in Python pool.without_labels)"
 
 
@@ -106,7 +107,7 @@ def plain(name: str) -> str:
 
 def shown(names: Sequence[str]) -> str:
     """Names as a sentence lists them: the first few, and how many more there are."""
-    listed = ", ".join(names[:SHOWN])
+    listed = ", ".join(escape.shorten(name, LONGEST) for name in names[:SHOWN])
     return listed if len(names) <= SHOWN else f"{listed} and {len(names) - SHOWN} more"
 
 

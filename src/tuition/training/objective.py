@@ -97,7 +97,9 @@ class Objective(nn.Module):
         recentre: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        if not terms or len({term.name for term in terms}) != len(terms):
+        if not any(term.weight for term in terms):
+            raise ValueError("every weight is 0, so there is nothing to learn; raise one of them.")
+        if len({term.name for term in terms}) != len(terms):
             raise ValueError(f"an objective needs terms of distinct names, not {[term.name for term in terms]}.")
         self.terms = tuple(terms)
         self.state = nn.ModuleList(modules)
