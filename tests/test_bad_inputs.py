@@ -199,13 +199,13 @@ CASES = [
     Case("no calls", DISTILL + "--calls 0", "the setting calls cannot be 0"),
     Case("one call, which makes no batch", DISTILL + "--calls 1", "a student needs at least 2 calls"),
     # names
-    Case("a model misspelt", DISTILL + "--student wrn_16_", r"no model 'wrn_16_' \(nearest: .*wrn_16_2"),
+    Case("a model misspelt", DISTILL + "--student wrn_16_", r"'wrn_16_' is not a model \(nearest: .*wrn_16_2"),
     Case("a depth that cannot be", DISTILL + "--student wrn_17_2", "the depth must be 6 n . 4"),
     Case("a method misspelt", DISTILL + "--method cdk", "the method 'cdk' was not found; did you mean .*ckd"),
     Case("a method's setting misspelt", DISTILL + "--set options={ancor:\\ 1}", "no setting 'ancor'; did you mean anchor"),
     Case("a student's module that is not there", DISTILL + "--student nowhere:net", "nowhere:net cannot be imported"),
     Case("a student that needs more arguments", DISTILL + "--student user:needy", "needs more than num_classes"),
-    Case("a model misspelt in `models`", "models resnet33", "no model 'resnet33' .*resnet32"),
+    Case("a model misspelt in `models`", "models resnet33", "'resnet33' is not a model .*resnet32"),
     Case("a method misspelt in `methods`", "methods rdk", "the method 'rdk' was not found; did you mean rkd"),
     # settings and the command line
     Case("a key misspelt in YAML", DISTILL + "--config c.yaml", "no setting 'learning_rte'; did you mean learning_rate",
@@ -301,7 +301,7 @@ CRAFTED = [
     *(Case(f"a price of {value}", f"ask --calls 4 --teacher teacher --cost-per-call={value}", "cost|Invalid value") for value in ("-1", "nan", "inf", "x")),
     *(Case(f"{name} of {value}", f"models cnn_4 --{name} {value}", f"Invalid value for '--{name}'")
       for name in ("classes", "channels", "size") for value in ("0", "9" * 12)),
-    *(Case(f"a net {name}", f"models {name}", "cnn_|no model|wrn|resnet") for name in ("cnn_0", "cnn_x", "wrn_10_0", "resnet")),
+    *(Case(f"a net {name}", f"models {name}", "cnn_|is not a model|wrn|resnet") for name in ("cnn_0", "cnn_x", "wrn_10_0", "resnet")),
     # settings of every kind
     *(Case(f"--set {name}={value}", DISTILL + f"--set {name}={value}", says) for name, value, says in (
         ("learning_rate", "nan", "learning_rate cannot be"), ("learning_rate", "1e999", "learning_rate"), ("learning_rate", "[]", r"cannot be \[\]"),

@@ -46,8 +46,8 @@ def test_a_kind_and_a_name_are_a_teacher(onnx_file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("onnx:none.onnx", r"there is no file none\.onnx"),
-        ("transformers:none", "none is no folder here, and cannot be had from the hub"),
+        ("onnx:none.onnx", r"none\.onnx was not found"),
+        ("transformers:none", "none is not a folder, and the hub does not have it"),
         ("keras:resnet", "cannot be imported"),
     ],
 )

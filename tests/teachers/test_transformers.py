@@ -269,7 +269,7 @@ def test_random_heads_are_refused(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_models(tmp_path: Path, texts_folder: Path) -> None:
-    with pytest.raises(UserError, match="is no folder here, and cannot be had from the hub"):
+    with pytest.raises(UserError, match="is not a folder, and the hub does not have it"):
         from_transformers(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"transformers cannot load .* fix or complete its files"):
         from_transformers(tmp_path)
@@ -340,7 +340,7 @@ def test_a_name_is_fetched_from_the_hub(texts_folder: Path, tmp_path: Path) -> N
     folder, error = run.stdout.splitlines()
     assert "pytorch_model.bin" not in fetched
     assert from_transformers(folder).fingerprint == from_transformers(texts_folder).fingerprint
-    assert "owner/nothing is no folder here, and cannot be had from the hub" in error
+    assert "owner/nothing is not a folder, and the hub does not have it" in error
 
 
 # -- other architectures ---------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Capture(dict[str, Tensor]):
             self._hooks.pop().remove()
 
     def __missing__(self, path: str) -> Tensor:
-        raise UserError(f"{path!r} was not captured: it was not asked for, did not run, or is not a single tensor.")
+        raise UserError(f"{path!r} was not captured: it was not requested, did not run, or is not a single tensor.")
 
     def _keep(self, path: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
@@ -67,7 +67,7 @@ def forward_with_features(model: nn.Module, inputs: Tensor, paths: Iterable[str]
 
 
 def stages(model: nn.Module | str) -> list[str]:
-    """Paths of the successive stages, `stage1`, `stage2`, ...: the usual layers for losses on feature maps.
+    """Paths of the successive stages, `stage1`, `stage2`, ...: the default layers for losses on feature maps.
 
     A name stands for the zoo's model of this name. Models of one family pair stage by stage. In the numbering of
     Tian et al. 2020, whose layer 0 is the stem, layer 2 of a residual net is `stage2`; VGG has no stem there, so its
@@ -97,7 +97,7 @@ def classifier(model: nn.Module) -> str:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """All parameters, trainable or not; shared ones count once, buffers not at all."""
+    """All parameters, trainable or not; shared ones count once, buffers do not."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

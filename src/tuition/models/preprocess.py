@@ -63,7 +63,7 @@ class Preprocess(nn.Module):
         parts = inputs.split(max(1, 2**22 // inputs.shape[1:].numel()))  # looked at one by one
         mean, variance = _moments_of_bytes(parts) if inputs.dtype == torch.uint8 else _moments(parts)
         if not variance.isfinite().all():
-            raise UserError("the inputs hold NaN or infinity: mend or drop these rows.")
+            raise UserError("the inputs hold NaN or infinity: fix or drop these rows.")
         std = variance.sqrt()
         return cls(mean, std.where(std > 1e-12 * mean.abs(), 1.0))  # below that it is rounding
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tuition.errors import UserError
 
 BUCKETS = 2**14
-"""Rows of an embedding table: a step's time on a CPU grows with them, for the optimizer goes through them all."""
+"""Rows of an embedding table: a step's time on a CPU grows with them, because the optimizer goes through them all."""
 
 PADDING = 0
 
@@ -82,7 +82,7 @@ class Bag(nn.Module):
         self.classifier = nn.Linear(4 * width, num_classes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.classifier(self.hidden(self.embedding(ids.long())))  # of int32 no ONNX graph is made
+        return self.classifier(self.hidden(self.embedding(ids.long())))  # ONNX export does not take int32
 
 
 class Transformer(nn.Module):
@@ -104,7 +104,7 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         words = (ids != PADDING).float()
         attended = ids != PADDING
-        attended[:, 0] = True  # so that a text of padding alone, as blank examples are, yields numbers
+        attended[:, 0] = True  # so that a text of padding alone, such as a blank example, gives numbers
         x = self.embedding(ids) + self.position
         for block in self.blocks:
             x = block(x, attended[:, None, None])
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
 
 
 def _begin(embedding: nn.Embedding | nn.EmbeddingBag) -> None:
-    """Small, so that tokens never seen in training hardly count; not 0, for of equal rows RKD learns nothing."""
+    """Small, so that tokens never seen in training hardly count; not 0, because RKD learns nothing from equal rows."""
     nn.init.normal_(embedding.weight, std=0.02)
     with torch.no_grad():
         embedding.weight[PADDING] = 0.0

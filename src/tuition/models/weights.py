@@ -19,7 +19,7 @@ _UNREADABLE = (
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the parameters and buffers as safetensors. A kill or a full disk leaves the old file or the new, whole.
+    """Write the parameters and buffers as safetensors. A kill leaves the old file or the new one.
 
     Raises:
         UserError: the model's state holds something other than tensors, or the file cannot be written.

@@ -71,7 +71,7 @@ def create(
         name: one of `available()`.
         num_classes: k, the width of the logits.
         in_channels: c of images (n, c, h, w), each side 8 pixels or more; d of vectors (n, d) for `mlp_W`;
-            models of text have no use for it.
+            models of text ignore it.
         seed: initial weights follow from it alone, and the caller's random state stays as it was.
         pretrained: start from timm's published weights (`timm:NAME` only).
 
@@ -117,7 +117,7 @@ def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
         if depth < 10 or depth % 6 != 4:
             raise UserError(f"{name}: the depth must be 6 n + 4, such as 10, 16, 22, 28 or 40, not {depth}.")
         return WideResNet(depth, width, num_classes, in_channels)
-    raise UserError(f"there is no model {name!r}{nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
+    raise UserError(f"{name!r} is not a model{nearest(name, _EXAMPLES)}; models are {', '.join(available())}.")
 
 
 def _from_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:

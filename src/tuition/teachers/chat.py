@@ -34,7 +34,7 @@ NAME = "Which class does the text belong to? Answer with its name only.\n\n{labe
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is told about each text."""
+    """The question about each text."""
 
     system: str
     before: str
@@ -101,8 +101,8 @@ def _content(value: str | Path) -> str:
 def _check_words(labels: Sequence[str], words: Sequence[str], *, first_letters: bool) -> None:
     if len(words) != len(labels) or len(words) < 2:
         raise UserError(f"{len(labels)} labels and {len(words)} words do not fit; give 2 or more labels, a word each.")
-    told = {word.strip().casefold()[: 1 if first_letters else None] for word in words} - {""}
-    if len(told) < len(words):
+    distinct = {word.strip().casefold()[: 1 if first_letters else None] for word in words} - {""}
+    if len(distinct) < len(words):
         if first_letters:
             raise UserError("the first letters of the words must differ; leave out words, and the model says A, B, C.")
         raise UserError("two words differ only in case or white space; give each class a word of its own.")
@@ -235,11 +235,11 @@ def _logits(count: int, words: Sequence[str], answer: Any) -> dict[str, Tensor]:
 def _listed(choice: dict[str, Any]) -> list[tuple[str, float]]:
     """The most likely first tokens with their log-probabilities, from a choice of either kind."""
     try:
-        found = choice["logprobs"]
-        if "content" in found:
-            tokens = [(item["token"], float(item["logprob"])) for item in found["content"][0]["top_logprobs"]]
+        logprobs = choice["logprobs"]
+        if "content" in logprobs:
+            tokens = [(item["token"], float(item["logprob"])) for item in logprobs["content"][0]["top_logprobs"]]
         else:
-            tokens = [(token, float(value)) for token, value in found["top_logprobs"][0].items()]
+            tokens = [(token, float(value)) for token, value in logprobs["top_logprobs"][0].items()]
         if tokens and all(isinstance(token, str) and value < 0.01 for token, value in tokens):  # NaN is not less
             return tokens
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
@@ -255,15 +255,15 @@ def score(listed: Iterable[tuple[str, float]], words: Sequence[str]) -> tuple[Te
     Args:
         listed: the most likely tokens with their log-probabilities; see `from_openai` for the rule.
     """
-    found: list[list[float]] = [[] for _ in words]
+    values_of: list[list[float]] = [[] for _ in words]
     listed = list(listed)
     for token, value in listed:
         begun = token.strip(" \n\r\tĠ▁").casefold()  # some servers show a space as their tokenizer writes it
-        for values, word in zip(found, words, strict=True):
+        for values, word in zip(values_of, words, strict=True):
             if begun and word.strip().casefold().startswith(begun):
                 values.append(value)
-    missing = sum(not values for values in found)
+    missing = sum(not values for values in values_of)
     rest = max(0.0, 1 - sum(math.exp(value) for _, value in listed)) / max(1, missing)
     share = min(math.log(rest) if rest else -math.inf, *(value for _, value in listed))
-    row = [torch.tensor(values).logsumexp(0) if values else torch.tensor(share) for values in found]
+    row = [torch.tensor(values).logsumexp(0) if values else torch.tensor(share) for values in values_of]
     return torch.stack(row).clamp(min=FLOOR), missing

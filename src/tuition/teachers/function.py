@@ -35,9 +35,9 @@ class CallableTeacher(Teacher):
         self.check(inputs)
         answer = self.function(as_floats(inputs) if self.reads == "floats" else inputs)
         outputs = named_outputs(answer, self.class_names, self.sure)
-        found = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
-        found.tokens = getattr(answer, "tokens", None)
-        return found
+        reply = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
+        reply.tokens = getattr(answer, "tokens", None)
+        return reply
 
 
 def from_callable(

@@ -1,4 +1,4 @@
-"""A server that teaches over HTTP: what surely costs nothing, how fast it is asked, and a key that shows nowhere."""
+"""A teacher over HTTP: what certainly costs nothing, the pace of requests, and a key that is never shown."""
 
 from __future__ import annotations
 
@@ -169,13 +169,13 @@ class Client:
             why = f"{self.base_url} denies access with status {status}{words} ({variable})"
         else:
             why = f"{self.base_url} refused with status {status}{words}"
-        found = replies.refusal(why, status, trouble)
-        if found.retry and after is not None:
+        refusal = replies.refusal(why, status, trouble)
+        if refusal.retry and after is not None:
             if after > LONGEST_WAIT:
                 return NotCharged(f"{why}, and asks to wait {after:.0f} s; run again then", retry=False)
             self._pace.hold(after)
-            found.retry_after = after
-        return found
+            refusal.retry_after = after
+        return refusal
 
     def _headers(self) -> dict[str, str]:
         key = self._key()
@@ -216,7 +216,7 @@ class Client:
 
 
 class Pace:
-    """When the next request may go out: evenly spaced over all threads, and after a pause that any of them was told."""
+    """When the next request may go out: evenly spaced over all threads, and after a pause that a server requests."""
 
     def __init__(
         self,
@@ -248,7 +248,8 @@ def plain_url(url: str) -> str:
     """An address without a closing slash.
 
     Raises:
-        UserError: it is none, or holds a user, a password or a query. It is not repeated, for it may hold a secret.
+        UserError: it is not one, or holds a user, a password or a query. The message does not repeat it, because it
+            may hold a secret.
     """
     try:
         parts = urlsplit(url.strip())
@@ -267,7 +268,7 @@ def plain_url(url: str) -> str:
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds, from either form of the header (RFC 9110, section 10.2.3); None where there is none that can be read."""
+    """Seconds, from either form of the header (RFC 9110, section 10.2.3); None if unreadable."""
     if value is None:
         return None
     try:

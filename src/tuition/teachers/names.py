@@ -21,14 +21,14 @@ def class_names(names: Iterable[object] | None, count: int | None = None) -> tup
         return None
     if isinstance(names, str):
         raise UserError(f"class_names takes one name a class, not the text {names!r}; give a list of names.")
-    found = tuple(str(name) for name in names)
-    if not found or not all(name.strip() for name in found):
+    checked = tuple(str(name) for name in names)
+    if not checked or not all(name.strip() for name in checked):
         raise UserError("class_names holds an empty name, or none; give one name a class.")
-    twice = sorted({name for name in found if found.count(name) > 1}) if len(set(found)) < len(found) else []
+    twice = sorted({name for name in checked if checked.count(name) > 1}) if len(set(checked)) < len(checked) else []
     if twice:
         raise UserError(f"class_names holds {twice[0]!r} more than once; give each class a name of its own.")
-    if count is not None and len(found) != count:
+    if count is not None and len(checked) != count:
         raise UserError(
-            f"class_names holds {len(found)} names, but the teacher answers with {count} classes; give one a class."
+            f"class_names holds {len(checked)} names, but the teacher answers with {count} classes; give one a class."
         )
-    return found
+    return checked

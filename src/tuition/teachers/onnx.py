@@ -35,7 +35,7 @@ def from_onnx(
     """A teacher from an ONNX file with one input (`pip install 'tuition[onnx]'`), such as `Student.export` writes.
 
     A graph of bytes reads uint8 images (b, c, h, w) as they are; one of floats reads them as floats in [0, 1], and
-    float vectors (b, d) as they are, then (x - mean) / std if these are given; one of strings reads texts, as (b,)
+    float vectors (b, d) as they are, then (x - mean) / std if these are set; one of strings reads texts, as (b,)
     or (b, 1). A graph of a fixed batch size is run as often as needed, its last batch filled up with blank inputs.
 
     It answers {output: float32 (b, ...)}, with as many threads as PyTorch uses. The fingerprint is the digest of the
@@ -60,7 +60,7 @@ def from_onnx(
         raise UserError(f"a teacher of ONNX needs an extra ({error}); pip install 'tuition[onnx]'.") from error
     path, prepare = Path(path), scaled(mean, std)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; name an ONNX file.")
+        raise UserError(f"{path} was not found; name an ONNX file.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
@@ -74,61 +74,61 @@ def from_onnx(
         digest = _digest([path, *weights])
     except Exception as error:  # of protobuf, of the runtime's own kinds, or of the disk
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"{path} cannot be read as an ONNX graph ({why}); export it anew.") from error
+        raise UserError(f"{path} cannot be read as an ONNX graph ({why}); export it again.") from error
     inputs, outputs = session.get_inputs(), [it.name for it in session.get_outputs()]
     if len(inputs) != 1 or inputs[0].type not in (*FLOATS, "tensor(uint8)", "tensor(string)"):
         kinds = ", ".join(f"{it.name}: {it.type}" for it in inputs)
-        raise UserError(f"{path} reads {kinds}; only one input of bytes, floats or strings can be given.")
+        raise UserError(f"{path} reads {kinds}; only one input of bytes, floats or strings can be read.")
     if output not in outputs and len(outputs) != 1:
         raise UserError(f"{path} has the outputs {', '.join(outputs)}, none of them {output}; name one of these.")
-    wanted, taken = inputs[0], output if output in outputs else outputs[0]
+    source, target = inputs[0], output if output in outputs else outputs[0]
 
     def answer(raw: Any) -> dict[str, Tensor]:
-        given = _fit(raw, wanted.type, wanted.shape, prepare)
+        rows = _fit(raw, source.type, source.shape, prepare)
         try:
-            found = [session.run([taken], {wanted.name: part})[0] for part in _batches(given, wanted.shape)]
+            parts = [session.run([target], {source.name: part})[0] for part in _batches(rows, source.shape)]
         except Exception as error:  # known fate: no answer, and nothing to pay for
             raise NotCharged(f"the graph failed with {type(error).__name__}: {error}", retry=False) from error
-        return {output: torch.from_numpy(np.concatenate(found)[: len(given)]).float()}
+        return {output: torch.from_numpy(np.concatenate(parts)[: len(rows)]).float()}
 
     fingerprint = f"onnx {digest}; output {output}; {prepare}"
-    width = session.get_outputs()[outputs.index(taken)].shape[-1:]
+    width = session.get_outputs()[outputs.index(target)].shape[-1:]
     count = width[0] if output == "logits" and width and isinstance(width[0], int) else None
     names = checked_names(_names(proto) if class_names is None else class_names, count)
     name = name or f"{path.stem}-{short(fingerprint)}"
-    return CallableTeacher(answer, fingerprint, name, True, names, READS.get(wanted.type, "floats"))
+    return CallableTeacher(answer, fingerprint, name, True, names, READS.get(source.type, "floats"))
 
 
 def _names(proto: Any) -> list[str] | None:
     """The class names that `Student.export` writes into the metadata; None where it has none."""
     written = [entry.value for entry in proto.metadata_props if entry.key == "class_names"]
     try:
-        found = json.loads(written[0]) if written else None
+        names = json.loads(written[0]) if written else None
     except ValueError:  # another tool's metadata
         return None
-    return found if isinstance(found, list) and all(isinstance(it, str) for it in found) else None
+    return names if isinstance(names, list) and all(isinstance(it, str) for it in names) else None
 
 
 def _fit(raw: Any, kind: str, shape: Sequence[int | str | None], prepare: Any) -> np.ndarray:
     """The raw inputs as the graph declares its own."""
     if kind == "tensor(string)":
-        given = np.array(raw, dtype=object).reshape((-1, 1) if len(shape) == 2 else -1)
+        rows = np.array(raw, dtype=object).reshape((-1, 1) if len(shape) == 2 else -1)
     elif kind == "tensor(uint8)":
-        given = raw.cpu().numpy()
+        rows = raw.cpu().numpy()
     else:
-        given = prepare(raw).to(FLOATS[kind]).cpu().numpy()
-    fits = len(shape) == given.ndim and all(
-        not isinstance(side, int) or side == of for side, of in zip(shape[1:], given.shape[1:], strict=True)
+        rows = prepare(raw).to(FLOATS[kind]).cpu().numpy()
+    fits = len(shape) == rows.ndim and all(
+        not isinstance(side, int) or side == of for side, of in zip(shape[1:], rows.shape[1:], strict=True)
     )
     if shape and not fits:
-        raise NotCharged(f"the graph reads inputs of shape {list(shape)}, not {list(given.shape)}", retry=False)
-    return given
+        raise NotCharged(f"the graph reads inputs of shape {list(shape)}, not {list(rows.shape)}", retry=False)
+    return rows
 
 
-def _batches(given: np.ndarray, shape: Sequence[int | str | None]) -> Iterator[np.ndarray]:
-    size = shape[0] if shape and isinstance(shape[0], int) else len(given)
-    for start in range(0, len(given), size):
-        part = given[start : start + size]
+def _batches(rows: np.ndarray, shape: Sequence[int | str | None]) -> Iterator[np.ndarray]:
+    size = shape[0] if shape and isinstance(shape[0], int) else len(rows)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         blank = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
         yield np.concatenate([part, blank]) if len(blank) else part
 

@@ -33,8 +33,8 @@ class Model:
     Attributes:
         input, output: names of the tensors; without an output the server gives all it has, which must be one.
         datatype: of the input.
-        shape: of the input's rows, -1 where any size fits; None if it is not told.
-        width: columns of the output, None if they are not told.
+        shape: of the input's rows, -1 where any size fits; None if not known.
+        width: columns of the output, None if not known.
         version: the only version there is, or None.
     """
 
@@ -67,7 +67,7 @@ def from_v2(
 
     The model's metadata are read now, which is free: names, datatypes and shapes. Text is sent as BYTES. uint8 images
     go as they are to a model that takes UINT8; for any other they become floats in [0, 1], then (x - mean) / std if
-    these are given. Rows are flattened for a model that takes vectors, and must else have the declared shape.
+    these are set. Rows are flattened for a model that takes vectors, and must else have the declared shape.
 
     It answers {"logits": float32 (b, k)}, or {"embedding": float32 (b, d)}; the logarithms of probabilities are logits,
     with 1e-9 for anything less.
@@ -91,10 +91,10 @@ def from_v2(
         raise UserError("normalisation needs both mean and std; give both or neither.")
     if returns not in ("logits", "probabilities", "embedding"):
         raise UserError(f"a model returns logits, probabilities or embedding, not {returns!r}; choose one.")
-    found = re.fullmatch(r"(.+)(/v2/models/([^/]+)(/versions/([^/]+))?)", plain_url(url))
-    if found is None:
+    match = re.fullmatch(r"(.+)(/v2/models/([^/]+)(/versions/([^/]+))?)", plain_url(url))
+    if match is None:
         raise UserError("a V2 model's address ends in /v2/models/NAME or /v2/models/NAME/versions/VERSION; give it so.")
-    host, path, model_name, _, version = found.groups()
+    host, path, model_name, _, version = match.groups()
     rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
     client = Client(host, key_variable=key_variable, timeout=timeout, **rates)
     model = _read_metadata(client, path, version, input, output)
@@ -112,8 +112,8 @@ def from_v2(
         if model.output is not None:
             body["outputs"] = [{"name": model.output}]
 
-        def outputs(found: Any) -> dict[str, Tensor]:
-            values = _read(found, model, len(inputs), num_classes or (len(names) if names else None))
+        def outputs(reply: Any) -> dict[str, Tensor]:
+            values = _read(reply, model, len(inputs), num_classes or (len(names) if names else None))
             return {"embedding" if returns == "embedding" else "logits": _as_logits(values, returns)}
 
         return metered(client.post(f"{path}/infer", body, inputs=len(inputs), holding=["outputs"]), outputs)
@@ -137,23 +137,23 @@ def _as_logits(values: Tensor, returns: Returns) -> Tensor:
 
 def _read_metadata(client: Client, path: str, version: str | None, input: str | None, output: str | None) -> Model:
     try:
-        told = client.get(path)
+        metadata = client.get(path)
     except (NotCharged, BadAnswer, OSError) as error:
         raise UserError(f"the model's metadata cannot be read ({error}); is the address right?") from None
     try:
-        inputs, outputs = ({str(t["name"]): t for t in told.get(kind) or ()} for kind in ("inputs", "outputs"))
-        versions = [version] if version else list(map(str, told.get("versions") or ()))
+        inputs, outputs = ({str(t["name"]): t for t in metadata.get(kind) or ()} for kind in ("inputs", "outputs"))
+        versions = [version] if version else list(map(str, metadata.get("versions") or ()))
         shapes = {id(t): tuple(map(int, t.get("shape") or ())) for t in (*inputs.values(), *outputs.values())}
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{client.base_url} does not tell a V2 model's metadata; is the address right?") from None
-    taken, given = _choose("input", input, inputs), _choose("output", output, outputs)
-    datatype, shape = taken.get("datatype"), shapes.get(id(taken), ())
+        raise UserError(f"{client.base_url} does not give a V2 model's metadata; is the address right?") from None
+    source, target = _choose("input", input, inputs), _choose("output", output, outputs)
+    datatype, shape = source.get("datatype"), shapes.get(id(source), ())
     if datatype not in (None, "BYTES", *NUMBERS):
         raise UserError(f"the model's input has datatype {datatype}; a pool's inputs cannot be sent as that.")
-    width = (shapes.get(id(given)) or (-1,))[-1]
+    width = (shapes.get(id(target)) or (-1,))[-1]
     return Model(
-        input=taken.get("name", input or "input-0"),
-        output=given.get("name", output),
+        input=source.get("name", input or "input-0"),
+        output=target.get("name", output),
         datatype=datatype,
         shape=shape[1:] or None,
         width=width if width > 0 else None,
@@ -161,15 +161,15 @@ def _read_metadata(client: Client, path: str, version: str | None, input: str | 
     )
 
 
-def _choose(what: str, wanted: str | None, tensors: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of the tensor wanted, else of the only one; nothing where the server tells of none."""
+def _choose(what: str, name: str | None, tensors: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the tensor name, else of the only one; nothing where the server tells of none."""
     if not tensors:
         return {}
-    if wanted is None and len(tensors) == 1:
+    if name is None and len(tensors) == 1:
         return next(iter(tensors.values()))
-    if wanted not in tensors:
+    if name not in tensors:
         raise UserError(f"the model has the {what}s {', '.join(tensors)}; name one of them as {what}.")
-    return tensors[wanted]
+    return tensors[name]
 
 
 def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:

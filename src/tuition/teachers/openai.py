@@ -100,17 +100,17 @@ def from_openai(
         body = {"model": model, "encoding_format": encoding, **settings}
         max_batch, answer = MOST_EMBEDDINGS, partial(_embed, client, body, dimensions)
     elif task in ("chat", "completion"):
-        asked = chat.make_prompt(labels, words, prompt, system, answers)
-        names, settings = asked.labels, {"classes": len(asked.words), "prompt": asked.digest}
+        question = chat.make_prompt(labels, words, prompt, system, answers)
+        names, settings = question.labels, {"classes": len(question.words), "prompt": question.digest}
         if answers == "logprobs":
             settings["top"] = top
             body = {"model": model, "max_tokens": 1, "temperature": 1}
             body |= {"logprobs": top} if task == "completion" else {"logprobs": True, "top_logprobs": top}
             max_batch = MOST_EMBEDDINGS if task == "completion" else 1
-            answer = partial(chat.score_answer, client, body, asked)
+            answer = partial(chat.score_answer, client, body, question)
         else:
             settings |= {"answers": answers, "pattern": pattern, "votes": votes, "sure": sure}
-            max_batch, answer = 1, _reading(client, model, asked, task, answers, pattern, votes, sure)
+            max_batch, answer = 1, _reading(client, model, question, task, answers, pattern, votes, sure)
     else:
         raise UserError(f"an OpenAI-compatible server gives embeddings, chat or completion, not {task!r}; choose one.")
     parts = [f"openai {client.base_url}", f"model {model}", f"task {task}"]
@@ -163,10 +163,10 @@ def _vector(value: Any) -> np.ndarray:
     try:
         if isinstance(value, str):
             return np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
-        found = np.array(value, np.float64)
+        vector = np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
-        found = np.empty((0, 0))
-    if found.ndim != 1:
+        vector = np.empty((0, 0))
+    if vector.ndim != 1:
         raise BadAnswer("an embedding is not a list of numbers")
-    with np.errstate(over="ignore"):  # infinity is found where all answers are checked
-        return found.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinity is vector where all answers are checked
+        return vector.astype(np.float32)

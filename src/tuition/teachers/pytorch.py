@@ -30,7 +30,7 @@ class Prepare(Protocol):
 
 @dataclass(frozen=True)
 class Scaled:
-    """Bytes to [0, 1], floats as they are; then `resize`, and (x - mean) / std per channel, where these are given."""
+    """Bytes to [0, 1], floats as they are; then `resize`, and (x - mean) / std per channel, where these are set."""
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -51,7 +51,7 @@ class Scaled:
 
 
 def scaled(mean: Sequence[float] | None, std: Sequence[float] | None) -> Scaled:
-    """Raises UserError where only one of the two is given."""
+    """Raises UserError where only one of the two is set."""
     if mean is None or std is None:
         if mean is not std:
             raise UserError("normalisation needs both mean and std; give both or neither.")
@@ -105,8 +105,8 @@ class TorchTeacher(Teacher):
                 raise NotCharged(f"the model failed with {type(error).__name__}: {error}", retry=False) from error
         outputs = _outputs(answer, len(inputs))
         self._check_names(outputs.get("logits"))
-        found = {name: value.float().cpu() for name, value in outputs.items()}
-        return found | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
+        rows = {name: value.float().cpu() for name, value in outputs.items()}
+        return rows | {path: value.to(torch.bfloat16).cpu() for path, value in maps.items()}
 
     def _check_names(self, logits: Any) -> None:
         width = logits.shape[-1] if isinstance(logits, Tensor) and logits.ndim else None
@@ -159,14 +159,14 @@ def from_torch(
 ) -> TorchTeacher:
     """A teacher from a PyTorch model, asked in evaluation mode, without gradients, on the device where it lies.
 
-    uint8 images become floats in [0, 1], floats are taken as they are; then (x - mean) / std if these are given. A
+    uint8 images become floats in [0, 1], floats are taken as they are; then (x - mean) / std if these are set. A
     model that returns one tensor answers {"logits": float32 (b, k)}; one that returns a mapping, with its tensors of b
     rows; one that returns an object with `logits`, with these. An exported program (torch.export) is asked as it was
     exported, a compiled model as the model that it wraps.
 
     Its fingerprint is a digest of class, structure, weights and preprocessing; of buffers, tensors and hooks that are
     not among the weights; and of the code of classes that are your own (see `tuition.identity`). It is not of `layers`,
-    whose logits are equal. A model that is edited is another teacher, then, and is asked again, which costs time alone.
+    whose logits are equal. A model that is edited is another teacher, then, and is asked again, which costs only time.
 
     Args:
         model: any module; its training mode is put back after each call.

@@ -64,7 +64,7 @@ def parse(content: bytes) -> Any:
     """The JSON of a body, in any encoding of Unicode, with or without a mark at its beginning.
 
     Raises:
-        ValueError: it is not JSON; the message goes on from "answered with".
+        ValueError: it is not JSON; the message continues "answered with".
     """
     try:
         return json.loads(content)
@@ -82,17 +82,17 @@ def parse(content: bytes) -> Any:
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def trouble_in(found: Any) -> Trouble | None:
-    """The error that a body tells of, in any of the usual shapes; None where it tells of none."""
-    if isinstance(found, list) and len(found) == 1:  # as Gemini does
-        found = found[0]
-    if not isinstance(found, dict):
+def trouble_in(body: Any) -> Trouble | None:
+    """The error in a body, in any of the common shapes; None where there is none."""
+    if isinstance(body, list) and len(body) == 1:  # as Gemini does
+        body = body[0]
+    if not isinstance(body, dict):
         return None
     for name in ("error", "errors", "detail", "fault"):
-        if said := found.get(name):
-            return _trouble(said, found)
-    if _first(found, WORDS) or found.get("object") == "error":
-        return _trouble(found, found)
+        if said := body.get(name):
+            return _trouble(said, body)
+    if _first(body, WORDS) or body.get("object") == "error":
+        return _trouble(body, body)
     return None
 
 
@@ -112,8 +112,8 @@ def _trouble(said: Any, around: Mapping[str, Any]) -> Trouble:
     return Trouble(words, kind, param if isinstance(param, str) else "", numbers[0] if numbers else None)
 
 
-def _first(found: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return next((str(found[name]) for name in names if isinstance(found.get(name), (str, int)) and found[name]), "")
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    return next((str(fields[name]) for name in names if isinstance(fields.get(name), (str, int)) and fields[name]), "")
 
 
 def refusal(why: str, status: int | None, trouble: Trouble, *, tokens: Tokens | None = None) -> NotCharged:
@@ -179,12 +179,12 @@ def metered(answer: Any, read: Callable[[Any], dict[str, Tensor]]) -> Answer:
     """What `read` finds in an answer, with the tokens that it used, also where it is bad."""
     tokens = tokens_of(answer)
     try:
-        found = Answer(read(answer))
+        outputs = Answer(read(answer))
     except BadAnswer as error:
         error.tokens = tokens
         raise
-    found.tokens = tokens
-    return found
+    outputs.tokens = tokens
+    return outputs
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -198,18 +198,18 @@ def in_order(answer: Any, items: str, count: int) -> list[dict[str, Any]]:
     Raises:
         BadAnswer: there are fewer or more items, or an index is missing, there twice or out of range.
     """
-    found = answer.get(items) if isinstance(answer, dict) else None
-    if isinstance(found, dict) and count == 1:
-        found = [found]
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    listed = answer.get(items) if isinstance(answer, dict) else None
+    if isinstance(listed, dict) and count == 1:
+        listed = [listed]
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
         raise BadAnswer(f"{items} is not a list of items")
-    if len(found) != count:
-        raise BadAnswer(f"{items} holds {len(found)} items for {count} inputs")
-    places = [item.get("index") for item in found]
+    if len(listed) != count:
+        raise BadAnswer(f"{items} holds {len(listed)} items for {count} inputs")
+    places = [item.get("index") for item in listed]
     if all(place is None for place in places):
-        return found
+        return listed
     numbers = [0 if place is None else _count(place) for place in places]
     if sorted(-1 if number is None else number for number in numbers) != list(range(count)):
         raise BadAnswer(f"{items} does not hold each of {count} items once, by its index")
-    by_index = dict(zip(numbers, found, strict=True))
+    by_index = dict(zip(numbers, listed, strict=True))
     return [by_index[i] for i in range(count)]

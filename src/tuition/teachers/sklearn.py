@@ -36,7 +36,7 @@ class SklearnTeacher(Teacher):
 
     @property
     def fingerprint(self) -> str:
-        """Class, parameters and all that was fitted, read anew each time: fitting it again makes another teacher."""
+        """Class, parameters and all that was fitted, read each time: a new fit makes another teacher."""
         return f"sklearn {_name(type(self.model))}; fitted {_digest(self.model)}; scale {self.scale!r}"
 
     @property
@@ -63,7 +63,7 @@ class SklearnTeacher(Teacher):
 def from_sklearn(
     model: Any, *, scale: float = 1 / 255, name: str | None = None, class_names: Sequence[str] | None = None
 ) -> SklearnTeacher:
-    """A teacher from a fitted classifier or a pipeline that ends in one. It is given, never loaded from a pickle.
+    """A teacher from a fitted classifier or a pipeline that ends in one. It is never loaded from a pickle.
 
     It reads float vectors (b, d) as they are; uint8 images (b, c, h, w) times `scale`, flattened to (b, c h w) in that
     order; and b strings, if it is a pipeline for text. It answers {"logits": (b, k)}, columns in the order of its

@@ -33,13 +33,13 @@ class Resized:
 
     def __call__(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        wanted = [math.floor(side / self.crop_pct) for side in self.size]
+        sides = [math.floor(side / self.crop_pct) for side in self.size]
         if self.crop_mode == "center":
-            scale = max(wanted[0] / height, wanted[1] / width)
-            wanted = [max(side, int(scale * of)) for side, of in zip(wanted, (height, width), strict=True)]
-        if wanted != [height, width]:
-            images = nn.functional.interpolate(images, wanted, mode=self.interpolation, antialias=True).clamp(0, 1)
-        top, left = (round((side - of) / 2) for side, of in zip(wanted, self.size, strict=True))
+            scale = max(sides[0] / height, sides[1] / width)
+            sides = [max(side, int(scale * of)) for side, of in zip(sides, (height, width), strict=True)]
+        if sides != [height, width]:
+            images = nn.functional.interpolate(images, sides, mode=self.interpolation, antialias=True).clamp(0, 1)
+        top, left = (round((side - of) / 2) for side, of in zip(sides, self.size, strict=True))
         return images[..., top : top + self.size[0], left : left + self.size[1]]
 
 
@@ -63,13 +63,13 @@ def from_timm(
         architecture: a name of timm, with the tag of its weights, such as "resnet18.a1_in1k".
         pretrained: take timm's published weights; else random ones, the same each time.
         weights: a file of weights instead: safetensors, or a state dict that `torch.save` wrote.
-        num_classes: k of these weights, where it is not the architecture's usual number.
+        num_classes: k of these weights, where it is not the architecture's default.
         layers: as in `from_torch`.
         name: what people call it; by default the architecture and eight digits of the fingerprint.
         class_names: one name a class, in the order of the logits.
 
     Raises:
-        UserError: timm is missing or does not import, has no such model, or the weights cannot be had or do not fit.
+        UserError: timm is missing or does not import, has no such model, or the weights are missing or do not fit.
     """
     try:
         import timm
@@ -87,7 +87,7 @@ def from_timm(
             model = timm.create_model(architecture, pretrained=pretrained and weights is None, **classes)
         if weights is not None:
             model.load_state_dict(_state(Path(weights)))
-    except Exception as error:  # no network, no such tag, a file that is no file of weights, other shapes, ...
+    except Exception as error:  # no network, no such tag, a file without weights, other shapes, ...
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
             f"timm cannot make {architecture!r} ({why}); check the name, the weights and the network."
@@ -95,8 +95,8 @@ def from_timm(
     config = timm.data.resolve_model_data_config(model)
     if config["crop_mode"] not in ("center", "squash") or config["interpolation"] not in ("bilinear", "bicubic"):
         raise UserError(
-            f"{architecture} wants {config['interpolation']} resizing in mode {config['crop_mode']}, which is not "
-            "known here; prepare its inputs yourself and use from_torch."
+            f"{architecture} needs {config['interpolation']} resizing in mode {config['crop_mode']}, which is not "
+            "supported; prepare its inputs yourself and use from_torch."
         )
     resized = Resized(config["input_size"][1:], config["crop_pct"], config["crop_mode"], config["interpolation"])
     names = checked_names(class_names, getattr(model, "num_classes", None))

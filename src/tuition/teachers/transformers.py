@@ -94,10 +94,10 @@ def from_transformers(
     return replace(teacher, given_name=name, class_names=names)
 
 
-def _names(config: Any | None, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class names of a classifier: those given, else the configuration's, unless these only count, or repeat."""
-    if config is None or given is not None:
-        return checked_names(given, config.num_labels if config is not None else 0)
+def _names(config: Any | None, chosen: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The class names of a classifier: those chosen, else the configuration's, unless these only count, or repeat."""
+    if config is None or chosen is not None:
+        return checked_names(chosen, config.num_labels if config is not None else 0)
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     counted = all(name == f"LABEL_{i}" for i, name in enumerate(names))
     return None if counted or len(set(names)) < len(names) else checked_names(names)
@@ -128,7 +128,7 @@ def _folder(name: str) -> Path:
     except Exception as error:  # what it is depends on the version of the HTTP client
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"{name} is no folder here, and cannot be had from the hub ({why}); check the name, connect or log in."
+            f"{name} is not a folder, and the hub does not have it ({why}); check the name, connect or log in."
         ) from error
 
 
