@@ -189,10 +189,13 @@ def check_books(folder, kills):
     assert CALLS <= len(asked(folder)) <= paid
 
 
+FILES = ["config.yaml", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
+
+
 def test_undisturbed(whole):
     assert books(whole) == (CALLS, 0, CALLS)
     assert record(whole)["accounts"] == {"paid": CALLS, "served": 0, "failed": 0, "unknown": 0}
-    assert sorted(os.listdir(whole / "run")) == ["curves.png", "metrics.csv", "run.json", "student.safetensors"]
+    assert sorted(os.listdir(whole / "run")) == FILES
 
 
 def test_killed_in_every_phase(zygote, whole, tmp_path):
