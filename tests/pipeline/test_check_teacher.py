@@ -55,6 +55,7 @@ def test_constant_answers_and_embeddings_of_texts(user):
     assert found.exit_code == 0, found.output
     assert "texts of 14 to " in found.output
     assert "gives embedding" in found.output
+    assert "reads it as" in found.output
     assert "without labels" in found.output
 
 

@@ -19,7 +19,14 @@ from tuition.pipeline.sources import Sources
 from tuition.store import ResponseStore, stepwise
 from tuition.store.agreement import Judgement
 from tuition.teachers import Teacher
-from tuition.teachers.protocol import wrapped
+from tuition.teachers.protocol import Reads, wrapped
+
+READ_AS: dict[Reads, str] = {
+    "anything": "it is",
+    "bytes": "images of bytes, 0 to 255",
+    "floats": "floats; images in [0, 1]",
+    "texts": "texts",
+}
 
 
 @dataclass
@@ -44,6 +51,7 @@ class TeacherCheck:
     transfer: TransferSet
     judgement: Judgement
     class_names: tuple[str, ...] | None
+    reads: Reads
     seconds: float | None
 
     def rows(self) -> list[tuple[str, str]]:
@@ -54,6 +62,7 @@ class TeacherCheck:
             right = f"{judgement.accuracy:.1f} %, beside chance {judgement.chance:.1f} %"
         return [
             ("takes", _inputs(self.transfer.pool)),
+            ("reads it as", READ_AS[self.reads]),
             *((f"gives {name}", f"({_range(value.to(torch.float32), '.3g')}") for name, value in gives),
             ("names of its classes", "not known" if self.class_names is None else shown(self.class_names)),
             ("seconds a call", "all answers are from the store" if self.seconds is None else f"{self.seconds:.3g}"),
@@ -94,7 +103,7 @@ def check(settings: TransferSettings) -> TeacherCheck:
     )
     judgement = stepwise.judge(transfer.responses, transfer.labels)
     seconds = timed.seconds / timed.inputs if timed.inputs else None
-    return TeacherCheck(transfer, judgement, teacher.class_names, seconds)
+    return TeacherCheck(transfer, judgement, teacher.class_names, teacher.reads, seconds)
 
 
 def _inputs(pool: Pool) -> str:
