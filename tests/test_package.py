@@ -103,6 +103,7 @@ def imported(tree: ast.AST, module: str) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+            assert "tuition" not in names, f"{module} imports the package that imports it"
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("tuition.")}

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import tuition
 from tuition import disk, models
 from tuition.errors import UserError
 from tuition.training.raw_inputs import RESIZE_FILTER
@@ -45,7 +45,7 @@ def export(student: Student, path: Path) -> Path:
         if isinstance(student.preprocess, models.Hashing):
             about["hashing"] = student.preprocess.settings()
         onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
-        proto.producer_name, proto.producer_version = PRODUCER, tuition.__version__
+        proto.producer_name, proto.producer_version = PRODUCER, metadata.version("tuition")
         content = proto.SerializeToString()
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
