@@ -261,7 +261,7 @@ def test_a_named_module_that_another_hides(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text(EVIL)
     done = run_command(tmp_path, "ask", "--teacher", f"{name}:teacher", "--calls", "4", "--dry-run")
     assert done.returncode == 2
-    assert f"{name}.py of this folder has the name of another module" in done.stderr
+    assert f"{name}.py in this folder has the name of another module" in done.stderr
     assert not (tmp_path / "ran").exists()
 
 
