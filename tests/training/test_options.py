@@ -102,7 +102,8 @@ def test_settings_files_and_set_read_them_alike(tmp_path):
     (tmp_path / "s.yaml").write_text("learning_rate: 1e-2\nepochs: 1e1\noptions:\n  anchor: 1e-2\n")
     read = read_settings(tmp_path / "s.yaml")
     assert read == {"learning_rate": 0.01, "epochs": 10, "options": {"anchor": 0.01}}
-    settings = settings_of(DistillSettings, None, {}, ["options.anchor=1e-2", "epochs=1e1", "learning_rate=1e-2"])
+    sets = ["options.anchor=1e-2", "epochs=1e1", "learning_rate=1e-2"]
+    settings = settings_of(DistillSettings, None, {}, sets, trust_code=False)
     assert (settings.options, settings.train.epochs, settings.train.learning_rate) == ({"anchor": 0.01}, 10, 0.01)
     (tmp_path / "s.yaml").write_text("data: 2020-13-45\n")
     with pytest.raises(UserError, match="is not valid YAML"):
