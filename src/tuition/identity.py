@@ -117,7 +117,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, Any]:
 
 
 # Of every module, or written by models.create, torch.compile and transformers.
-_MODULE_ATTRIBUTES = {*vars(nn.Module()), "recipe", "_is_torch_compile", "_is_hf_initialized"}
+_MODULE_ATTRIBUTES = {*vars(nn.Module()), "_is_torch_compile", "_is_hf_initialized"}
 
 
 @dataclass

@@ -60,9 +60,9 @@ def models(
         return
     model = zoo.create(name, num_classes=classes, in_channels=channels)
     shape: tuple[int, ...] = (channels,) if name.startswith("mlp_") else (channels, size, size)
-    hashing = getattr(model, "hashing", None)
-    if hashing is not None:
-        shape = (hashing.length,)
+    reader = model.own_preprocess() if isinstance(model, zoo.NamedModel) else None
+    if isinstance(reader, zoo.TextReader):
+        shape = (reader.length,)
     printer.record(name=name, parameters=zoo.num_parameters(model))
     modules: list[dict[str, Any]] = [
         {"path": layer.path, "module": layer.type, "output": "x".join(map(str, layer.shape or ()))}

@@ -1,6 +1,6 @@
 """Students and teachers: models by name, what they are made of, their features, weights and preprocessing."""
 
-from tuition.models.copies import copied, first_line, initialise
+from tuition.models.copies import copied, first_line, initialise, with_head
 from tuition.models.features import (
     Capture,
     Layer,
@@ -10,30 +10,43 @@ from tuition.models.features import (
     num_parameters,
     stages,
 )
+from tuition.models.named import Made, NamedModel, Start
 from tuition.models.preprocess import Preprocess
+from tuition.models.readers import TOKENIZER, TextReader, Tokenizer
 from tuition.models.text import Hashing
 from tuition.models.weights import load_tensors, load_weights, packed, save_weights, unpacked
-from tuition.models.zoo import available, create, reads_text
+from tuition.models.zoo import available, create, fine_tunes, make, reads_text, reads_tokens, rebuild
 
 __all__ = [
+    "TOKENIZER",
     "Capture",
     "Hashing",
     "Layer",
+    "Made",
+    "NamedModel",
     "Preprocess",
+    "Start",
+    "TextReader",
+    "Tokenizer",
     "available",
     "classifier",
     "copied",
     "create",
     "describe",
+    "fine_tunes",
     "first_line",
     "forward_with_features",
     "initialise",
     "load_tensors",
     "load_weights",
+    "make",
     "num_parameters",
     "packed",
     "reads_text",
+    "reads_tokens",
+    "rebuild",
     "save_weights",
     "stages",
     "unpacked",
+    "with_head",
 ]

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from tuition.models.blocks import conv_bn_relu, halve, initialise
+from tuition.models.named import NamedModel
 
 
-class CNN(nn.Module):
+class CNN(NamedModel):
     """Three 3x3 convolutions with batch norm, of `width`, 2 `width` and 4 `width` channels, with 2x2 pooling between.
 
     (n, in_channels, h, w) -> (n, num_classes). Stage outputs are taken before the pooling.
@@ -24,7 +25,7 @@ class CNN(nn.Module):
         return self.classifier(maps.mean((2, 3)))
 
 
-class MLP(nn.Module):
+class MLP(NamedModel):
     """Two hidden layers of `width` units with batch norm: (n, in_features) -> (n, num_classes)."""
 
     def __init__(self, width: int, num_classes: int, in_features: int) -> None:

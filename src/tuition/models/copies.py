@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.utils._pytree import tree_leaves
 
 from tuition.errors import UserError
+from tuition.models.features import classifier
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -70,3 +71,17 @@ def initialise(model: nn.Module, preprocess: nn.Module, example: Tensor, seed: i
         torch.default_generator.manual_seed(seed)
         model.eval()(preprocess(example))
     model.train(training)
+
+
+def with_head(model: M, num_classes: int, seed: int) -> M:
+    """A copy of a model whose last linear layer has `num_classes` outputs: the same one, or a new one."""
+    changed = copied(model)
+    path = classifier(changed)
+    old = changed.get_submodule(path)
+    assert isinstance(old, nn.Linear)
+    if old.out_features != num_classes:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            head = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+        changed.set_submodule(path, head)
+    return changed

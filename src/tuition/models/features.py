@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tuition.errors import UserError
-from tuition.models.zoo import create, nearest
+from tuition.models.zoo import create, nearest, reads_tokens
 
 
 class Capture(dict[str, Tensor]):
@@ -134,7 +134,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     like = next(model.parameters(), torch.zeros(()))
     try:
         with torch.no_grad():
-            dtype = torch.int32 if hasattr(model, "hashing") else like.dtype
+            dtype = torch.int32 if reads_tokens(model) else like.dtype
             model.eval()(torch.zeros(1, *input_shape, dtype=dtype, device=like.device))
     except Exception as error:  # whatever the model's own code raises
         shape = tuple(input_shape)

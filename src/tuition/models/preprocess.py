@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tuition.errors import UserError
@@ -11,6 +12,9 @@ from tuition.errors import UserError
 
 class Preprocess(nn.Module):
     """Scale bytes to [0, 1], then (x - mean) / std per channel of images (n, c, h, w) or column of vectors (n, d).
+
+    With a `size`, images are resized to size x size pixels first, by `interpolation` (nearest, bilinear or bicubic);
+    reduced ones with antialiasing.
 
     uint8 inputs are divided by 255, float inputs taken as they are. The output is float32 or the inputs' wider type,
     and images come out channels last, the layout in which convolutions are fastest.
@@ -23,8 +27,16 @@ class Preprocess(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] | Tensor,
+        std: Sequence[float] | Tensor,
+        *,
+        size: int | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
         super().__init__()
+        self.size, self.interpolation = size, interpolation
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).clone())
         if (
@@ -41,11 +53,31 @@ class Preprocess(nn.Module):
         if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
             raise UserError(f"inputs are uint8 (0 to 255) or floats, not {inputs.dtype}: convert them first.")
         scale = 255 if inputs.dtype == torch.uint8 else 1
+        if self.size is not None and inputs.ndim == 4:
+            inputs = self._resized(inputs if inputs.is_floating_point() else inputs.float(), self.size, scale)
         last = inputs.movedim(1, -1)
         flat = last.flatten(1)  # with the statistics repeated along it: rows of three channels would be slow to step
         times = flat.shape[1] // len(self.mean)
         flat = (flat - (scale * self.mean).repeat(times)) / (scale * self.std).repeat(times)
         return flat.view(last.shape).movedim(-1, 1)
+
+    def _resized(self, images: Tensor, side: int, scale: int) -> Tensor:
+        height, width = images.shape[2:]
+        if (height, width) == (side, side):
+            return images
+        size = (side, side)
+        if self.interpolation == "nearest":
+            return F.interpolate(images, size)
+        smaller = height > side or width > side
+        resized = F.interpolate(images, size, mode=self.interpolation, align_corners=False, antialias=smaller)
+        return resized.clamp(0, scale) if scale == 255 else resized  # bicubic goes beyond the range
+
+    def settings(self) -> dict[str, Any]:
+        """What makes an equal one, beside its buffers."""
+        return {} if self.size is None else {"size": self.size, "interpolation": self.interpolation}
+
+    def extra_repr(self) -> str:
+        return "" if self.size is None else f"size={self.size}, interpolation={self.interpolation}"
 
     @classmethod
     def fit(cls, inputs: Any) -> Self:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from tuition.models.blocks import conv1x1, conv3x3, conv_bn_relu, initialise
+from tuition.models.named import NamedModel
 
 
 class BasicBlock(nn.Module):
@@ -24,7 +25,7 @@ class BasicBlock(nn.Module):
         return relu(residual + (inputs if self.shortcut is None else self.shortcut(inputs)))
 
 
-class ResNet(nn.Module):
+class ResNet(NamedModel):
     """ResNet of `depth` = 6 blocks + 2 layers: (n, in_channels, h, w) -> (n, num_classes).
 
     `widths`: channels of the stem and of the three stages.

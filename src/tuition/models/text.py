@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tuition.errors import UserError
+from tuition.models.named import NamedModel
+from tuition.models.readers import TextReader
 
 BUCKETS = 2**14
 """Rows of an embedding table: a step's time on a CPU grows with them, because the optimizer goes through them all."""
@@ -16,7 +18,7 @@ BUCKETS = 2**14
 PADDING = 0
 
 
-class Hashing(nn.Module):
+class Hashing(TextReader):
     """Texts to token ids by a stable hash (CRC-32): no vocabulary is learned or saved. Belongs to a model, as its
     preprocessing does.
 
@@ -38,14 +40,12 @@ class Hashing(nn.Module):
         """What makes an equal one: Hashing(**settings)."""
         return {"length": self.length, "buckets": self.buckets, "ngrams": list(self.ngrams)}
 
-    def forward(self, texts: Sequence[str] | Tensor) -> Tensor:
-        """Texts (n) -> token ids (n, length) int32. Ids are left as they are: the model's graph begins with them.
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (n, length) int32.
 
         Raises:
             UserError: a text without a word or a sign.
         """
-        if isinstance(texts, Tensor):
-            return texts
         known: dict[str, tuple[int, list[int]]] = {}
         rows = torch.full((len(texts), self.length), PADDING, dtype=torch.int32)
         for row, text in enumerate(texts):
@@ -70,7 +70,7 @@ class Hashing(nn.Module):
         return [marked[i : i + n] for n in self.ngrams for i in range(len(marked) - n + 1) if n < len(marked)]
 
 
-class Bag(nn.Module):
+class Bag(NamedModel):
     """The mean of the tokens' embeddings (n, width), one hidden layer: ids (n, length) -> (n, num_classes)."""
 
     def __init__(self, width: int, num_classes: int) -> None:
@@ -84,8 +84,11 @@ class Bag(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         return self.classifier(self.hidden(self.embedding(ids.long())))  # ONNX export does not take int32
 
+    def own_preprocess(self) -> nn.Module | None:
+        return self.hashing
 
-class Transformer(nn.Module):
+
+class Transformer(NamedModel):
     """`depth` encoder blocks of `width` over words, learned positions, mean over the words: as `Bag`.
 
     Norms come first in a block (Xiong et al. 2020, arXiv 2002.04745), heads are 32 wide, and there is no dropout.
@@ -110,6 +113,9 @@ class Transformer(nn.Module):
             x = block(x, attended[:, None, None])
         pooled = (self.norm(x) * words[:, :, None]).sum(1) / words.sum(1, keepdim=True).clamp(min=1)
         return self.classifier(pooled)
+
+    def own_preprocess(self) -> nn.Module | None:
+        return self.hashing
 
 
 def _begin(embedding: nn.Embedding | nn.EmbeddingBag) -> None:

@@ -7,9 +7,10 @@ last two stages share one resolution at 32 pixels.
 from torch import Tensor, nn
 
 from tuition.models.blocks import conv_bn_relu, halve, initialise
+from tuition.models.named import NamedModel
 
 
-class VGG(nn.Module):
+class VGG(NamedModel):
     """Five stages of `convolutions[i]` 3x3 convolutions each: (n, in_channels, h, w) -> (n, num_classes).
 
     The maps are halved after each of the first three stages, and after the fourth where they still measure 8 or more

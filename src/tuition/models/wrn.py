@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from tuition.models.blocks import conv1x1, conv3x3, initialise
+from tuition.models.named import NamedModel
 
 
 class PreActivationBlock(nn.Module):
@@ -24,7 +25,7 @@ class PreActivationBlock(nn.Module):
         return residual + (inputs if self.shortcut is None else self.shortcut(active))
 
 
-class WideResNet(nn.Module):
+class WideResNet(NamedModel):
     """WRN-`depth`-`width`, depth = 6 blocks + 4: (n, in_channels, h, w) -> (n, num_classes).
 
     Stage outputs are sums before batch norm and ReLU (pre-activation), of 16, 32 and 64 times `width` channels.

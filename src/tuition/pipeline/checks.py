@@ -80,6 +80,7 @@ def check_fit(
         out=out,
         options=settings.options,
         described=described(settings, checked.teacher.name, checked.teacher.fingerprint),
+        start=settings.student_start,
         **settings.train.model_dump(),
     )
 

@@ -132,6 +132,7 @@ def train(
         seed=settings.data.seed,
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),
+        start=settings.student_start,
         progress=progress,
         **settings.train.model_dump(),
     )

@@ -18,6 +18,7 @@ from tuition.training.options import words
 from tuition.training.settings import SettingError, Settings, TrainSettings, extra, optimizer_defaults, setting
 
 if TYPE_CHECKING:
+    from tuition.models import Start
     from tuition.store.price import Price
 
 # What needs torch is imported where it is used, because the help of the command line is made from these classes.
@@ -103,6 +104,19 @@ class AskSettings(Settings):
             "cost_per_call": self.cost_per_call,
             "cost_per_million_tokens": self.cost_per_million_tokens,
         }
+
+
+class StartSettings(Settings):
+    """What a student begins with, where its kind has a choice."""
+
+    pretrained: bool | None = setting(None, "published weights: the default for transformers:NAME, not for timm:NAME")
+    weights: str | None = setting(None, "safetensors file of weights for timm:NAME, in the layout of timm")
+    layers: int | None = setting(None, "first layers of an encoder of text that are kept; null keeps all", ge=1)
+    pooling: Literal["mean", "cls"] = setting("mean", "of an encoder of text: mean over tokens, or the first token")
+    max_tokens: int = setting(128, "longest text of a transformers:NAME; the rest is cut off", unit="tokens", ge=2)
+    resolution: int | None = setting(
+        None, "side that a pretrained model of images sees; null: as it was trained", unit="pixels", ge=8
+    )
 
 
 class CommandSettings(Settings):
@@ -231,6 +245,7 @@ class DistillSettings(CommandSettings):
     data: DataSettings = DataSettings()
     ask: AskSettings = AskSettings()
     train: TrainSettings = TrainSettings()
+    start: StartSettings = StartSettings()
     student: str = setting("cnn_8", "the student's architecture (see `tuition models`)")
     method: str = setting("ckd", "what it is trained by (see `tuition methods`), or package.module:function")
     options: dict[str, Any] = setting({}, "settings of the method")
@@ -240,6 +255,12 @@ class DistillSettings(CommandSettings):
     @property
     def device(self) -> str:
         return self.train.device
+
+    @property
+    def student_start(self) -> Start:
+        from tuition.models import Start
+
+        return Start(**self.start.model_dump(), trust_code=self.ask.trust_code)
 
     @model_validator(mode="before")
     @classmethod
@@ -278,7 +299,9 @@ def _with_train_defaults(values: dict[str, Any], model: Any) -> dict[str, Any]:
     train = values.get("train", {})
     if not isinstance(train, dict):
         return values
-    return values | {"train": optimizer_defaults({"threads": 0} | train, model is not None and _reads_text(str(model)))}
+    if model is None:
+        return values | {"train": optimizer_defaults({"threads": 0} | train, None, False)}
+    return values | {"train": optimizer_defaults({"threads": 0} | train, model, _reads_text(str(model)))}
 
 
 def _reads_text(model: str) -> bool:

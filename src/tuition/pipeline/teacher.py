@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuition import teachers
 from tuition.errors import UserError
-from tuition.models import Hashing, Preprocess
+from tuition.models import Preprocess, TextReader
 from tuition.teachers import Teacher
 from tuition.teachers.pytorch import TorchTeacher
 from tuition.training import load
@@ -32,8 +32,8 @@ def find_teacher(name: str, options: Mapping[str, Any] | None = None, *, trust_c
         raise UserError(f"{name} is a folder, whose teacher has no options; leave out teacher.{min(options)}.")
     folder = Path(name).resolve()
     taught = load(folder, trust_code=trust_code)
-    if isinstance(taught.preprocess, Hashing):
-        reader = _Hashed(taught.preprocess)
+    if isinstance(taught.preprocess, TextReader):
+        reader = _Read(taught.preprocess)
         return TorchTeacher(taught.model, folder.name, reader, class_names=taught.class_names, reads="texts")
     assert isinstance(taught.preprocess, Preprocess)
     mean, std = taught.preprocess.mean.tolist(), taught.preprocess.std.tolist()
@@ -41,13 +41,13 @@ def find_teacher(name: str, options: Mapping[str, Any] | None = None, *, trust_c
 
 
 @dataclass(frozen=True)
-class _Hashed:
+class _Read:
     """Texts to the token ids that a model of text was trained on."""
 
-    hashing: Hashing
+    reader: TextReader
 
     def __call__(self, inputs: Any, /) -> Tensor:
-        return self.hashing(inputs)
+        return self.reader(inputs)
 
     def __str__(self) -> str:
-        return f"hashing {json.dumps(self.hashing.settings())}"
+        return f"{self.reader!r} {json.dumps(self.reader.settings())}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuition import disk
+from tuition import disk, models
 from tuition import progress as progress_bars
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.training import evaluation, files, leaks, parallel
@@ -40,6 +40,7 @@ def distill(
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
     preprocess: nn.Module | None = None,
+    start: models.Start | None = None,
     settings: TrainSettings | None = None,
     progress: Progress | bool | None = None,
     described: dict[str, Any] | None = None,
@@ -53,7 +54,7 @@ def distill(
 
     Args:
         student: a model from preprocessed inputs to logits (n, k), which is copied, not changed; or a name that
-            `models.create` knows.
+            `models.create` knows; or the folder of a finished run, whose student is trained further.
         transfer: inputs with responses; without labels the label terms fall away (see `teacher_labels`). From an
             "embedding" (n, d) alone, without logits or labels, a student of embeddings is made, of the same width
             where a name is given; another width meets the teacher's in a projector that the objective learns.
@@ -68,6 +69,7 @@ def distill(
             refused. It is another run if the code of your own student, objective or preprocessing was edited.
         options: options of the method, such as {"anchor": 0.3}.
         preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
+        start: what a student that is given by name begins with: published weights, a number of layers, and the like.
         settings: how it is trained.
         progress: by default nothing is shown; True draws a bar; a function is called after every epoch with (epochs
             done, epochs, figures).
@@ -87,7 +89,8 @@ def distill(
         test=test,
         preprocess=preprocess,
         seed=seed,
-        settings=train_settings(settings, changes, transfer.pool.kind == "texts"),
+        start=start,
+        settings=train_settings(settings, changes, student, transfer.pool.kind == "texts"),
     )
     trained = setup.objective(setup.student, setup.transfer)
     directory = None if out is None else Path(out)

@@ -44,6 +44,8 @@ def export(student: Student, path: Path) -> Path:
             about |= {"value_range": [0, 255], "image_size": size, "resize_filter": RESIZE_FILTER}
         if isinstance(student.preprocess, models.Hashing):
             about["hashing"] = student.preprocess.settings()
+        if isinstance(student.preprocess, models.Tokenizer):
+            about["tokenizer"] = student.preprocess.settings()
         onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in about.items()})
         proto.producer_name, proto.producer_version = PRODUCER, metadata.version("tuition")
         content = proto.SerializeToString()
@@ -58,6 +60,9 @@ def export(student: Student, path: Path) -> Path:
             ) from error
     finally:
         student.train(training)
+    if isinstance(student.preprocess, models.TextReader):
+        for name, file in student.preprocess.files().items():
+            disk.write_new(path.with_name(name), file)
     disk.write(path, content)
     return path
 

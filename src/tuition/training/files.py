@@ -24,7 +24,8 @@ RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", 
 
 # What `write` leaves of a file of a run when it is killed.
 UNFINISHED = re.compile(
-    r"\.(run\.json|config\.yaml|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|\w+\.safetensors)\.[0-9a-f]{8}\.tmp"
+    r"\.(run\.json|config\.yaml|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|tokenizer\.json|\w+\.safetensors)"
+    r"\.[0-9a-f]{8}\.tmp"
 )
 
 # What may differ between a run and its continuation.

@@ -19,7 +19,7 @@ from tuition.training.objective import Objective
 from tuition.training.run_identity import recorded_settings
 from tuition.training.settings import TrainSettings, optimizer_defaults
 from tuition.training.setup import Setup
-from tuition.training.student import Output, Student
+from tuition.training.student import Output, Student, load
 from tuition.training.task_classes import (
     count_classes,
     further_in_order,
@@ -40,6 +40,7 @@ def set_up(
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
     preprocess: nn.Module | None = None,
+    start: models.Start | None = None,
     seed: int,
     settings: TrainSettings,
 ) -> Setup:
@@ -59,7 +60,7 @@ def set_up(
     else:
         validation = in_order(validation, transfer, num_classes)
     test = test_in_order(test, transfer, num_classes)
-    student = build_student(model, transfer.pool, num_classes, preprocess, seed, learned(transfer))
+    student = build_student(model, transfer.pool, num_classes, preprocess, seed, learned(transfer), start)
     check_evaluation(student, validation, test)
     device = pick_device(settings.device)
     setup = Setup(
@@ -74,16 +75,18 @@ def set_up(
         seed=seed,
         device=device,
         teacher_accuracy=accuracy,
-        is_module=not isinstance(model, str),
+        is_module=not isinstance(model, str) or models.fine_tunes(model, start),
     )
     trial_step.attempt(setup)
     return setup
 
 
-def train_settings(settings: TrainSettings | None, changes: dict[str, Any], reads_text: bool) -> TrainSettings:
+def train_settings(
+    settings: TrainSettings | None, changes: dict[str, Any], student: nn.Module | str, reads_text: bool
+) -> TrainSettings:
     """The settings of a training: those that were set in `settings`, then `changes`, then the defaults."""
     values = {} if settings is None else settings.model_dump(exclude_unset=True)
-    return TrainSettings.of(optimizer_defaults(values | changes, reads_text))
+    return TrainSettings.of(optimizer_defaults(values | changes, student, reads_text))
 
 
 def check(
@@ -97,6 +100,7 @@ def check(
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
     described: dict[str, Any] | None = None,
+    start: models.Start | None = None,
     settings: TrainSettings | None = None,
     **changes: Any,
 ) -> None:
@@ -109,7 +113,7 @@ def check(
     Raises:
         UserError: what `distill` would say.
     """
-    chosen = train_settings(settings, changes, pool.kind == "texts")
+    chosen = train_settings(settings, changes, student, pool.kind == "texts")
     known = {"logits": torch.zeros(1, pool.num_classes or 2)} if answer is None else answer
     transfer = TransferSet(pool, {name: value.expand(len(pool), *value.shape[1:]) for name, value in known.items()})
     method, tried = methods.of(objective), objective
@@ -124,6 +128,7 @@ def check(
         options=options if tried is objective else None,
         test=test if ordered else None,
         seed=seed,
+        start=start,
         settings=chosen,
     )
     check_evaluation(setup.student, test)
@@ -156,20 +161,26 @@ def build_student(
     preprocess: nn.Module | None,
     seed: int,
     output: Output = "logits",
+    start: models.Start | None = None,
 ) -> Student:
     """The student with its preprocessing, once it has read inputs of the pool and answered with enough classes.
 
     Embeddings may be of another width than the teacher's.
     """
+    recipe: dict[str, Any] | None = None
     if isinstance(model, str):
-        channels = pool.shape[0] if pool.kind != "texts" else 1
-        model = models.create(model, num_classes=num_classes, in_channels=channels, seed=seed)
+        made = make_model(model, pool, num_classes, seed, start or models.Start())
+        model, recipe, preprocess = made.model, made.recipe, preprocess or made.preprocess
+    elif isinstance(model, models.NamedModel):
+        recipe, preprocess = model.recipe, preprocess or model.own_preprocess()
     if preprocess is None:
-        preprocess = default_preprocess(model, pool)
-    if pool.kind == "texts" and not isinstance(preprocess, models.Hashing):
-        raise UserError("this preprocessing is of images or vectors; give texts a models.Hashing.")
+        preprocess = default_preprocess(pool)
+    if pool.kind != "texts" and isinstance(preprocess, models.TextReader):
+        raise UserError("this student reads text, and the inputs are images or vectors; use another, such as cnn_8.")
+    if pool.kind == "texts" and not isinstance(preprocess, models.TextReader):
+        raise UserError("this preprocessing is of images or vectors; give texts a models.TextReader.")
     first = pool[:2]
-    sample = preprocess(first.asked()) if isinstance(preprocess, models.Hashing) else first.asked_tensor()
+    sample = preprocess(first.asked()) if isinstance(preprocess, models.TextReader) else first.asked_tensor()
     model = models.copied(model)
     try:
         models.initialise(model, preprocess, sample, seed)
@@ -181,6 +192,7 @@ def build_student(
             crop=pool.crop,
             image_size=(pool.shape[1], pool.shape[2]) if pool.kind == "images" else None,
             output=output,
+            recipe=recipe,
         ).eval()
         device = next((value.device for value in student.parameters()), torch.device("cpu"))
         with torch.no_grad():
@@ -206,18 +218,23 @@ def build_student(
     return student
 
 
-def default_preprocess(model: nn.Module, pool: Pool) -> nn.Module:
-    """The channels' mean and std; of texts, the hashing that the model is made for."""
-    hashing = getattr(model, "hashing", None)
-    if pool.kind != "texts":
-        if hashing is not None:
-            raise UserError(
-                "this student reads text, and the inputs are images or vectors; use another, such as cnn_8."
-            )
-        return models.Preprocess.fit(pool.inputs)
-    if not isinstance(hashing, models.Hashing):
+def make_model(name: str, pool: Pool, num_classes: int, seed: int, start: models.Start) -> models.Made:
+    """The model of this name, or that of the finished run in a folder."""
+    if not (Path(name) / files.RUN).exists():
+        channels = pool.shape[0] if pool.kind != "texts" else 1
+        return models.make(name, num_classes=num_classes, in_channels=channels, seed=seed, start=start)
+    earlier = load(name, trust_code=start.trust_code)
+    recipe = earlier.recipe
+    if recipe is not None:
+        recipe = recipe | {"num_classes": num_classes}
+    return models.Made(models.with_head(earlier.model, num_classes, seed), earlier.preprocess, recipe)
+
+
+def default_preprocess(pool: Pool) -> nn.Module:
+    """The channels' mean and std, for a model without preprocessing of its own."""
+    if pool.kind == "texts":
         raise UserError("this student reads images or vectors, and the inputs are text; use another, such as bag_64.")
-    return hashing
+    return models.Preprocess.fit(pool.inputs)
 
 
 def check_responses(transfer: TransferSet) -> None:

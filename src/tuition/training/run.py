@@ -103,6 +103,9 @@ def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: s
     models.save_weights(run.student, directory / weights)
     if objective.state_dict():  # projectors, memories, variances
         models.save_weights(objective, directory / OBJECTIVE)
+    if isinstance(run.student.preprocess, models.TextReader):
+        for name, content in run.student.preprocess.files().items():
+            files.write(directory / name, content)
     files.write_rows(directory / files.METRICS, run.history)
     files.write_json(
         directory / files.RUN,

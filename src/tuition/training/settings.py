@@ -115,11 +115,15 @@ def _check_texts(name: str, value: Any) -> None:
             _check_texts(name, below)
 
 
-def optimizer_defaults(values: dict[str, Any], reads_text: bool) -> dict[str, Any]:
-    """The settings named in `values`, and the defaults of AdamW, which is itself the default for a student of text."""
-    if values.get("optimizer", "adamw" if reads_text else "sgd") != "adamw":
+FINE_TUNING = 1e-4  # the learning rate of AdamW for pretrained transformers
+
+
+def optimizer_defaults(values: dict[str, Any], student: object, reads_text: bool) -> dict[str, Any]:
+    """The settings named in `values`, and the further defaults of AdamW or of a kind of student."""
+    fine_tunes = isinstance(student, str) and student.startswith("transformers:")
+    if values.get("optimizer", "adamw" if reads_text or fine_tunes else "sgd") != "adamw":
         return values
-    return {"optimizer": "adamw", "learning_rate": 0.003} | values
+    return {"optimizer": "adamw", "learning_rate": FINE_TUNING if fine_tunes else 0.003} | values
 
 
 class TrainSettings(Settings):

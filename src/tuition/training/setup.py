@@ -27,7 +27,7 @@ class Setup:
         validation, test: with labels in the order of the student's classes.
         num_classes: width of the student's output.
         teacher_accuracy: of the answers on labels of the data.
-        is_module: whether the student was a module, and not a name.
+        is_module: whether the student's weights do not follow from its name and seed.
     """
 
     student: Student

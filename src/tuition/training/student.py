@@ -54,6 +54,7 @@ class Student(nn.Module):
         crop: images of another size are cut to its centred view; None takes them as they are.
         image_size: height and width of the raw images that it learned from, before `crop`; None if not known.
         output: which of the two the model's output is.
+        recipe: what makes the model's architecture again (see `models.rebuild`); None if that is not known.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Student(nn.Module):
         crop: Crop | None = None,
         image_size: tuple[int, int] | None = None,
         output: Output = "logits",
+        recipe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.recipe = recipe
         self.model, self.preprocess, self.output = model, preprocess, output
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
         self.image_size = image_size
@@ -185,7 +188,7 @@ class Student(nn.Module):
 
     @property
     def reads_text(self) -> bool:
-        return isinstance(self.preprocess, models.Hashing)
+        return isinstance(self.preprocess, models.TextReader)
 
     def read(self, inputs: Any) -> Tensor:
         """Raw inputs (n, *input_shape) as one tensor on the CPU: images cut to their view, texts as token ids.
@@ -224,18 +227,22 @@ class Student(nn.Module):
     def card(self) -> dict[str, Any]:
         """What is needed to build the same student again, for run.json."""
         return {
-            "model": getattr(self.model, "recipe", None),
+            "model": self.recipe,
             "input_shape": list(self.input_shape),
             "class_names": self.class_names,
             "crop": None if self.crop is None else vars(self.crop),
             "image_size": self.image_size,
             "hashing": self.preprocess.settings() if isinstance(self.preprocess, models.Hashing) else None,
+            "tokenizer": self.preprocess.settings() if isinstance(self.preprocess, models.Tokenizer) else None,
+            "resize": self.preprocess.settings() if isinstance(self.preprocess, models.Preprocess) else None,
+            # A factory made it beside the model, and makes it again.
+            "own_preprocess": not isinstance(self.preprocess, (models.TextReader, models.Preprocess)),
             "output": self.output,
         }
 
 
 def _blank(shape: tuple[int, ...], preprocess: nn.Module) -> Tensor:
-    text = isinstance(preprocess, models.Hashing)
+    text = isinstance(preprocess, models.TextReader)
     return torch.zeros(2, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.int32 if text else torch.float32)
 
 
@@ -247,6 +254,10 @@ class Recipe(BaseModel):
     name: str
     num_classes: int = Field(gt=0, le=10**6)
     in_channels: int = Field(gt=0, le=10**6)
+    kind: Literal["texts", "images"] | None = None
+    config: dict[str, Any] | None = None
+    pooling: Literal["mean", "cls"] | None = None
+    padding: int | None = None
 
 
 class Card(BaseModel):
@@ -258,6 +269,9 @@ class Card(BaseModel):
     crop: dict[str, StrictInt | StrictBool | None] | None
     image_size: tuple[PositiveInt, PositiveInt] | None = None
     hashing: dict[str, StrictInt | list[StrictInt]] | None = None
+    tokenizer: dict[str, StrictInt] | None = None
+    resize: dict[str, StrictInt | str] | None = None
+    own_preprocess: bool = False
     output: Output = "logits"
     weights: str = Field(pattern=r"^\w[\w.-]*$")  # a file of the folder
 
@@ -298,19 +312,23 @@ def load(
     if record["status"] != "done":
         raise UserError(f"the run in {directory} is not finished; give its command again to finish it.")
     card = _card(directory, record)
+    recipe = None if card.model is None else card.model.model_dump(exclude_none=True)
     if model is None:
-        model = _model(directory, card, trust_code)
+        made = _made(directory, card, recipe, trust_code)
+        model, preprocess = made.model, preprocess or (made.preprocess if card.own_preprocess else None)
     shape = card.input_shape
     try:
         crop = None if card.crop is None else Crop(**card.crop)  # type: ignore[arg-type]
         if preprocess is None and card.hashing is not None:
             preprocess = models.Hashing(**card.hashing)  # type: ignore[arg-type]
+        if preprocess is None and card.tokenizer is not None:
+            preprocess = models.Tokenizer(_text(directory / models.TOKENIZER), **card.tokenizer)
     except TypeError as error:
         raise UserError(f"{directory / files.RUN} is damaged ({error}); restore it.") from None
     if preprocess is None:
         if shape[0] > 10**6:
             raise UserError(f"{directory / files.RUN} is damaged (inputs of shape {shape}); restore it.")
-        preprocess = models.Preprocess([0.0] * shape[0], [1.0] * shape[0])
+        preprocess = models.Preprocess([0.0] * shape[0], [1.0] * shape[0], **(card.resize or {}))  # type: ignore[arg-type]
     models.initialise(model, preprocess, _blank(shape, preprocess))
     student = Student(
         model,
@@ -320,6 +338,7 @@ def load(
         crop=crop,
         image_size=card.image_size,
         output=card.output,
+        recipe=recipe,
     )
     models.load_weights(student, directory / card.weights)
     return student.eval()
@@ -336,18 +355,26 @@ def _card(directory: Path, record: Mapping[str, Any]) -> Card:
         raise UserError(f"{directory / files.RUN} is damaged ({what}); restore it.") from None
 
 
-def _model(directory: Path, card: Card, trust_code: bool) -> nn.Module:
+def _made(directory: Path, card: Card, recipe: dict[str, Any] | None, trust_code: bool) -> models.Made:
     """The architecture that the folder names, of the size of the weights beside it."""
-    if card.model is None:
+    if recipe is None:
         raise UserError(
             "this student's model was not made by models.create, so its code is not known; "
             "pass it: load(run, model=my_module)."
         )
-    factories.refuse_untrusted(card.model.name, str(directory), trust_code)
-    if not card.model.name.startswith("timm:") and not factories.is_factory(card.model.name):
+    name = recipe["name"]
+    factories.refuse_untrusted(name, str(directory), trust_code)
+    if not name.startswith("timm:") and not factories.is_factory(name):
         with torch.device("meta"):  # no numbers of a file decide how much memory is taken
-            size = sum(value.numel() for value in models.create(**card.model.model_dump()).state_dict().values())
+            size = sum(value.numel() for value in models.rebuild(recipe).model.state_dict().values())
         path = directory / card.weights
         if path.exists() and size > max(path.stat().st_size, LITTLE):
-            raise UserError(f"{path} is for another model: it is smaller than the {card.model.name} of run.json.")
-    return models.create(**card.model.model_dump())
+            raise UserError(f"{path} is for another model: it is smaller than the {name} of run.json.")
+    return models.rebuild(recipe)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it.") from None
