@@ -172,7 +172,7 @@ def build_student(
         made = make_model(model, pool, num_classes, seed, start or models.Start())
         model, recipe, preprocess = made.model, made.recipe, preprocess or made.preprocess
     elif isinstance(model, models.NamedModel):
-        recipe, preprocess = model.recipe, preprocess or model.own_preprocess()
+        preprocess = preprocess or model.own_preprocess()
     if preprocess is None:
         preprocess = default_preprocess(pool)
     if pool.kind != "texts" and isinstance(preprocess, models.TextReader):

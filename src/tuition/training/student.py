@@ -54,7 +54,7 @@ class Student(nn.Module):
         crop: images of another size are cut to its centred view; None takes them as they are.
         image_size: height and width of the raw images that it learned from, before `crop`; None if not known.
         output: which of the two the model's output is.
-        recipe: what makes the model's architecture again (see `models.rebuild`); None if that is not known.
+        recipe: what makes the model's architecture again (see `models.rebuild`); by default a `NamedModel`'s own.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Student(nn.Module):
         recipe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe = model.recipe if recipe is None and isinstance(model, models.NamedModel) else recipe
         self.model, self.preprocess, self.output = model, preprocess, output
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
         self.image_size = image_size
