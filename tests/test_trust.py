@@ -294,7 +294,7 @@ class Broken:
         ("own:asserts", "own:asserts failed with AssertionError; fix it"),
         ("own:Broken", "own:Broken failed with OSError: no such weights"),
         ("own:absent", "no function or class 'absent'"),
-        ("sys:exit", "sys:exit is part of Python, and is not called; name a function of your own"),
+        ("sys:exit", "sys:exit is part of Python; name a function of your own"),
         ("os:_exit", "os:_exit is part of Python"),
         ("builtins:exit", "builtins:exit is part of Python"),
         ("os.path:join", "os.path:join is part of Python"),

@@ -241,7 +241,7 @@ def test_bad_numbers():
         models.create("cnn_4", num_classes=0)
     with pytest.raises(UserError, match="at least one"):
         models.create("cnn_4", num_classes=2, in_channels=0)
-    with pytest.raises(UserError, match="no published weights"):
+    with pytest.raises(UserError, match="has no setting pretrained"):
         models.create("cnn_4", num_classes=2, pretrained=True)
 
 
