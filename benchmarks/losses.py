@@ -174,7 +174,7 @@ def peak_memory(loss: Loss, student: Tensor, teacher: Tensor) -> int | None:
         return None
     student.grad = None
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     before = status("VmRSS")
     loss(student, teacher).backward()
     return max(0, status("VmHWM") - before)

@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--url", help="a PostgreSQL database to use instead of an SQLite file in a temporary folder")
-    parser.add_argument("--announce", action="store_true", help="only announce an ask of so many, and ask nothing")
+    parser.add_argument("--announce", action="store_true", help="only announce the ask, and ask nothing")
     parser.add_argument("--json", type=Path, help="write the unit costs to this file")
     given = parser.parse_args()
     little = max(2000, given.inputs // 50)

@@ -56,7 +56,7 @@ def prose(file: Path) -> Iterator[str]:
 
 
 def sentences(train: int, test: int) -> tuple[Pool, Pool]:
-    """So many sentences of each package, each once, the class being the package; a file is of one split alone.
+    """This number of sentences of each package, each once, the class being the package; a file is of one split alone.
 
     Files come in the order of a digest of their names, so that the sentences follow from the packages' versions.
     """

@@ -11,7 +11,7 @@ torch.set_num_threads(1)
 for number in (signal.SIGINT, signal.SIGHUP):  # ignored where the suite runs in the background of a script
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow example is no wrong one
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a slow example is not a wrong one
 hypothesis.settings.load_profile("no deadline")
 
 

@@ -64,7 +64,7 @@ class Case:
     command: str
     says: str
     spoil: Callable[[], object] = lambda: None
-    pays: int = 0  # a remote teacher is paid for answers that are no use
+    pays: int = 0  # a remote teacher is paid for useless answers
 
 
 def build(folder: Path) -> None:
@@ -218,7 +218,7 @@ CASES = [
     Case("--set without a sign", DISTILL + "--set epochs", "--set takes NAME=VALUE, not 'epochs'"),
     Case("--set with broken YAML", DISTILL + "--set options={", "is not valid YAML after the sign"),
     Case("a value out of range", DISTILL + "--set learning_rate=-1", "learning_rate cannot be -1"),
-    Case("a value that is no choice", DISTILL + "--set schedule=cosin", "'cosin': input should be 'cosine' or 'stages'"),
+    Case("a value that is not a choice", DISTILL + "--set schedule=cosin", "'cosin': input should be 'cosine' or 'stages'"),
     Case("text for a number", DISTILL + "--calls many", "the setting calls cannot be 'many'"),
     Case("an option misspelt", DISTILL + "--studnet cnn_4", r"No such option: --studnet .*--student"),
     Case("a command misspelt", "distil", "No such command 'distil'.*distill"),
@@ -233,7 +233,7 @@ CASES = [
     Case("a file for a folder", DISTILL + "--out letter.txt", "letter.txt exists and is not a run"),
     Case("a damaged record", DISTILL + "--out done", r"done/run\.json cannot be read .*; restore it", put("done/run.json", "{")),
     Case("an unfinished run", "predict unfinished digits", "is not finished; give its command again"),
-    Case("a folder that is no run", "predict thesis digits", "thesis is not the folder of a run"),
+    Case("a folder that is not a run", "predict thesis digits", "thesis is not the folder of a run"),
     Case("a run without weights", "predict weightless digits", "student.safetensors cannot be read: No such file"),
     Case("damaged weights", "predict done digits", "holds no weights that can be read", damage("done/student.safetensors", 0)),
     # predict, evaluate, export, data
@@ -335,7 +335,7 @@ CRAFTED = [
         ("predictions", "predict done digits --out thesis", "thesis is a folder; name a file"),         ("predictions, the root,", "predict done digits --out /", "/ is a folder"))),
     Case("a store without a file's name", "ask --calls 4 --teacher teacher --store sqlite://", "give its plain path"),
     Case("a password in a query", "ask --calls 4 --teacher teacher --store postgresql://u@h/db?password=x", r"~/\.pgpass"),
-    Case("a port that is no number", "store usage postgresql://u@h:port/db", "port that is not a number"),
+    Case("a port that is not a number", "store usage postgresql://u@h:port/db", "port that is not a number"),
     Case("a report on bytes", "report r --out o", "r/runs.csv", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_bytes(b"\xff\xfe\n"))),
     Case("a report on zero bytes", "report r --out o", "holds zero bytes", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_bytes(bytes(9)))),
     Case("a report on another table", "report r --out o", "lacks the column 'key'", lambda: (Path("r").mkdir(), Path("r/runs.csv").write_text("a,b\n1,2\n"))),

@@ -19,7 +19,7 @@ INSTEAD = {
     r"\bset right\b": "fix",
     r"\banew\b": "again",
     r"\bmade again\b": "rerun, again",
-    r"\b(is|are|was|were) no (?!longer|more|less|other|fewer)\w": "is not a",
+    r"(?<!there )\b(is|are|was|were) no (?!longer|more|less|other|fewer|for)\w": "is not a",
     r"\bno \w+ of (that|this) name\b": "was not found",
     r"\bgone on with\b": "resumed",
     r"\b(can|could|may|to) be had\b": "is available",
@@ -32,12 +32,12 @@ INSTEAD = {
     r"\bstood for\b": "counted",
     r"\bin the place of\b": "instead of",
     r"\bbeside (that|this)\b": "besides",
-    r"\b(this|that|it) serves\b": "works, is used",
+    r"\b(this|that|it) serves\b(?! (a|an|the)\b)": "works, is used",
     r"\bso many\b": "up to N",
-    r"\bas many\b(?! as\b)": "the number of",
+    r"(?<!twice )(?<!third )(?<!fourth )\bas many\b(?!( \w+)? as\b)": "the number of",
     r"[,;] for (it|they|he|we|there|this|that|these|those|such|nobody|what|which|the \w+ (is|has))\b": "because",
     r"\bthat is to say\b": "(leave out)",
-    r"\bwhereof\b|\bthereof\b|\bwherein\b|\bnor a\b": "(plain words)",
+    r"\bwhereof\b|\bthereof\b|\bwherein\b|^(?!.*\bneither\b).*\bnor a\b": "(plain words)",
 }
 WORDS = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in INSTEAD.items()]
 

@@ -274,7 +274,7 @@ def test_export():
 def test_models_and_methods_are_listed():
     out, _ = ok("models")
     assert "wrn_D_K" in out
-    assert "'tuition[timm]'" in out, "brackets are no markup"
+    assert "'tuition[timm]'" in out, "brackets are not markup"
     out, _ = ok("models", "cnn_8", "--channels", "1", "--size", "8", "--classes", "10")
     assert "cnn_8: 6,274 parameters" in out
     assert re.search(r"stage2\.0 +Conv2d +1x16x4x4 +1,152", out)

@@ -1,4 +1,4 @@
-"""Teachers and pools that a test made, in the place of those that settings name."""
+"""Teachers and pools that a test made, instead of those that settings name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What people pass in the place of a teacher or a pool: a sentence that says what to pass; and what a store shows."""
+"""What people pass instead of a teacher or a pool: a sentence that says what to pass; and what a store shows."""
 
 from pathlib import Path
 from typing import Any

@@ -50,7 +50,7 @@ def check_all_is_there(store: ResponseStore, pool: Pool, accounts: Accounts) -> 
 # -- one bad answer is one bad answer ----------------------------------------------------------------------------------
 
 BAD = {
-    "a name that is no text": lambda x: {"logits": right(x), 5: x},
+    "a name that is not text": lambda x: {"logits": right(x), 5: x},
     "a name that cannot be encoded": lambda x: {"logits": right(x), "\ud800": x},
     "a name with a zero byte": lambda x: {"logits": right(x), "a\0b": x},
     "a name without end": lambda x: {"logits": right(x), "x" * 10_000: x},

@@ -90,7 +90,7 @@ MALFORMED = {
     "a gap": lambda items: [items[0], {**items[1], "index": 2}],
     "from one": lambda items: [{**item, "index": item["index"] + 1} for item in items],
     "an index twice, once left out": lambda items: [{**items[0], "index": 0}, {"embedding": [1.0, 2.0, 3.0]}],
-    "indices that are no numbers": lambda items: [{**item, "index": True} for item in items],
+    "indices that are not numbers": lambda items: [{**item, "index": True} for item in items],
     "two widths": lambda items: [items[0], {**items[1], "embedding": [1.0]}],
     "no numbers": lambda items: [items[0], {**items[1], "embedding": ["a", "b", "c"]}],
     "beyond all floats": lambda items: [items[0], {**items[1], "embedding": [10**400, 1, 1]}],

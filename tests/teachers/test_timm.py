@@ -1,4 +1,4 @@
-"""Models of timm as teachers, against timm's own transform. Skipped where timm does not import beside this torch."""
+"""Models of timm as teachers, against timm's own transform. Skipped where timm does not import with this torch."""
 
 from pathlib import Path
 

@@ -136,7 +136,7 @@ def test_drawn_groups_are_reused():
 
 
 def test_matched_accounting_forwards_no_more_than_a_batch():
-    """As published, a step of pairs forwards twice the images of a baseline's; matched, as many."""
+    """As published, a step of pairs forwards twice the images of a baseline's; matched, the same number."""
     published, matched = (make(numbered(64), groups=(1, 1), batch_size=16, matched=m, classes=4) for m in (False, True))
     assert {len(batch.rows) for batch in published.epoch()} == {32}
     assert {len(batch.rows) for batch in matched.epoch()} == {16}

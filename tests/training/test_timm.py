@@ -1,4 +1,4 @@
-"""A model of timm as student, and one as teacher. Skipped where timm does not import beside this torch."""
+"""A model of timm as student, and one as teacher. Skipped where timm does not import with this torch."""
 
 import pytest
 import torch

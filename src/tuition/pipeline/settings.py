@@ -221,7 +221,7 @@ class TeachSettings(CommandSettings):
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     model: str = setting("cnn_32", "the teacher's architecture (see `tuition models`)")
-    examples: int | None = setting(None, "train on so many examples only", unit="examples", ge=20)
+    examples: int | None = setting(None, "train on this number of examples only", unit="examples", ge=20)
 
     @model_validator(mode="before")
     @classmethod

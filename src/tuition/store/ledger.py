@@ -54,7 +54,7 @@ class Ledger:
         budget, store_budget: the most calls ever paid for this teacher, and for all teachers of the store.
         price: of a call, and of tokens.
         part_of: the owner of the shared ask that this ask is a part of, else 0.
-        accounts: the calls of this ask so far; what it serves is set by its owner.
+        accounts: the calls of this ask so far; its owner counts the answers served from the store.
         bill: what this ask's calls have cost so far.
         stored: how many answers it has stored.
     """

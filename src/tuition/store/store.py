@@ -225,7 +225,7 @@ class ResponseStore(Readable):
         """All calls ever made in this store: for one teacher (or the name of one), or for all.
 
         Raises:
-            UserError: no teacher of this name.
+            UserError: the teacher was not found.
         """
         import sqlalchemy as sa
 
