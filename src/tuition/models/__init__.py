@@ -7,6 +7,7 @@ from tuition.models.features import (
     classifier,
     describe,
     forward_with_features,
+    module,
     num_parameters,
     stages,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "load_tensors",
     "load_weights",
     "make",
+    "module",
     "num_parameters",
     "packed",
     "reads_text",

@@ -30,7 +30,7 @@ class Capture(dict[str, Tensor]):
     def __init__(self, model: nn.Module, paths: Iterable[str]) -> None:
         super().__init__()
         self._model = model
-        self._modules = {path: _module(model, path.removesuffix(":input")) for path in paths}
+        self._modules = {path: module(model, path.removesuffix(":input")) for path in paths}
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -153,7 +153,12 @@ def _is_input(path: str) -> bool:
     return path.endswith(":input")
 
 
-def _module(model: nn.Module, path: str) -> nn.Module:
+def module(model: nn.Module, path: str) -> nn.Module:
+    """The module at a dotted path.
+
+    Raises:
+        UserError: it was not found; the nearest path is named.
+    """
     modules = dict(model.named_modules(remove_duplicate=False))
     if path not in modules:
         near = nearest(path, modules)

@@ -30,7 +30,15 @@ from tuition.training.options import (
     Temperature,
     Weight,
 )
-from tuition.training.task import Task, between_groups, compared, distilled, label_terms, on_response
+from tuition.training.task import (
+    Task,
+    between_groups,
+    compared,
+    cross_entropy_terms,
+    distilled,
+    label_terms,
+    on_response,
+)
 
 GroupsDrawn = Annotated[
     int, Field(ge=0, le=100_000_000), "number of groups that are drawn once and reused; 0 draws new ones every epoch"
@@ -42,7 +50,7 @@ def ce(task: Task) -> Objective:
     """Cross-entropy on labels alone; no teacher."""
     if task.labels is None:
         raise UserError("the method ce learns from labels, and there are none; use another method or teacher_labels.")
-    return Objective(label_terms(task, "ce", losses.cross_entropy))
+    return Objective(cross_entropy_terms(task))
 
 
 def kd(
@@ -73,7 +81,7 @@ def dkd(
         )
         return value * min((batch.epoch + 1) / max(warm_up, 1), 1.0)
 
-    return Objective([Term("dkd", loss), *label_terms(task, "ce", losses.cross_entropy, ce_weight)])
+    return Objective([Term("dkd", loss), *cross_entropy_terms(task, ce_weight)])
 
 
 def standardised_kd(
@@ -85,9 +93,7 @@ def standardised_kd(
 ) -> Objective:
     """KD of logits that are standardised row by row, so that their range is free (Sun et al., 2024)."""
     loss = on_response(task, partial(losses.standardised_kd, temperature=temperature))
-    return Objective(
-        [Term("standardised_kd", loss, kd_weight), *label_terms(task, "ce", losses.cross_entropy, ce_weight)]
-    )
+    return Objective([Term("standardised_kd", loss, kd_weight), *cross_entropy_terms(task, ce_weight)])
 
 
 def mse(
@@ -308,4 +314,4 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: f
         return losses.cross_entropy(student, batch.responses["distribution"])
 
     terms = [Term("ce_teacher", on_teacher, teacher_weight)]
-    return Objective(terms + label_terms(task, "ce", losses.cross_entropy, label_weight), mix=apply)
+    return Objective(terms + cross_entropy_terms(task, label_weight), mix=apply)

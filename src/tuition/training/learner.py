@@ -12,6 +12,9 @@ from tuition.training import parallel
 from tuition.training.objective import Batch, Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
+from tuition.training.trained import parameter_groups
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner(nn.Module):
@@ -19,14 +22,19 @@ class Learner(nn.Module):
 
     Of several processes, each forwards the inputs of its share. The outputs are gathered, and in every process the
     terms are those of the complete batch.
+
+    Args:
+        precision: of the student's forward pass; the objective computes in float32.
     """
 
-    def __init__(self, student: Student, objective: Objective) -> None:
+    def __init__(self, student: Student, objective: Objective, precision: str = "auto") -> None:
         super().__init__()
-        self.student, self.objective = student, objective
+        self.student, self.objective, self.precision = student, objective, precision
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=batch.rows.device.type == "cuda"):
+        device = batch.rows.device.type
+        precision = ("bf16" if device == "cuda" else "float32") if self.precision == "auto" else self.precision
+        with torch.autocast(device, HALVES.get(precision), enabled=precision in HALVES):
             outputs = forward(self.student, batch, self.objective.reads)
         if batch.own is not None:
             outputs = {name: parallel.gather(x, batch.own, len(batch.rows)) for name, x in outputs.items()}
@@ -52,20 +60,46 @@ def _outputs(student: Student, inputs: Tensor, reads: list[str]) -> dict[str, Te
         return {"logits": logits, **{name: captured[name] for name in reads}}
 
 
-def step(learner: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
-    """One optimizer step of a `Learner`; returns the detached terms, still on the device."""
+def step(
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    clip_norm: float | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> dict[str, Tensor]:
+    """One optimizer step of a `Learner`; returns the detached terms, still on the device.
+
+    Args:
+        clip_norm: longest gradient, as the norm over all parameters of the optimizer.
+        scaler: of the loss, in half precision.
+    """
     optimizer.zero_grad(set_to_none=True)
     terms = learner(batch)
-    torch.stack(list(terms.values())).sum().backward()
-    optimizer.step()
+    loss = torch.stack(list(terms.values())).sum()
+    (loss if scaler is None else scaler.scale(loss)).backward()
+    if clip_norm is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
     return {name: value.detach() for name, value in terms.items()}
 
 
-def make_optimizer(
-    parameters: list[nn.Parameter], settings: TrainSettings, device: torch.device
-) -> torch.optim.Optimizer:
+def make_optimizer(learner: Learner, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer of all that is trained; its groups have a `factor` of the learning rate each."""
+    groups = parameter_groups(learner.student, learner.objective, settings)
     shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     shared["fused"] = device.type in ("cpu", "cuda")
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **shared)
-    return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
+        return torch.optim.AdamW(groups, **shared)
+    return torch.optim.SGD(groups, momentum=settings.momentum, **shared)
+
+
+def make_scaler(settings: TrainSettings, device: torch.device) -> torch.amp.GradScaler | None:
+    """What keeps small gradients of float16 above 0; None in other precisions."""
+    return torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None

@@ -16,11 +16,12 @@ from tuition.errors import Notice, UserError
 from tuition.held import Held
 from tuition.training import files, parallel
 from tuition.training.batches import Batches
-from tuition.training.learner import Learner, make_optimizer, step
+from tuition.training.learner import Learner, make_optimizer, make_scaler, step
 from tuition.training.objective import Objective
-from tuition.training.schedule import Stages, cosine
+from tuition.training.schedule import Schedule
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
+from tuition.training.trained import freezing, training_mode
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -73,12 +74,14 @@ def train(
         The final state, and the student's weights at the best validation (the last ones without validation).
 
     Raises:
-        UserError: a loss is no longer finite; or the stages schedule has no validation set.
+        UserError: a loss is no longer finite; or no validation set is there for the schedule to read.
     """
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
+    if settings.stop_after is not None and validate is None:
+        raise UserError("stop_after needs validation; give a validation set, or leave stop_after out.")
     devices = [batches.device] if batches.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), Held() as held:
+    with torch.random.fork_rng(devices=devices), freezing(student, settings), Held() as held:
         run = Training(student, objective, batches, settings)
         saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
         if saved is not None:
@@ -122,10 +125,11 @@ class Training:
 
     def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
         self.student, self.batches, self.settings = student, batches, settings
-        self.state, self.stages = State(), Stages(settings.patience)
-        self.learner = Learner(student, objective)
+        self.state, self.schedule = State(), Schedule(settings, len(batches))
+        self.learner = Learner(student, objective, settings.precision)
         self.shared = parallel.averaged(self.learner)
-        self.optimizer = make_optimizer([*self.learner.parameters()], settings, batches.device)
+        self.optimizer = make_optimizer(self.learner, settings, batches.device)
+        self.scaler = make_scaler(settings, batches.device)
         self.best = _copied(self.learner)
         self.sums: dict[str, Tensor] = {}  # of the terms, over the steps of the epoch
         self.rate = settings.learning_rate
@@ -135,23 +139,22 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return self.state.epoch >= self.settings.epochs or self.stages.finished
+        return self.state.epoch >= self.settings.epochs or self.schedule.finished
 
     def steps(self) -> Iterator[None]:
         """The steps that are left of an epoch; after each, a checkpoint may be taken."""
         self.clock = time.perf_counter()
-        self.student.train()
+        training_mode(self.student, self.settings)
         if self.state.done == 0:
             self.sums, self.began_at = {}, self.batches.generator.get_state()
         for drawn in self._left():
-            if self.settings.schedule == "cosine":
-                factor = cosine(self.state.steps, self.settings.epochs * len(self.batches))
-            else:
-                factor = self.stages.factor
-            self.rate = self.settings.learning_rate * factor
-            self.optimizer.param_groups[0]["lr"] = self.rate
+            self.rate = self.settings.learning_rate * self.schedule.factor(self.state.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * group["factor"]
             batch = replace(self.batches.batch(*drawn), epoch=self.state.epoch)
-            for name, value in step(self.shared, self.optimizer, batch).items():
+            clip_norm = self.settings.clip_norm
+            terms = step(self.shared, self.optimizer, batch, clip_norm=clip_norm, scaler=self.scaler)
+            for name, value in terms.items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.state.steps += 1
             self.state.done += 1
@@ -174,7 +177,9 @@ class Training:
         """End an epoch: its figures, and what follows from them."""
         state = self.state
         # Running statistics are linear in those of batches, so once an epoch is as good as every step.
-        parallel.average([x for x in self.student.buffers() if x.is_floating_point()])
+        in_training = [module for module in self.student.modules() if module.training]  # frozen ones stay, bit for bit
+        buffers = [x for module in in_training for x in module.buffers(recurse=False)]
+        parallel.average([x for x in buffers if x.is_floating_point()])
         terms = {name: float(total) / len(self.batches) for name, total in self.sums.items()}
         for name, mean in terms.items():
             if not abs(mean) < float("inf"):
@@ -202,8 +207,7 @@ class Training:
         if improved or validation == state.best:
             state.best, state.best_epoch = validation, state.epoch
             self.best = _copied(self.learner)
-        # After the last stage the last weights stay, because they are evaluated too.
-        if self.settings.schedule == "stages" and self.stages.update(improved) and not self.stages.finished:
+        if self.schedule.update(improved):
             self.learner.load_state_dict(self.best)
             self.optimizer.state.clear()
 
@@ -215,10 +219,12 @@ class Training:
         """What `resume` takes."""
         if self.state.done:  # between epochs no time passes
             self._tick()
-        self.state.stage, self.state.waited = self.stages.stage, self.stages.waited
+        stages = self.schedule.stages
+        self.state.stage, self.state.waited = stages.stage, stages.waited
         return {
             "weights": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "generator": self.batches.generator.get_state(),
             "began_at": self.began_at,
             "dropout": _dropout_state(self.batches.device),
@@ -233,9 +239,12 @@ class Training:
         device = self.batches.device
         self.learner.load_state_dict(saved["weights"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(saved["scaler"])
         self.batches.generator.set_state(saved["generator"])
         self.state = State(**saved["state"])
-        self.stages.stage, self.stages.waited = self.state.stage, self.state.waited
+        stages = self.schedule.stages
+        stages.stage, stages.waited = self.state.stage, self.state.waited
         self.best = {name: value.to(device) for name, value in saved["best"].items()}
         self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
         self.began_at = saved["began_at"]

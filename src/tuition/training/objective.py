@@ -56,12 +56,14 @@ class Term:
             a scalar.
         weight: factor in the objective.
         reads: the student output: "logits", or a module path ("stage2", "classifier:input"); or several of them.
+        balanced: whether its loss weighs classes by `Task.class_weights`.
     """
 
     name: str
     loss: Callable[..., Tensor]
     weight: float = 1.0
     reads: str | tuple[str, ...] = "logits"
+    balanced: bool = False
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         read = outputs[self.reads] if isinstance(self.reads, str) else [outputs[path] for path in self.reads]

@@ -63,6 +63,8 @@ def set_up(
     student = build_student(model, transfer.pool, num_classes, preprocess, seed, learned(transfer), start)
     check_evaluation(student, validation, test)
     device = pick_device(settings.device)
+    if settings.precision == "fp16" and device.type != "cuda":
+        raise UserError(f"fp16 needs a CUDA device, and this training runs on {device.type}; use precision: bf16.")
     setup = Setup(
         student=student,
         method=method,

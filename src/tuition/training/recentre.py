@@ -52,7 +52,7 @@ def recentre(student: Student, transfer: TransferSet, targets: Tensor) -> None:
     Raises:
         UserError: the last linear layer has no bias.
     """
-    bias = _last_bias(student)
+    bias = last_bias(student)
     gap = targets.float().mean(dim=0) - student.outputs(transfer.pool).mean(dim=0)
     with torch.no_grad():
         bias.add_(gap.to(bias))
@@ -64,7 +64,7 @@ def recentred(student: Student, transfer: TransferSet, targets: Tensor | None) -
     if targets is None:
         yield
         return
-    bias = _last_bias(student)
+    bias = last_bias(student)
     before = bias.detach().clone()
     recentre(student, transfer, targets)
     try:
@@ -74,7 +74,7 @@ def recentred(student: Student, transfer: TransferSet, targets: Tensor | None) -
             bias.copy_(before)
 
 
-def _last_bias(student: Student) -> Tensor:
+def last_bias(student: Student) -> Tensor:
     layer = student.model.get_submodule(models.classifier(student.model))
     assert isinstance(layer, nn.Linear)
     if layer.bias is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tuition.training.settings import TrainSettings
+
 STAGES = (1.0, 0.1, 0.01)
 
 
@@ -37,3 +39,39 @@ class Stages:
     @property
     def finished(self) -> bool:
         return self.stage >= len(STAGES)
+
+
+class Schedule:
+    """The factors of the learning rate in a training, and the end that validation sets it.
+
+    Args:
+        steps: of one epoch.
+    """
+
+    def __init__(self, settings: TrainSettings, steps: int) -> None:
+        self.settings, self.steps = settings, steps
+        self.stages = Stages(settings.patience)  # of a cosine it is one that counts the epochs it has waited
+
+    def factor(self, step: int) -> float:
+        """The factor at a step of the training, counted from 0."""
+        total = self.settings.epochs * self.steps
+        warm_up = self.settings.warm_up
+        rising = round(warm_up * (total if warm_up < 1 else self.steps))
+        factor = (step + 1) / rising if step < rising else 1.0
+        if self.settings.schedule == "stages":
+            return factor * self.stages.factor
+        return factor if step < rising else cosine(step - rising, total - rising)
+
+    def update(self, improved: bool) -> bool:
+        """Take the result of an epoch; True where a further stage begins, which starts from the best weights."""
+        if self.settings.schedule == "stages":
+            # After the last stage the last weights stay, because they are evaluated too.
+            return self.stages.update(improved) and not self.stages.finished
+        self.stages.waited = 0 if improved else self.stages.waited + 1
+        return False
+
+    @property
+    def finished(self) -> bool:
+        """Whether validation has ended the training before its last epoch."""
+        most = self.settings.stop_after
+        return self.stages.finished or (most is not None and self.stages.waited >= most)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from tuition import escape
@@ -126,6 +126,11 @@ def optimizer_defaults(values: dict[str, Any], student: object, reads_text: bool
     return {"optimizer": "adamw", "learning_rate": FINE_TUNING if fine_tunes else 0.003} | values
 
 
+def _several(value: Any) -> Any:
+    """A list, also where one name stands alone."""
+    return [value] if isinstance(value, str) else value
+
+
 class TrainSettings(Settings):
     """How a student is trained; the defaults are a fixed cosine schedule with the paper's optimizer.
 
@@ -141,10 +146,35 @@ class TrainSettings(Settings):
     )
     learning_rate: float = setting(0.05, "at the start of training", gt=0)
     patience: int = setting(50, "epochs without a better validation that end a stage", unit="epochs", ge=1)
+    warm_up: float = setting(
+        0.0, "linear rise to the learning rate at the start; below 1 it is a share of the schedule", unit="epochs", ge=0
+    )
+    stop_after: int | None = setting(
+        None, "epochs without a better validation that end a cosine schedule early; null: none do", unit="epochs", ge=1
+    )
     batch_size: int = setting(64, "inputs of one step", unit="inputs", ge=2)
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "adamw is the default for students of text, sgd for others")
     momentum: float = setting(0.9, "of sgd", ge=0, lt=1)
     weight_decay: float = setting(5e-4, "of the optimizer", ge=0)
+    clip_norm: float | None = setting(
+        None, "longest gradient of a step, as the norm over all that is trained; null: any", gt=0
+    )
+    head_learning_rate: float | None = setting(
+        None, "learning rate of the student's last linear layer; null: that of the others", gt=0
+    )
+    layer_decay: float = setting(
+        1.0, "factor of the learning rate from each layer of a stack to the layer before it", gt=0, le=1
+    )
+    head_only: bool = setting(False, "train the student's last linear layer alone")
+    freeze: Annotated[list[str], BeforeValidator(_several)] = setting(
+        [], "module paths of the student that are not trained; batch norms there keep their statistics"
+    )
+    precision: Literal["auto", "float32", "bf16", "fp16"] = setting(
+        "auto", "of the student's forward pass in training; auto is bf16 on CUDA, else float32; fp16 scales the loss"
+    )
+    class_weights: Literal["balanced"] | None = setting(
+        None, "balanced: each label's cross-entropy is weighted by the inverse frequency of its class"
+    )
     augment: bool = setting(True, "random crops and flips, where the data has them")
     accounting: Literal["published", "matched"] = setting(
         "published", "a step of groups forwards batch_size groups, as published, or batch_size inputs, matched"
@@ -160,3 +190,13 @@ class TrainSettings(Settings):
         ge=0,
     )
     checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Self:
+        if self.stop_after is not None and self.schedule == "stages":
+            raise SettingError("stop_after ends a cosine schedule, and stages end by patience; leave stop_after out.")
+        if self.warm_up >= max(1, self.epochs):
+            raise SettingError(
+                f"a warm-up of {self.warm_up:g} epochs is not shorter than the schedule of {self.epochs}; shorten it."
+            )
+        return self

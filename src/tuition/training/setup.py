@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tuition.data import Pool, TransferSet
 from tuition.training.batches import Batches
@@ -14,6 +15,19 @@ from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.task import Task
+
+
+def balanced(transfer: TransferSet, num_classes: int) -> Tensor | None:
+    """Weights (k,) of the classes, n / (classes with rows * rows of the class), whose mean over the rows is 1.
+
+    The weight of a class without rows is 0. Mixed rows count by their shares. None without labels.
+    """
+    if transfer.labels is None:
+        return None
+    shares = transfer.responses.get("targets")
+    rows = torch.bincount(transfer.labels, minlength=num_classes).double() if shares is None else shares.double().sum(0)
+    weights = rows.sum() / ((rows > 0).sum() * rows)
+    return weights.where(rows > 0, 0.0).float()
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,8 @@ class Setup:
         """The objective by which this student learns from these rows."""
         with torch.no_grad():
             example = student.preprocess(student.read(transfer.pool[:2]))
-        task = Task(transfer.labels, transfer.responses, self.num_classes, self.seed, student.model, example)
+        weights = balanced(transfer, self.num_classes) if self.settings.class_weights == "balanced" else None
+        task = Task(transfer.labels, transfer.responses, self.num_classes, self.seed, student.model, example, weights)
         return self.method.create(task, self.options)
 
     def encoded(self, transfer: TransferSet) -> TransferSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ class Task:
         seed: of the run.
         model: the student, as it is before training.
         example: two inputs (2, ...) as the model reads them, preprocessed.
+        class_weights: (k,) weights of the classes in cross-entropy terms on labels; None weighs all alike.
     """
 
     labels: Tensor | None
@@ -35,6 +36,7 @@ class Task:
     seed: int
     model: nn.Module
     example: Tensor
+    class_weights: Tensor | None = None
 
     def shape(self, path: str) -> tuple[int, ...]:
         """Shape (2, ...) of a student output: "logits" or a module path."""
@@ -88,12 +90,24 @@ def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[
     return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]
 
 
+def cross_entropy_terms(task: Task, weight: float = 1.0) -> list[Term]:
+    """The cross-entropy on labels, which falls away where there are none, with the task's weights of the classes."""
+    weights = task.class_weights
+    if weights is None:
+        return label_terms(task, "ce", losses.cross_entropy, weight)
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return losses.cross_entropy(logits, target, weights.to(logits.device))
+
+    return [replace(term, balanced=True) for term in label_terms(task, "ce", loss, weight)]
+
+
 def distilled(task: Task, kd_weight: float, ce_weight: float, temperature: float) -> list[Term]:
     """KD and cross-entropy, which most methods keep beside their own term; without logits, KD falls away."""
     terms = []
     if kd_weight and task.answer == "logits":
         terms = [Term("kd", on_response(task, partial(losses.kd, temperature=temperature)), kd_weight)]
-    return terms + label_terms(task, "ce", losses.cross_entropy, ce_weight)
+    return terms + cross_entropy_terms(task, ce_weight)
 
 
 def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str) -> tuple[Term, list[nn.Module]]:

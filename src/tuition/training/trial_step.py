@@ -8,10 +8,12 @@ from torch import Tensor
 from tuition import models
 from tuition.data import TransferSet
 from tuition.errors import UserError
-from tuition.training.learner import Learner, make_optimizer, step
+from tuition.training.learner import Learner, make_optimizer, make_scaler, step
 from tuition.training.objective import Objective
+from tuition.training.recentre import last_bias
 from tuition.training.setup import Setup
 from tuition.training.student import Student
+from tuition.training.trained import freezing, training_mode
 
 FEW = 4  # inputs; groups may need more
 
@@ -31,7 +33,8 @@ def attempt(setup: Setup) -> None:
         objective, few = _few(setup, copy)
         before = {name: value.detach().clone() for name, value in objective.state_dict().items()}
         try:
-            _train(setup, copy, objective.to(device), few)
+            with freezing(copy, setup.settings):
+                _train(setup, copy, objective.to(device), few)
         except UserError:
             raise
         except Exception as error:  # whatever the student's or the loss's own code raises
@@ -57,11 +60,9 @@ def _few(setup: Setup, student: Student) -> tuple[Objective, TransferSet]:
 
 def _train(setup: Setup, student: Student, objective: Objective, few: TransferSet) -> None:
     batches = setup.batches(setup.encoded(few), objective, batch_size=2)
-    parameters = [p for p in (*student.parameters(), *objective.parameters()) if p.requires_grad]
-    if not parameters:
-        raise UserError("the student has no parameters to train; set requires_grad on those that it is to learn.")
+    _check_trained(setup, student, objective)
     batch = next(batches.epoch())
-    student.train()
+    training_mode(student, setup.settings)
     answer = student(batch.inputs)
     if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != len(batch.inputs):
         what = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
@@ -69,13 +70,34 @@ def _train(setup: Setup, student: Student, objective: Objective, few: TransferSe
             f"the student returns {what} in training mode, not {student.output} of shape (n, k); let it return them "
             "alone (of torchvision's models: aux_logits=False)."
         )
-    optimizer = make_optimizer(parameters, setup.settings, setup.device)
-    for name, value in step(Learner(student, objective), optimizer, batch).items():
+    settings = setup.settings
+    learner = Learner(student, objective, settings.precision)
+    optimizer, scaler = make_optimizer(learner, settings, setup.device), make_scaler(settings, setup.device)
+    for name, value in step(learner, optimizer, batch, clip_norm=settings.clip_norm, scaler=scaler).items():
         if not bool(value.isfinite()):
             raise UserError(
                 f"the loss term {name} is {float(value)} before the student has learned anything; change the method's "
                 "options."
             )
+
+
+def _check_trained(setup: Setup, student: Student, objective: Objective) -> None:
+    """Refuse a student of which nothing is left to train, and settings that change nothing."""
+    settings = setup.settings
+    if settings.freeze and not any(p.requires_grad for p in student.parameters()):
+        raise UserError("freeze names all that the student could learn; leave some of its modules out.")
+    if not any(p.requires_grad for p in (*student.parameters(), *objective.parameters())):
+        raise UserError("the student has no parameters to train; set requires_grad on those that it is to learn.")
+    if settings.freeze and objective.recentre is not None and not last_bias(student).requires_grad:
+        raise UserError(
+            f"{setup.method.name} shifts the bias of {models.classifier(student.model)}, which freeze holds; leave it "
+            "out of freeze, or use another method."
+        )
+    if settings.class_weights is not None and not any(term.balanced for term in objective.terms):
+        raise UserError(
+            f"class_weights needs a cross-entropy on labels, which {setup.method.name} does not have here; leave it "
+            "out, or use ce or kd with labels."
+        )
 
 
 def _save(trained: Student, fresh: Student) -> None:
