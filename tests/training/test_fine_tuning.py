@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from tuition import UserError, distill, losses, models
-from tuition.training import TrainSettings, files
+from tuition.training import Objective, Student, Term, TrainSettings, files
+from tuition.training.learner import Learner, make_optimizer
+from tuition.training.learner import step as take_step
+from tuition.training.objective import Batch
 from tuition.training.schedule import Schedule
 from tuition.training.trained import stack
 
@@ -158,6 +161,21 @@ def test_half_precision_is_of_the_forward_pass_alone(plain, method):
         assert value.dtype == full.student.state_dict()[name].dtype
     for a, b in zip(full.history, half.history, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=0.1)
+
+
+def test_a_scaled_loss_is_unscaled_before_it_is_clipped(plain):
+    """A power of two changes no bit; without unscaling every gradient would be clipped."""
+    trained = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=2.0**10)):
+        settings = TrainSettings()
+        student = Student(net(), models.Preprocess.fit(plain.pool.inputs), input_shape=(1, 8, 8)).train()
+        learner = Learner(student, Objective([Term("mse", lambda x, batch: F.mse_loss(x, batch.responses["logits"]))]))
+        optimizer = make_optimizer(learner, settings, torch.device("cpu"))
+        batch = Batch(plain.pool.inputs, torch.arange(64), plain.responses)
+        take_step(learner, optimizer, batch, clip_norm=100.0, scaler=scaler)
+        trained.append(student.state_dict())
+    assert same(*trained)
+    assert not same(net().state_dict(), student.model.state_dict())
 
 
 # -- all of them, and a kill -------------------------------------------------------------------------------------------
