@@ -121,12 +121,13 @@ def settings(
         raise UserError(f"the command {command!r} has no settings; name one of {', '.join(models)}.")
     chosen: list[type[CommandSettings]] = [DistillSettings, TeachSettings] if command is None else [models[command]]
     rows: dict[str, dict[str, Any]] = {field.name: field._asdict() for model in chosen for field in fields(model)}
-    columns = {"name": "setting", "type": "type", "default": "default", "unit": "unit", "description": "what it is"}
+    columns = {"name": "setting", "default": "default", "about": "what it is"}
     for title in dict.fromkeys(PANELS.values()):
         part = [row for row in rows.values() if PANELS[row["group"]] == title]
         if part:
             printer.table(title, columns, map(_explained, part), text=len(columns))
-    printer.record(settings=[{key: row[key] for key in (*columns, "group")} for row in rows.values()])
+    kept = ("name", "type", "default", "unit", "description", "group")
+    printer.record(settings=[{key: row[key] for key in kept} for row in rows.values()])
     printer.say("Set one with --set NAME=VALUE, or in the YAML file of --config.")
 
 
@@ -134,4 +135,5 @@ def _explained(row: Mapping[str, Any]) -> dict[str, Any]:
     """A setting or an option as a row of a table: numbers with all their digits, and no value as none."""
     default = row["default"]
     words = str(default).lower() if isinstance(default, bool) else str(default)
-    return {**row, "default": "none" if default is None else words}
+    kind = ", ".join(filter(None, [row["type"], row.get("unit")]))
+    return {**row, "default": "none" if default is None else words, "about": f"{row.get('description')} ({kind})"}

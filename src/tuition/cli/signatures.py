@@ -17,7 +17,8 @@ from tuition.pipeline.settings import CommandSettings, SettingInfo, fields
 Command = Callable[..., Any]
 Added = Mapping[str, tuple[Any, Any]]  # annotation and default of a parameter, by its name
 
-PANELS = {"data": "What", "": "What", "ask": "Teacher and budget", "train": "Training"}  # by the part of the settings
+# By the part of the settings.
+PANELS = {"data": "What", "": "What", "start": "Student", "ask": "Teacher and budget", "train": "Training"}
 METAVARS = {"whole number": "N", "number": "NUMBER", "IN,OUT": "IN,OUT"}  # by the type in words
 
 

@@ -72,7 +72,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
-@takes(DistillSettings, f"{ASKED} student method {TRAINED} {COLUMNS}")
+@takes(DistillSettings, f"{ASKED} student weights method {TRAINED} {COLUMNS}")
 def distill(
     printer: Printer,
     settings: DistillSettings,

@@ -246,7 +246,10 @@ class DistillSettings(CommandSettings):
     ask: AskSettings = AskSettings()
     train: TrainSettings = TrainSettings()
     start: StartSettings = StartSettings()
-    student: str = setting("cnn_8", "the student's architecture (see `tuition models`)")
+    student: str = setting(
+        "cnn_8",
+        "the student's architecture (see `tuition models`), transformers:NAME_OR_FOLDER, timm:NAME, or a finished run",
+    )
     method: str = setting("ckd", "what it is trained by (see `tuition methods`), or package.module:function")
     options: dict[str, Any] = setting({}, "settings of the method")
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
