@@ -37,11 +37,10 @@ def chat(server, **options):
 def test_a_label_is_read(server, reply, content):
     server.reply = lambda request: reply(says(content))
     answer = chat(server)(["text"])
-    torch.testing.assert_close(answer["logits"].exp(), torch.tensor([[0.05, 0.9, 0.05]]))
+    assert answer["votes"].tolist() == [[0, 1, 0]]
     assert answer["unread"].item() == 0
     body = server.requests[0].body
-    assert body["temperature"] == 0
-    assert "n" not in body
+    assert not {"n", "temperature"} & set(body)
     assert "- sports\n- arts\n- war\n\nText: text\n" in body["messages"][0]["content"]
 
 
@@ -50,13 +49,13 @@ def test_what_names_no_class_is_not_read(server, reply, content):
     server.reply = lambda request: reply(says(content))
     answer = chat(server)(["text"])
     assert answer["unread"].item() == 1
-    torch.testing.assert_close(answer["logits"].exp(), torch.full((1, 3), 1 / 3))
+    assert answer["votes"].tolist() == [[0, 0, 0]]
 
 
 def test_a_pattern_finds_the_label(server, reply):
     server.reply = lambda request: reply(says("I think: war is arts. Class: <b>War</b>"))
-    assert chat(server, pattern=r"<b>(\w+)</b>")(["text"])["logits"].argmax() == 2
-    assert chat(server, pattern="arts")(["text"])["logits"].argmax() == 1
+    assert chat(server, pattern=r"<b>(\w+)</b>")(["text"])["votes"].argmax() == 2
+    assert chat(server, pattern="arts")(["text"])["votes"].argmax() == 1
     assert chat(server, pattern="none")(["text"])["unread"].item() == 1
 
 
@@ -67,7 +66,7 @@ def test_structured_output(server, reply, content, unread):
     server.reply = lambda request: reply(says(content))
     answer = chat(server, answers="json")(["text"])
     assert answer["unread"].item() == unread
-    assert unread or answer["logits"].argmax() == 2
+    assert unread or answer["votes"].argmax() == 2
     schema = server.requests[0].body["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["label"]["enum"] == LABELS
 
@@ -75,7 +74,7 @@ def test_structured_output(server, reply, content, unread):
 def test_votes_make_a_soft_answer_and_each_is_a_call(server, reply, tmp_path):
     usage = {"prompt_tokens": 9, "completion_tokens": 5}
     server.reply = lambda request: reply(says("war", "arts", "war", "hm", "war", usage=usage))
-    teacher = chat(server, votes=5, sure=0.8)
+    teacher = chat(server, votes=5, temperature=0.7)
     store, pool = ResponseStore(str(tmp_path / "r.db")), from_tensors(["a", "b"])
     planned = store.plan(teacher, pool, cost_per_call=2)
     assert (planned.new, planned.cost) == (10, 20)
@@ -83,12 +82,10 @@ def test_votes_make_a_soft_answer_and_each_is_a_call(server, reply, tmp_path):
         store.ask(teacher, pool, budget=9)
     assert server.requests == []
     answered = store.ask(teacher, pool, budget=10, batch_size=8, cost_per_call=2)
-    # b + (sure - b) * share, with b = 0.1 for each of the two others
-    expected = torch.tensor([0.1, 0.1 + 0.7 * 0.25, 0.1 + 0.7 * 0.75])
-    torch.testing.assert_close(answered.responses["logits"].exp(), expected.expand(2, 3))
+    assert answered.responses["votes"].tolist() == [[0, 0.25, 0.75]] * 2
     assert answered.accounts == Accounts(paid=10)
     assert (answered.bill.cost, answered.bill.input_tokens, answered.bill.output_tokens) == (20, 18, 10)
-    assert [(request.body["n"], request.body["temperature"]) for request in server.requests] == [(5, 1)] * 2
+    assert [(request.body["n"], request.body["temperature"]) for request in server.requests] == [(5, 0.7)] * 2
     assert store.ask(teacher, pool, budget=10).accounts == Accounts(served=2)
     assert store.plan(teacher, pool).paid == 10
 
@@ -122,8 +119,8 @@ def test_nonsense_is_paid_stored_left_out_and_named(server, reply, tmp_path):
     answered = store.ask(chat(server), pool, budget=60, concurrency=4)
     assert answered.accounts == Accounts(paid=60)
     assert len(answered) == 57
-    assert set(answered.responses) == {"logits"}
-    assert torch.equal(answered.responses["logits"].argmax(1), answered.labels)
+    assert set(answered.responses) == {"votes"}
+    assert torch.equal(answered.responses["votes"].argmax(1), answered.labels)
     assert [(one.start, one.reason) for one in answered.refused] == [
         ("war 7", "its answer names no class"),
         ("arts 9", "its answer names no class"),
@@ -162,6 +159,8 @@ def test_prompts_and_labels_from_files(server, reply, tmp_path, monkeypatch):
         ({"task": "images"}, "the teacher's option task does not fit"),
         ({"task": "chat", "labels": LABELS, "answers": "text", "pattern": "("}, "is not a regular expression"),
         ({"task": "chat", "labels": LABELS, "answers": "text", "votes": 0}, "votes is at least 1"),
+        ({"task": "chat", "labels": LABELS, "votes": 3}, "of written answers; set answers=text"),
+        ({"task": "chat", "labels": LABELS, "temperature": 0}, "of written answers; set answers=text"),
         ({"task": "completion", "labels": LABELS, "answers": "text"}, "set task=chat"),
         ({"task": "chat", "labels": ["a", "A"], "answers": "text"}, "differ only in case"),
     ],
@@ -185,10 +184,10 @@ def test_options_of_a_factory(tmp_path, monkeypatch):
 
 def test_confidence_of_a_hard_label():
     function = lambda texts: [{"label": "arts", "confidence": 0.7}, {"label": 2, "confidence": 1.0}]  # noqa: E731
-    teacher = teachers.from_callable(function, fingerprint="1", class_names=LABELS, sure=0.8)
-    expected = torch.tensor([[0.1 + 0.7 * 0.15, 0.1 + 0.7 * 0.7, 0.1 + 0.7 * 0.15], [0.1, 0.1, 0.8]])
-    torch.testing.assert_close(teacher(["a", "b"])["logits"].exp(), expected)
-    assert "sure 0.8" in teacher.fingerprint
+    teacher = teachers.from_callable(function, fingerprint="1", class_names=LABELS)
+    answer = teacher(["a", "b"])
+    assert answer["votes"].tolist() == [[0, 1, 0], [0, 0, 1]]
+    torch.testing.assert_close(answer["confidence"], torch.tensor([[0.7], [1.0]]))
     wrong = teachers.from_callable(
         lambda texts: [{"label": "arts", "confidence": 7}], fingerprint="1", class_names=LABELS
     )
@@ -251,6 +250,22 @@ def test_a_teacher_that_is_dropped_leaves_no_connection_open(server, reply, monk
         chat(server)(["text"])
         gc.collect()
     assert [str(one.message) for one in caught if one.category is ResourceWarning] == []
+
+
+def test_a_method_that_needs_logits_is_refused_before_a_call(server, tmp_path, monkeypatch, capsys):
+    from tuition.cli import main as cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news.csv").write_text("text\n" + "\n".join(f"match {i}" for i in range(30)))
+    (tmp_path / "labels.txt").write_text("sports\narts\n")
+    words = "tuition distill --data news.csv --teacher openai:m --calls 8 --student bag_8 --method kd"
+    options = {"base_url": server.url, "task": "chat", "labels": "labels.txt", "answers": "text"}
+    sets = [word for name, value in options.items() for word in ("--set", f"teacher.{name}={value}")]
+    monkeypatch.setattr("sys.argv", [*words.split(), *sets, "--set", "test=null"])
+    assert cli.main() == 2
+    assert "answers with labels alone; use ckd, mse, ce or mixup" in " ".join(capsys.readouterr().err.split())
+    assert server.requests == []
+    assert not (tmp_path / "responses.db").exists()
 
 
 def test_a_classifier_is_trained_from_the_command_line(server, reply, tmp_path, monkeypatch, capsys):

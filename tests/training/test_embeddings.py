@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_refused(transfer, further):
         ({"test": labelled}, r"has no accuracy to test; leave the labelled inputs out \(test: null\)"),
         ({"validation": classes}, "have no embedding; ask the same teacher"),
         ({"objective": "ce"}, "learns from labels, and there are none"),
-        ({"teacher_labels": True}, "needs a teacher that answers with logits"),
+        ({"teacher_labels": True}, "needs a teacher that answers with classes"),
         ({"student": nn.Conv1d(1, 1, 1)}, "must return embedding of shape|cannot read inputs"),
         ({"student": mlp(3), "objective": "ckd", "options": {"recentre": True}}, "not through a projector"),
     ):

@@ -17,6 +17,14 @@ from tuition.data.readable import Readable, counted
 EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, Overflow])  # sums of money are never rounded
 
 
+BY_CLASS = ("logits", "votes")  # responses with a column a class, whose highest is the answer
+
+
+def by_class(responses: Mapping[str, Tensor]) -> Tensor | None:
+    """The logits, else the votes (n, k) of a teacher; None of one that answers with embeddings alone."""
+    return next((responses[name] for name in BY_CLASS if name in responses), None)
+
+
 WORDS = ("paid", "from cache", "failed", "in flight when interrupted")  # what people read of Accounts, in its order
 
 
@@ -130,7 +138,7 @@ class TransferSet(Readable):
 
     Attributes:
         pool: n inputs; `pool.views` are the views that were asked about.
-        responses: output name -> (n, ...) tensor, rows in the pool's order; "logits" are float32 (n, k).
+        responses: output name -> (n, ...) tensor, rows in the pool's order; "logits" and "votes" are float32 (n, k).
         teacher: the teacher's name.
         fingerprint: what identified the teacher to the store.
         accounts: the calls of the ask that made this set.
@@ -170,8 +178,8 @@ class TransferSet(Readable):
 
     @property
     def teacher_accuracy(self) -> float | None:
-        """Share of the rows whose highest logit is their label, in percent; None without labels or logits."""
-        logits = self.responses.get("logits")
+        """Share of the rows whose answer is their label, in percent; None without labels or classes."""
+        logits = by_class(self.responses)
         if logits is None or self.labels is None or logits.ndim != 2 or len(self) == 0:
             return None
         return 100.0 * float((logits.argmax(dim=1).cpu() == self.labels.cpu()).double().mean())

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tuition.data import Pool
+from tuition.data.transfer import by_class
 from tuition.errors import UserError
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
@@ -60,6 +62,10 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
         answer = try_blank(teacher.with_layers(layers), question.inputs, 1)
     else:
         check_answer(teacher, question.inputs)
+        if teacher.hard_labels and teacher.class_names:
+            answer = {"votes": torch.eye(len(teacher.class_names))[:1]}
+    if settings.paid_mixes and answer is not None and "logits" not in answer:
+        raise UserError("paid mixes need a teacher that answers with logits; set paid_mixes: 0.")
     checked = Checked(teacher, question, test)
     check_fit(settings, checked, answer, out)
     check_budget(settings, teacher, question.inputs)
@@ -130,7 +136,7 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         raise UserError(
             f"the teacher cannot answer inputs of {pool.name} ({why}); use a teacher of such data."
         ) from error
-    vectors = answer.get("logits", answer.get("embedding"))
+    vectors = answer.get("embedding") if by_class(answer) is None else by_class(answer)
     if vectors is None or vectors.ndim != 2:
         raise UserError(
             "the teacher must return logits of shape (n, classes), or an embedding (n, width); wrap it in a module "
@@ -138,7 +144,7 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
         )
     if not bool(vectors.isfinite().all()):
         raise UserError("the teacher answers a blank input with NaN or infinity; fix it before asking.")
-    if "logits" in answer:
+    if by_class(answer) is not None:
         check_width(vectors)
         match_classes(teacher, pool, width=vectors.shape[1])
     return answer

@@ -100,9 +100,12 @@ class Judgement:
         return f"{self.accuracy:.1f} % beside chance {self.chance:.1f} % on {self.inputs:,} labelled answers"
 
 
-def judge(outputs: Tensor, labels: Tensor | None) -> Judgement:
-    """Judge answers (n, k) to n different inputs by their labels (n,); None without labels, or for embeddings."""
-    if len(outputs) >= FEWEST and is_constant(outputs):
+def judge(outputs: Tensor, labels: Tensor | None, *, hard: bool = False) -> Judgement:
+    """Judge answers (n, k) to n different inputs by their labels (n,); None without labels, or for embeddings.
+
+    Equal `hard` labels are not a fault by themselves, because most inputs may be of one class.
+    """
+    if not hard and len(outputs) >= FEWEST and is_constant(outputs):
         reason = "the answers to different inputs are all the same"
         return Judgement(len(outputs), verdict="bad", reason=reason, advice=SCALE, certain=True)
     if labels is None:

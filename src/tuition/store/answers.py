@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tuition.data.transfer import by_class
 from tuition.store import payload
 from tuition.store.ledger import Flight, Ledger
 
@@ -76,7 +77,7 @@ def _check(
             return {}, [], f"answered with {name!r} of a kind that cannot be stored"
         if value.ndim == 0 or len(value) != rows or value.numel() == 0:
             return {}, [], f"answered {rows} inputs with {name} of shape {tuple(value.shape)}"
-    logits = answer.get("logits")
+    logits = by_class(answer)
     if logits is not None and classes is not None and (logits.ndim != 2 or logits.shape[1] < classes):
         return {}, [], f"answered with logits of shape {tuple(logits.shape)}, where the inputs have {classes} classes"
     lacking = [layer for layer in layers if layer not in answer]

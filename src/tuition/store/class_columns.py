@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tuition.data.classes import arrange
 from tuition.data.pool import Pool
+from tuition.data.transfer import by_class
 from tuition.errors import UserError
 from tuition.teachers.protocol import NotCharged, Teacher
 
@@ -29,7 +30,7 @@ class ClassColumns:
 
     @property
     def width(self) -> int | None:
-        """The number of classes that logits should have: the teacher's, else those of labels; None if not known."""
+        """The number of columns that answers should have: the teacher's, else those of labels; None if not known."""
         if self.names is not None:
             return len(self.names)
         return None if self.pool.labels is None else self.pool.num_classes
@@ -44,7 +45,7 @@ class ClassColumns:
 
     def responses(self, responses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Responses as read, with the columns of logits in the order of the pool's classes; changed in place."""
-        logits = responses.get("logits")
+        logits = by_class(responses)
         if self.columns is not None and logits is not None:
             if logits.shape[1] != len(self.columns):
                 raise UserError(
@@ -82,7 +83,7 @@ def local_width(teacher: Teacher, pool: Pool) -> int | None:
     if not teacher.local or pool.labels is None:
         return None
     try:
-        logits = teacher(pool.asked(slice(0, 1))).get("logits")
+        logits = by_class(teacher(pool.asked(slice(0, 1))))
     except NotCharged as error:
         why = str(error).splitlines()[0].rstrip(".")
         raise UserError(

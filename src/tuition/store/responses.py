@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from torch import Tensor
 
+from tuition.data.transfer import BY_CLASS
 from tuition.errors import UserError
 from tuition.store import payload
 from tuition.store.database import blobs, layouts, names, responses, teachers
@@ -154,7 +155,7 @@ def drop_odd_widths(connection: Connection, teacher_id: int, expected: int | Non
     odd: set[int] = set()
     for name, widths in by_width.items():
         sizes = {width: sum(count.get(layout, 0) for layout in ids) for width, ids in widths.items()}
-        kept = max(sizes, key=lambda width: (sizes[width], name == "logits" and width == expected))
+        kept = max(sizes, key=lambda width: (sizes[width], name in BY_CLASS and width == expected))
         odd.update(*(ids for width, ids in widths.items() if width != kept))
     blob_ids = sa.select(blobs.c.id).where(blobs.c.layout_id.in_(odd))
     own = responses.c.teacher_id == teacher_id

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tuition.data.classes import comparable
+from tuition.data.transfer import by_class
 from tuition.errors import Notice, UserError
 from tuition.store import agreement, reading, responses
 from tuition.store.agreement import Judgement
@@ -87,7 +88,7 @@ class AnswerGate:
     def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Judgement:
         judgement, paid = judge(outputs, labels), self.ledger.accounts.paid
         outcome = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
-        logits = outputs.get("logits")
+        logits = by_class(outputs)
         if logits is not None and not over:
             try:
                 self.pool.check_width(logits.shape[1])
@@ -114,7 +115,11 @@ def stored(
         if not kept:
             return {}, None
         outputs = pool.responses(reading.read(connection, teacher_id, kept))
-    if pool.pool.labels is None:
+    if "unread" in outputs:  # answers that name no class tell nothing of the others
+        read = outputs.pop("unread")[:, 0] < 1
+        kept = [digest for digest, good in zip(kept, read.tolist(), strict=True) if good]
+        outputs = {name: value[read] for name, value in outputs.items()}
+    if pool.pool.labels is None or not kept:
         return outputs, None
     rows = dict(zip(reversed(pool.pool.digests), range(len(pool.pool) - 1, -1, -1), strict=True))
     return outputs, pool.pool.labels[[rows[digest] for digest in kept]]
@@ -122,13 +127,13 @@ def stored(
 
 def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Judgement:
     """What the answers (n, k) to n different inputs show."""
-    logits = outputs.get("logits")
+    logits = by_class(outputs)
     if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
         vectors = logits if logits is not None else outputs.get("embedding")
         return Judgement(0) if vectors is None else agreement.judge(vectors, None)
     if labels is not None and int(labels.max()) >= logits.shape[1]:
         labels = None
-    return agreement.judge(logits, labels)
+    return agreement.judge(logits, labels, hard="logits" not in outputs)
 
 
 def beside(judgement: Judgement) -> str:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from tuition.errors import UserError
-from tuition.teachers.hard_labels import smoothed
 from tuition.teachers.http import Client
 from tuition.teachers.names import class_names
 from tuition.teachers.protocol import Answer, BadAnswer, Refused
@@ -161,16 +160,16 @@ def compiled(pattern: str | None) -> re.Pattern[str] | None:
 
 
 def read_answer(
-    client: Client, body: dict[str, Any], prompt: Prompt, reader: Reader, votes: int, sure: float, inputs: list[str]
+    client: Client, body: dict[str, Any], prompt: Prompt, reader: Reader, votes: int, inputs: list[str]
 ) -> Answer:
-    """{"logits": (1, k), "unread": (1, 1)} from `votes` answers to one text, in one request."""
+    """{"votes": (1, k), "unread": (1, 1)} from `votes` answers to one text, in one request."""
     body = body | {"messages": prompt.messages(inputs[0])}
     answer = client.post("/chat/completions", body, inputs=1, holding=["choices"])
     check_choices(client, answer)
-    return metered(answer, partial(_count_votes, reader, votes, sure))
+    return metered(answer, partial(_count_votes, reader, votes))
 
 
-def _count_votes(reader: Reader, votes: int, sure: float, answer: Any) -> dict[str, Tensor]:
+def _count_votes(reader: Reader, votes: int, answer: Any) -> dict[str, Tensor]:
     try:
         texts = [_Choice.model_validate(choice).message.content for choice in answer["choices"]]
     except (ValidationError, TypeError, KeyError) as error:
@@ -179,9 +178,8 @@ def _count_votes(reader: Reader, votes: int, sure: float, answer: Any) -> dict[s
         raise BadAnswer(f"the server gave {len(texts)} of {votes} votes; does it take n? If not, set votes to 1")
     classes = [found for text in texts if (found := reader(text)) is not None]
     shares = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=len(reader.words)).float()
-    shares = shares / len(classes) if classes else torch.full_like(shares, 1 / len(shares))
     unread = torch.tensor([[1 - len(classes) / votes]])
-    return {"logits": smoothed(shares[None], sure), "unread": unread}
+    return {"votes": shares[None] / max(len(classes), 1), "unread": unread}
 
 
 def response_format(words: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.source_digest import source_digest
 from tuition.teachers.fingerprint import short
-from tuition.teachers.hard_labels import SURE, named_outputs
+from tuition.teachers.hard_labels import named_outputs
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import Answer, Reads, Teacher, as_floats, as_teacher, wrapped
 
@@ -28,13 +28,13 @@ class CallableTeacher(Teacher):
     local: bool = False
     class_names: tuple[str, ...] | None = None
     reads: Reads = "anything"
-    sure: float = SURE
+    hard_labels: bool = False
     uncoded: str | None = None  # the fingerprint without the code that `from_callable` added
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         self.check(inputs)
         answer = self.function(as_floats(inputs) if self.reads == "floats" else inputs)
-        outputs = named_outputs(answer, self.class_names, self.sure)
+        outputs = named_outputs(answer, self.class_names)
         reply = Answer((name, torch.as_tensor(value).detach().cpu()) for name, value in outputs.items())
         reply.tokens = getattr(answer, "tokens", None)
         return reply
@@ -47,7 +47,7 @@ def from_callable(
     name: str | None = None,
     class_names: Sequence[str] | None = None,
     reads: Reads = "anything",
-    sure: float = SURE,
+    hard_labels: bool = False,
     code: str | None = None,
 ) -> CallableTeacher:
     """A teacher from a function of raw inputs.
@@ -64,8 +64,8 @@ def from_callable(
             that a store refuses an edited function instead of paying for its answers again.
         class_names: one name a class, in the order of the logits.
         reads: "floats" gives the function images as floats in [0, 1]; see `Teacher`.
-        sure: the probability of a class that the function names, where it answers with hard labels: indices, words, or
-            {"label": ..., "confidence": ...}. The rest is shared evenly. It is part of the fingerprint.
+        hard_labels: whether it answers with labels: indices, words, or {"label": ..., "confidence": ...}. They are
+            understood in any case; where this is declared, a method that needs logits is refused before the first call.
         code: digest of the code that stored answers were made with, to keep them after an edit that changes no answer.
             The message that refuses the edited function says it. "" is for answers stored without one.
 
@@ -78,10 +78,6 @@ def from_callable(
         )
     if name is None:
         name = f"{getattr(function, '__name__', type(function).__name__)}-{short(fingerprint)}"
-    if not 0 < sure < 1:
-        raise UserError(f"sure is a probability between 0 and 1, not {sure}; choose another.")
-    if sure != SURE:
-        fingerprint = f"{fingerprint}; sure {sure}"
     part = source_digest(function) if code is None else code
     return CallableTeacher(
         function,
@@ -89,7 +85,7 @@ def from_callable(
         name,
         class_names=checked_names(class_names),
         reads=reads,
-        sure=sure,
+        hard_labels=hard_labels,
         uncoded=fingerprint if code is None else None,
     )
 

@@ -1,4 +1,4 @@
-"""Hard labels: class indices, words, or {"label", "confidence"}, as smoothed probabilities."""
+"""Hard labels: class indices, words, or {"label", "confidence"}, as votes for classes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from tuition.teachers.protocol import BadAnswer
 
-SURE = 0.9  # probability of a class that a teacher names, where it gives no probabilities
 
-
-def named_outputs(answer: Any, class_names: tuple[str, ...] | None, sure: float = SURE) -> Mapping[str, Any]:
-    """An answer as named outputs; hard labels become the logarithms of smoothed probabilities.
+def named_outputs(answer: Any, class_names: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """An answer as named outputs; hard labels become "votes" (b, k), one-hot, with their "confidence" (b, 1).
 
     Raises:
         BadAnswer: a label that is not a class, or hard labels where the classes are not known.
@@ -31,21 +29,13 @@ def named_outputs(answer: Any, class_names: tuple[str, ...] | None, sure: float 
         raise BadAnswer("it answers with hard labels, which need the list of classes; give class_names=[...]")
     listed = labels.flatten().tolist() if hasattr(labels, "flatten") else labels
     rows = [_index(label, class_names) for label in listed]
-    shares = torch.nn.functional.one_hot(torch.tensor(rows, dtype=torch.int64), len(class_names)).float()
+    votes = torch.nn.functional.one_hot(torch.tensor(rows, dtype=torch.int64), len(class_names)).float()
     if name == "label" and "confidence" in outputs:
         confidence = torch.as_tensor(outputs["confidence"], dtype=torch.float32).reshape(-1, 1)
         if len(confidence) != len(rows) or not bool(((confidence >= 0) & (confidence <= 1)).all()):
             raise BadAnswer("a confidence is not a number from 0 to 1")
-        others = (1 - confidence) / max(len(class_names) - 1, 1)
-        shares = others + (confidence - others) * shares
-    kept = {key: value for key, value in outputs.items() if key not in (name, "confidence")}
-    return kept | {"logits": smoothed(shares, sure)}
-
-
-def smoothed(shares: Tensor, sure: float = SURE) -> Tensor:
-    """Log-probabilities of shares (b, k): `sure` of a class that has all, the rest shared evenly."""
-    others = (1 - sure) / max(shares.shape[1] - 1, 1)
-    return (others + (sure - others) * shares).log()
+        outputs = {**outputs, "confidence": confidence}
+    return {key: value for key, value in outputs.items() if key != name} | {"votes": votes}
 
 
 LABEL = (int, str, np.integer, np.str_)

@@ -40,6 +40,7 @@ class RemoteTeacher(Teacher):
     class_names: tuple[str, ...] | None = None
     reads: Reads = "anything"
     calls_per_input: int = 1
+    hard_labels: bool = False
 
     def __call__(self, inputs: Any) -> Answer:
         check_kind(self.reads, inputs)

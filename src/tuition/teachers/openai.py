@@ -16,7 +16,6 @@ from torch import Tensor
 from tuition.errors import UserError
 from tuition.teachers import chat
 from tuition.teachers.fingerprint import short
-from tuition.teachers.hard_labels import SURE
 from tuition.teachers.http import Client, RemoteTeacher
 from tuition.teachers.protocol import Answer, BadAnswer
 from tuition.teachers.replies import in_order, metered
@@ -39,7 +38,7 @@ def from_openai(
     answers: chat.Answers = "logprobs",
     pattern: str | None = None,
     votes: int = 1,
-    sure: float = SURE,
+    temperature: float | None = None,
     top: int = 20,
     dimensions: int | None = None,
     encoding: Literal["float", "base64"] = "float",
@@ -62,9 +61,9 @@ def from_openai(
     listed token has; "missing" says how many these are. Nothing is less than log 1e-9. Sampling is at temperature 1,
     because some servers give log-probabilities after tempering.
 
-    With "text" or "json" the model writes the label ("chat" alone), and the answer is {"logits": (1, k), "unread":
-    (1, 1)}. The logits are the logarithms of the smoothed shares of the votes; "unread" is the share of votes that name
-    no class. The store keeps an input with no vote, leaves it out of the transfer set, and names it.
+    With "text" or "json" the model writes the label ("chat" alone), and the answer is {"votes": (1, k), "unread":
+    (1, 1)}: the share of the votes that each class has, and the share of all answers that name no class. The store
+    keeps an input with no vote, leaves it out of the transfer set, and names it.
 
     Args:
         model: as the server calls it.
@@ -78,9 +77,8 @@ def from_openai(
         answers: "logprobs"; "text", where the model writes a word; or "json", where it writes {"label": word} as the
             server's structured output (`response_format`) makes it.
         pattern: a regular expression that finds the word in a text: its first group, or all of the match.
-        votes: answers to each input, asked for in one request (`n`). Each counts as a call. One is asked for at
-            temperature 0, several at temperature 1.
-        sure: the probability of a class that every vote names; the rest is shared evenly.
+        votes: answers to each input, asked for in one request (`n`). Each counts as a call.
+        temperature: of written answers; by default the server's, because some models reject any.
         top: how many tokens the server lists; OpenAI's most is 20 for chat and 5 for completions.
         dimensions: width of the embeddings, of models that can shorten them.
         encoding: how embeddings travel; base64 takes less than half the bytes. Both are understood in any case.
@@ -94,7 +92,7 @@ def from_openai(
     url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
     rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
     client = Client(url, key_variable=key_variable, timeout=timeout, **rates)
-    names = None
+    names, hard = None, False
     if task == "embeddings":
         settings: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
         body = {"model": model, "encoding_format": encoding, **settings}
@@ -103,21 +101,25 @@ def from_openai(
         question = chat.make_prompt(labels, words, prompt, system, answers)
         names, settings = question.labels, {"classes": len(question.words), "prompt": question.digest}
         if answers == "logprobs":
+            if temperature is not None or votes != 1:
+                raise UserError("temperature and votes are of written answers; set answers=text, or leave them out.")
             settings["top"] = top
             body = {"model": model, "max_tokens": 1, "temperature": 1}
             body |= {"logprobs": top} if task == "completion" else {"logprobs": True, "top_logprobs": top}
             max_batch = MOST_EMBEDDINGS if task == "completion" else 1
             answer = partial(chat.score_answer, client, body, question)
         else:
-            settings |= {"answers": answers, "pattern": pattern, "votes": votes, "sure": sure}
-            max_batch, answer = 1, _reading(client, model, question, task, answers, pattern, votes, sure)
+            settings |= {"answers": answers, "pattern": pattern, "votes": votes}
+            settings |= {} if temperature is None else {"temperature": temperature}
+            hard = True
+            max_batch, answer = 1, _reading(client, model, question, task, answers, pattern, votes, temperature)
     else:
         raise UserError(f"an OpenAI-compatible server gives embeddings, chat or completion, not {task!r}; choose one.")
     parts = [f"openai {client.base_url}", f"model {model}", f"task {task}"]
     fingerprint = "; ".join(parts + [f"{setting} {value}" for setting, value in settings.items()])
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
 
-    return RemoteTeacher(name, fingerprint, answer, lambda _: client.check(), max_batch, names, "texts", votes)
+    return RemoteTeacher(name, fingerprint, answer, lambda _: client.check(), max_batch, names, "texts", votes, hard)
 
 
 def _reading(
@@ -128,18 +130,19 @@ def _reading(
     answers: str,
     pattern: str | None,
     votes: int,
-    sure: float,
+    temperature: float | None,
 ) -> Any:
     """A function that asks for written answers and reads them."""
     if task != "chat":
         raise UserError("written answers are read from chat; set task=chat.")
-    if votes < 1 or not 1 / len(prompt.words) < sure < 1:
-        raise UserError("votes is at least 1, and sure is more than chance and less than 1; choose others.")
-    body: dict[str, Any] = {"model": model, "temperature": 0 if votes == 1 else 1}
+    if votes < 1:
+        raise UserError(f"votes is at least 1, not {votes}; choose another.")
+    body: dict[str, Any] = {"model": model}
+    body |= {} if temperature is None else {"temperature": temperature}
     body |= {"n": votes} if votes > 1 else {}
     body |= {"response_format": chat.response_format(prompt.words)} if answers == "json" else {}
     reader = chat.Reader(prompt.words, answers == "json", chat.compiled(pattern))
-    return partial(chat.read_answer, client, body, prompt, reader, votes, sure)
+    return partial(chat.read_answer, client, body, prompt, reader, votes)
 
 
 # -- embeddings --------------------------------------------------------------------------------------------------------

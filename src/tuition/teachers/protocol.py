@@ -31,6 +31,7 @@ class Teacher(ABC):
         reads: what it reads: "bytes" (uint8 images 0 to 255), "floats" (images in [0, 1], and vectors), "texts", or
             "anything" that a pool holds.
         calls_per_input: how many calls one input counts as, against the budget and in price.
+        hard_labels: whether it answers with "votes", not with "logits". It names its classes then.
     """
 
     if TYPE_CHECKING:  # fields of a subclass, or properties
@@ -47,6 +48,7 @@ class Teacher(ABC):
     max_batch: int | None = None
     reads: Reads = "anything"
     calls_per_input: int = 1
+    hard_labels: bool = False
 
     @abstractmethod
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
@@ -57,7 +59,8 @@ class Teacher(ABC):
                 arrive from several threads at once.
 
         Returns:
-            "logits" (b, k) or "embedding" (b, d), and feature maps (b, ...) under their module path.
+            "logits" (b, k), "embedding" (b, d), or "votes" (b, k): the share of votes that each class has, with their
+            "confidence" (b, 1) where it is known. Feature maps (b, ...) stand under their module path.
 
         Raises:
             NotCharged: the request was certainly not answered and costs nothing.
@@ -102,6 +105,7 @@ class Wrapped(Teacher):
     max_batch: int | None = None
     reads: Reads = "anything"
     calls_per_input: int = 1
+    hard_labels: bool = False
 
     def __call__(self, inputs: Any, /) -> Mapping[str, Tensor]:
         return self.teacher(inputs)
@@ -120,7 +124,7 @@ def wrapped(teacher: Any) -> Wrapped:
     if isinstance(teacher, type) or not callable(teacher) or not named:
         kind = f"the class {teacher.__name__}" if isinstance(teacher, type) else type(teacher).__name__
         raise UserError(f"{kind} is not a teacher; use teachers.from_torch(model) or teachers.from_callable(function).")
-    declared = ("class_names", "layers", "local", "max_batch", "reads", "calls_per_input")
+    declared = ("class_names", "layers", "local", "max_batch", "reads", "calls_per_input", "hard_labels")
     values = {it: getattr(teacher, it) for it in declared if hasattr(teacher, it)}
     return Wrapped(teacher, teacher.name, teacher.fingerprint, **values)
 

@@ -47,7 +47,9 @@ Alpha = Annotated[Positive, "both parameters of the beta distribution of the mix
 
 
 def ce(task: Task) -> Objective:
-    """Cross-entropy on labels alone; no teacher."""
+    """Cross-entropy on labels alone; without them, on a teacher's hard labels."""
+    if task.labels is None and task.target == "votes":
+        return Objective([Term("ce_teacher", on_response(task, losses.cross_entropy, "votes"))])
     if task.labels is None:
         raise UserError("the method ce learns from labels, and there are none; use another method or teacher_labels.")
     return Objective(cross_entropy_terms(task))
@@ -150,10 +152,11 @@ def ckd_published(
 
 def group_terms(task: Task, teacher_weight: float, label_weight: float) -> list[Term]:
     """Comparisons of the groups of a batch by the teacher's logits and by labels."""
-    task.response("logits")
+    target = "votes" if task.target == "votes" else "logits"
+    task.response(target)
 
     def on_teacher(student: Tensor, batch: Batch) -> Tensor:
-        return between_groups(student, batch.responses["logits"], batch)
+        return between_groups(student, batch.responses[target], batch)
 
     def on_labels(student: Tensor, batch: Batch) -> Tensor:
         assert batch.targets is not None
@@ -295,11 +298,12 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: f
     """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
     if not task.example.is_floating_point():
         raise UserError("this method mixes images or vectors, and the inputs are text; use another, such as ckd.")
-    task.response("logits")
+    hard = task.target == "votes"
+    task.response("votes" if hard else "logits")
 
     def apply(batch: Batch, generator: torch.Generator) -> Batch:
         inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs
-        answers = batch.responses["logits"].softmax(dim=1)
+        answers = batch.responses["votes"] if hard else batch.responses["logits"].softmax(dim=1)
         # The teacher's distribution is the last target, by which CutMixPick picks.
         targets = [answers] if batch.targets is None else [batch.targets, answers]
         inputs, *targets = mix(inputs, *targets, generator=generator)

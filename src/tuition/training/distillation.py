@@ -25,6 +25,7 @@ from tuition.training.run_identity import recorded_digests, recorded_settings, t
 from tuition.training.settings import TrainSettings
 from tuition.training.setup import Setup
 from tuition.training.student import Student
+from tuition.training.task_classes import answers_for
 
 CARD = "README.md"
 
@@ -210,7 +211,7 @@ def _train(
 def _measured(setup: Setup) -> dict[str, str]:
     """On what each figure was measured."""
     measured = {}
-    if setup.student.output in setup.transfer.responses:
+    if answers_for(setup.student.output, setup.transfer.responses) is not None:
         measured["agreement"] = f"the {len(setup.transfer):,} inputs of the transfer set"
     if isinstance(setup.validation, TransferSet):
         measured["validation"] = f"agreement with the teacher on {len(setup.validation):,} further inputs"
@@ -229,7 +230,7 @@ def _validator(
     Each of several processes looks at its share, and all return the same figure.
     """
     pool = validation.pool if isinstance(validation, TransferSet) else validation
-    targets = validation.responses[student.output] if isinstance(validation, TransferSet) else pool.labels
+    targets = answers_for(student.output, validation.responses) if isinstance(validation, TransferSet) else pool.labels
     assert targets is not None
     device = next(student.parameters()).device
     mine = torch.arange(len(pool)).tensor_split(parallel.count())[parallel.rank()]
@@ -247,5 +248,5 @@ def _validator(
 
 
 def _agreement(student: Student, transfer: TransferSet) -> float | None:
-    answers = transfer.responses.get(student.output)
+    answers = answers_for(student.output, transfer.responses)
     return None if answers is None else evaluation.agreement(student.outputs(transfer.pool), answers, student.output)

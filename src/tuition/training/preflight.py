@@ -21,11 +21,13 @@ from tuition.training.settings import TrainSettings, optimizer_defaults
 from tuition.training.setup import Setup
 from tuition.training.student import Output, Student, load
 from tuition.training.task_classes import (
+    answers_for,
     count_classes,
     further_in_order,
     in_order,
     labelled,
     learned,
+    softened,
     task_names,
     test_in_order,
 )
@@ -53,7 +55,7 @@ def set_up(
     options = method.checked(options or {})
     check_responses(transfer)
     accuracy = transfer.teacher_accuracy
-    transfer = labelled(transfer, settings.teacher_labels)
+    transfer = softened(labelled(transfer, settings.teacher_labels), settings.smoothing)
     num_classes = count_classes(transfer, validation, test)
     if isinstance(validation, TransferSet):
         validation = further_in_order(validation, transfer, num_classes)
@@ -258,7 +260,7 @@ def check_evaluation(student: Student, *pools: Pool | TransferSet | None) -> Non
             )
         if isinstance(pool, Pool) and pool.labels is None:
             raise UserError(f"{pool.name} has no labels to evaluate by; give labelled inputs, or none.")
-        if isinstance(pool, TransferSet) and student.output not in pool.responses:
+        if isinstance(pool, TransferSet) and answers_for(student.output, pool.responses) is None:
             raise UserError(f"the answers to validate on have no {student.output}; ask the same teacher for them.")
         if pool is not None:
             student.outputs((pool.pool if isinstance(pool, TransferSet) else pool)[:1])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.data import TransferSet
+from tuition.data.transfer import by_class
 from tuition.errors import UserError
 from tuition.training import evaluation
 from tuition.training.student import Student
@@ -22,7 +23,8 @@ def centre_of(transfer: TransferSet, num_classes: int, weights: tuple[float, flo
     Since w ckd(s, z) + v ckd(s, y) = (w + v) ckd(s, (w z + v y) / (w + v)) + constant, this is the target whose mean
     the outputs should have. Without labels, or where their weight is 0, it is the answers.
     """
-    answers = transfer.responses["logits" if "logits" in transfer.responses else "embedding"]
+    answers = by_class(transfer.responses)
+    answers = transfer.responses["embedding"] if answers is None else answers
     shares = transfer.responses.get("targets")  # of mixed inputs
     teacher, label = weights
     if label == 0 or (transfer.labels is None and shares is None):

@@ -180,6 +180,7 @@ class TrainSettings(Settings):
         "published", "a step of groups forwards batch_size groups, as published, or batch_size inputs, matched"
     )
     teacher_labels: bool = setting(False, "without labels, use the teacher's hard answers in their place")
+    smoothing: float = setting(0.1, "share of a teacher's hard label that is spread over all classes", ge=0, lt=1)
     aligned: bool = setting(True, "apply the student's crop and flip to the teacher's feature maps")
     device: str = setting("auto", "where models compute: auto, cpu, cuda, cuda:1 or mps", free=True)
     threads: int | None = setting(

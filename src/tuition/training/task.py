@@ -54,10 +54,19 @@ class Task:
         """The response that the student's output learns: the teacher's logits, or its embedding where it has none."""
         return "embedding" if "logits" not in self.responses and "embedding" in self.responses else "logits"
 
+    @property
+    def target(self) -> str:
+        """The response that an output is regressed onto: the answer, or the votes of a teacher of hard labels."""
+        return "votes" if "logits" not in self.responses and "votes" in self.responses else self.answer
+
     def response(self, name: str) -> Tensor:
         if name == "logits" and self.answer == "embedding":
             raise UserError(
                 "this method compares logits, and the teacher answers with embeddings alone; use ckd, mse, rkd or crd."
+            )
+        if name == "logits" and name not in self.responses and "votes" in self.responses:
+            raise UserError(
+                "this method compares logits, and the teacher answers with labels alone; use ckd, mse, ce or mixup."
             )
         if name not in self.responses:
             known = ", ".join(self.responses) or "none"
@@ -113,9 +122,9 @@ def distilled(task: Task, kd_weight: float, ce_weight: float, temperature: float
 def compared(task: Task, name: str, loss: Loss, weight: float, reads: str, answer: str) -> tuple[Term, list[nn.Module]]:
     """A term between a student output and a response; where their widths differ, they meet in a learned projector.
 
-    The response called "logits" is the embedding of a teacher that has none.
+    The response called "logits" is the votes or the embedding of a teacher that has none.
     """
-    answer = task.answer if answer == "logits" else answer
+    answer = task.target if answer == "logits" else answer
     width, target = task.shape(reads)[1:], tuple(task.response(answer).shape[1:])
     if width == target:
         return Term(name, on_response(task, loss, answer), weight, reads), []

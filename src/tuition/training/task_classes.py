@@ -5,11 +5,13 @@ This module owns the check of class counts: of the teacher's answers against the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from tuition.data import Pool, TransferSet, classes
+from tuition.data.transfer import BY_CLASS, by_class
 from tuition.errors import UserError
 from tuition.training.student import Output
 
@@ -18,15 +20,38 @@ def labelled(transfer: TransferSet, teacher_labels: bool) -> TransferSet:
     """The transfer set; with `teacher_labels`, the teacher's hard answers take the place of missing labels."""
     if transfer.labels is not None or not teacher_labels:
         return transfer
-    if "logits" not in transfer.responses:
-        raise UserError("teacher_labels needs a teacher that answers with logits.")
-    return replace(transfer, pool=replace(transfer.pool, labels=transfer.responses["logits"].argmax(dim=1)))
+    answers = by_class(transfer.responses)
+    if answers is None:
+        raise UserError("teacher_labels needs a teacher that answers with classes, by logits or labels.")
+    return replace(transfer, pool=replace(transfer.pool, labels=answers.argmax(dim=1)))
+
+
+def softened(transfer: TransferSet, smoothing: float) -> TransferSet:
+    """The transfer set with its votes as students learn them: probabilities, of which `smoothing` is shared evenly.
+
+    A vote of confidence c leaves 1 - c to the other classes.
+    """
+    votes = transfer.responses.get("votes")
+    if votes is None:
+        return transfer
+    classes = votes.shape[1]
+    responses = dict(transfer.responses)
+    if "confidence" in responses:
+        confidence = responses.pop("confidence")
+        others = (1 - confidence) / max(classes - 1, 1)
+        votes = others + (confidence - others) * votes
+    return replace(transfer, responses=responses | {"votes": (1 - smoothing) * votes + smoothing / classes})
+
+
+def answers_for(output: Output, responses: Mapping[str, Tensor]) -> Tensor | None:
+    """The teacher's answers that such an output of a student is compared with."""
+    return responses.get("embedding") if output == "embedding" else by_class(responses)
 
 
 def learned(transfer: TransferSet) -> Output:
     """What the student answers with: classes, unless only embeddings are there to learn from."""
-    classes = transfer.labels is not None or "logits" in transfer.responses or "embedding" not in transfer.responses
-    return "logits" if classes else "embedding"
+    known = transfer.labels is not None or by_class(transfer.responses) is not None
+    return "logits" if known or "embedding" not in transfer.responses else "embedding"
 
 
 def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> int:
@@ -37,7 +62,7 @@ def count_classes(transfer: TransferSet, *others: Pool | TransferSet | None) -> 
     """
     if learned(transfer) == "embedding":
         return transfer.responses["embedding"].shape[1]
-    logits, pool = transfer.responses.get("logits"), transfer.pool
+    logits, pool = by_class(transfer.responses), transfer.pool
     counted = pool.class_names is None or classes.only_count(pool.class_names)
     if logits is None and counted:  # such names count to the highest label seen, and another pool may have a higher one
         pools = [p.pool if isinstance(p, TransferSet) else p for p in (transfer, *others) if p is not None]
@@ -87,11 +112,8 @@ def test_in_order(test: Pool | None, transfer: TransferSet, num_classes: int) ->
 
 def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: int) -> TransferSet:
     """Further answers, with the columns of their logits in the order of the classes that the transfer set teaches."""
-    logits, own, names = (
-        further.responses.get("logits"),
-        further.pool.class_names,
-        task_names(transfer.pool, num_classes),
-    )
+    logits, own = by_class(further.responses), further.pool.class_names
+    names = task_names(transfer.pool, num_classes)
     if logits is None or own is None or names is None or own == names or not classes.comparable(own, names):
         return further
     matched = classes.match(names, own)
@@ -100,7 +122,7 @@ def further_in_order(further: TransferSet, transfer: TransferSet, num_classes: i
     return replace(
         further,
         pool=further.pool.in_classes(names),
-        responses=further.responses | {"logits": logits[:, matched.columns]},
+        responses={k: v[:, matched.columns] if k in BY_CLASS else v for k, v in further.responses.items()},
     )
 
 
