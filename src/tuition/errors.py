@@ -25,6 +25,18 @@ class Notice(UserWarning):
     """Something a user should know, while the command continues. The command line prints it as a line."""
 
 
+def needs_extra(what: str, extra: str, error: ImportError) -> UserError:
+    """The error that a package of an extra is missing, to raise."""
+    return UserError(f"{what} needs an extra ({error}); pip install 'tuition[{extra}]'.")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, for a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0].strip().rstrip(".:")
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
 _SECRETS = (
     # Of a database every character up to the last @ of the line, since people type passwords without encoding them.
     (re.compile(r"(postgres\w*(?:\+\w+)?://[^\s:/@]*):[^\n]*@"), r"\1:***@"),

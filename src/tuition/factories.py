@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 
 LIBRARIES = {"onnx", "openai", "timm", "transformers", "v2"}  # KIND:NAME, whose code is installed
 
@@ -64,7 +64,7 @@ def find(name: str) -> Callable[..., Any]:
         raise
     except ImportError as error:
         raise UserError(
-            f"{name} cannot be imported ({_first_line(error)}); is it on PYTHONPATH, or in this folder?"
+            f"{name} cannot be imported ({first_line(error)}); is it on PYTHONPATH, or in this folder?"
         ) from error
     except (Exception, SystemExit) as error:  # whatever the user's own module does
         raise UserError(f"{name} cannot be imported: {_summary(error)}; fix {module_name} first.") from error
@@ -153,9 +153,4 @@ def _same_file(one: ModuleSpec, other: ModuleSpec) -> bool:
 
 
 def _summary(error: BaseException) -> str:
-    line = _first_line(error)
-    return type(error).__name__ + (f": {line}" if line else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200].rstrip(".")
+    return type(error).__name__ + (f": {first_line(error)}" if str(error).strip() else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tuition.data.columns import TableSplit
 from tuition.data.splits import choose
 from tuition.data.tables import ArrowTable
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 
 
 def split(name: str, chosen: str, config: str | None, title: str) -> TableSplit:
@@ -32,7 +32,7 @@ def split(name: str, chosen: str, config: str | None, title: str) -> TableSplit:
         ) from error
     except Exception as error:  # what it is depends on the version of the HTTP client
         raise UserError(
-            f"{name!r} was not found here, and the hub cannot be reached ({_line(error)}); "
+            f"{name!r} was not found here, and the hub cannot be reached ({first_line(error)}); "
             "connect, or give a folder of its files."
         ) from error
     with _loading(name):
@@ -57,7 +57,7 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the hub, the network, the disk or the files: nothing here can be fixed by code
-        raise UserError(f"cannot load {name!r} from the hub ({_line(error)}); fix that and try again.") from error
+        raise UserError(f"cannot load {name!r} from the hub ({first_line(error)}); fix that and try again.") from error
 
 
 def _caches() -> list[Path]:
@@ -71,7 +71,3 @@ def _caches() -> list[Path]:
         huggingface_hub.constants.HF_HUB_CACHE,
     )
     return [Path(place) for place in places]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

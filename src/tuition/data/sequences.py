@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tuition.data.images import as_array, eight_bits
 from tuition.data.ondisk import OnDisk
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 
 
 def as_inputs(inputs: Any) -> Tensor | OnDisk | list[str]:
@@ -35,7 +35,7 @@ def as_inputs(inputs: Any) -> Tensor | OnDisk | list[str]:
         return _stacked(inputs)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise UserError(
-            f"inputs are images, vectors or strings, all of one shape ({_line(error)}); convert them first."
+            f"inputs are images, vectors or strings, all of one shape ({first_line(error)}); convert them first."
         ) from error
 
 
@@ -91,7 +91,3 @@ def _pictures(pictures: Sequence[Any]) -> Tensor:
         raise UserError(f"the images differ in size ({first}, but that in row {row} is {here}); resize them first.")
     channels = max(array.shape[0] for array in arrays)
     return torch.from_numpy(np.stack([np.broadcast_to(array, (channels, *array.shape[1:])) for array in arrays]))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

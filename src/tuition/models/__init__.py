@@ -1,6 +1,6 @@
 """Students and teachers: models by name, what they are made of, their features, weights and preprocessing."""
 
-from tuition.models.copies import copied, first_line, initialise, with_head
+from tuition.models.copies import copied, initialise, with_head
 from tuition.models.features import (
     Capture,
     Layer,
@@ -35,7 +35,6 @@ __all__ = [
     "create",
     "describe",
     "fine_tunes",
-    "first_line",
     "forward_with_features",
     "initialise",
     "load_tensors",

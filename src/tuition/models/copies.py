@@ -10,17 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.utils._pytree import tree_leaves
 
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.models.features import classifier
 
 M = TypeVar("M", bound=nn.Module)
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, for a sentence."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = lines[0].strip().rstrip(".:")
-    return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 def copied(model: M) -> M:
@@ -41,15 +34,15 @@ def copied(model: M) -> M:
         elif isinstance(value, Tensor) and not value.is_leaf:
             memo[id(value)] = value.detach().clone()
     try:
-        found = copy.deepcopy(plain, memo)
+        result = copy.deepcopy(plain, memo)
     except Exception as error:  # whatever the model holds
         raise UserError(
             f"the student cannot be copied ({first_line(error)}); keep out of it what copy.deepcopy does not take."
         ) from error
-    for module in list(found.modules()):
+    for module in list(result.modules()):
         for name, child in module.named_children():
             module._modules[name] = _inner(child)
-    return found  # type: ignore[return-value]
+    return result  # type: ignore[return-value]
 
 
 def _inner(model: nn.Module) -> nn.Module:

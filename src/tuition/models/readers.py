@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuition.errors import UserError
+from tuition.errors import UserError, needs_extra
 
 
 class TextReader(nn.Module):
@@ -58,9 +58,7 @@ class Tokenizer(TextReader):
         try:
             from tokenizers import Tokenizer as Backend
         except ImportError as error:
-            raise UserError(
-                f"a student of transformers needs an extra ({error}); pip install 'tuition[transformers]'."
-            ) from error
+            raise needs_extra("a student of transformers", "transformers", error) from error
         try:
             self._backend = Backend.from_str(content)
         except Exception as error:  # of Rust: whatever is wrong with the text

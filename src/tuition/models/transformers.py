@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuition import huggingface
 from tuition.errors import UserError
 from tuition.models.named import Made, NamedModel, Start
 from tuition.models.preprocess import Preprocess
 from tuition.models.readers import Tokenizer
 
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # of Pillow
 
 
@@ -74,20 +74,15 @@ def make(name: str, num_classes: int, in_channels: int, start: Start) -> Made:
         UserError: transformers is missing, or the model cannot be used.
     """
     place = name.partition(":")[2]
-    folder = _folder(place)
-    library = _library()
-    try:
+    library = huggingface.library("a student")
+    folder = huggingface.folder(place)
+    with huggingface.loading(place, folder):
         config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (config.architectures or ["nothing"])[0]
         if "ForImageClassification" in architecture:
             return _images(name, folder, config, num_classes, in_channels, start)
-        if (folder / "tokenizer_config.json").exists() or (folder / "tokenizer.json").exists():
+        if huggingface.reads_text(folder):
             return _texts(name, folder, config, num_classes, in_channels, start)
-    except UserError:
-        raise
-    except Exception as error:  # of its files, in as many kinds as transformers has versions
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"transformers cannot load {place} ({why}); fix or complete its files.") from error
     raise UserError(
         f"{place} is a {architecture}, which reads neither texts through a tokenizer nor images as a classifier; use "
         "such a model, or a factory of your own."
@@ -96,7 +91,7 @@ def make(name: str, num_classes: int, in_channels: int, start: Start) -> Made:
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """The architecture of a recipe, with random weights; nothing is downloaded, and no code of others runs."""
-    library = _library()
+    library = huggingface.library("a student")
     try:
         config = library.AutoConfig.for_model(**recipe["config"])
         if recipe["kind"] == "images":
@@ -111,7 +106,7 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
 
 
 def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: int, start: Start) -> Made:
-    library = _library()
+    library = huggingface.library("a student")
     tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -136,7 +131,7 @@ def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: 
 
 
 def _images(name: str, folder: Path, config: Any, num_classes: int, in_channels: int, start: Start) -> Made:
-    library = _library()
+    library = huggingface.library("a student")
     processor = library.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     channels = getattr(config, "num_channels", 3)
     if channels != in_channels:
@@ -172,32 +167,6 @@ def _without_pooler(encoder: nn.Module) -> nn.Module:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
     return encoder
-
-
-def _folder(place: str) -> Path:
-    """The folder of a model: the one named, or the hub's files, as huggingface_hub keeps them."""
-    if Path(place).is_dir():
-        return Path(place)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(place, allow_patterns=FILES))
-    except Exception as error:  # what it is depends on the version of the HTTP client
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"{place} is not a folder here, and is not available from the hub ({why}); check the name, connect or log "
-            "in."
-        ) from error
-
-
-def _library() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            f"a student of transformers needs an extra ({error}); pip install 'tuition[transformers]'."
-        ) from error
-    return transformers
 
 
 def described(start: Start) -> dict[str, Any]:

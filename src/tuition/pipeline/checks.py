@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuition.data import Pool
 from tuition.data.transfer import by_class
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
@@ -132,9 +132,8 @@ def try_blank(teacher: Teacher, pool: Pool, count: int) -> Mapping[str, Tensor]:
     try:
         answer = teacher(pool.blank(count))
     except NotCharged as error:
-        why = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"the teacher cannot answer inputs of {pool.name} ({why}); use a teacher of such data."
+            f"the teacher cannot answer inputs of {pool.name} ({first_line(error)}); use a teacher of such data."
         ) from error
     vectors = answer.get("embedding") if by_class(answer) is None else by_class(answer)
     if vectors is None or vectors.ndim != 2:

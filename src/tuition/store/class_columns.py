@@ -9,7 +9,7 @@ from torch import Tensor
 from tuition.data.classes import arrange
 from tuition.data.pool import Pool
 from tuition.data.transfer import by_class
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.teachers.protocol import NotCharged, Teacher
 
 BLOCK = 65536  # rows that are reordered at a time
@@ -85,8 +85,7 @@ def local_width(teacher: Teacher, pool: Pool) -> int | None:
     try:
         logits = by_class(teacher(pool.asked(slice(0, 1))))
     except NotCharged as error:
-        why = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"the teacher cannot answer inputs of {pool.name} ({why}); use a teacher of such data."
+            f"the teacher cannot answer inputs of {pool.name} ({first_line(error)}); use a teacher of such data."
         ) from error
     return logits.shape[1] if isinstance(logits, Tensor) and logits.ndim == 2 else None

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from tuition import disk
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.held import Held
 from tuition.store import address, files
 
@@ -337,8 +337,8 @@ class Database:
         except (sa.exc.DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
             if isinstance(error, sa.exc.IntegrityError):  # ours, not the user's
                 raise
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            what = str(cause).strip().splitlines()[0].rstrip(".")
+            cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+            what = first_line(cause or error)
             if isinstance(error, UnicodeDecodeError):  # in a message of SQLite that quotes what it read
                 what = "malformed text"
             advice = next((advice for word, advice in _ADVICE if word in what), "check its path or URL and its server")

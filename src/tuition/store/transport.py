@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuition import disk
 from tuition.data.pool import DIGEST_BYTES
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.store import payload
 from tuition.store.answers import check
 from tuition.store.calls import billed
@@ -166,7 +166,7 @@ def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
         if not all(about.values()):
             raise ValueError("a teacher has no name")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise UserError(f"{folder} holds no complete export ({_first_line(error)}); export again.") from error
+        raise UserError(f"{folder} holds no complete export ({first_line(error)}); export again.") from error
 
     def files() -> Iterator[File]:
         for number in range(index.num_row_groups):
@@ -176,7 +176,7 @@ def _read_index(folder: Path) -> tuple[dict[str, list[str]], Iterator[File]]:
                 raise
             except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
                 raise UserError(
-                    f"{folder} holds answers that cannot be taken ({_first_line(error)}); export again."
+                    f"{folder} holds answers that cannot be taken ({first_line(error)}); export again."
                 ) from error
 
     return about, files()
@@ -217,10 +217,6 @@ def _word(text: Any, most: int) -> str:
     if not isinstance(text, str) or not 0 < len(text) <= most or not text.isprintable():
         raise ValueError(f"{ascii(text)[:60]} is not a name")
     return text
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _about(connection: Connection, name: str | None) -> dict[str, dict[str, object]]:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from tuition import stopping
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.studies.executor import Outcome, use_threads
 
 Task = TypeVar("Task")
@@ -33,9 +33,9 @@ def connect() -> None:
     try:
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).strip().splitlines()[0].rstrip(".:")
         raise UserError(
-            f"no Ray cluster can be joined ({why}); start one with `ray start --head`, or set RAY_ADDRESS."
+            f"no Ray cluster can be joined ({first_line(error)}); start one with `ray start --head`, or set "
+            "RAY_ADDRESS."
         ) from error
     finally:
         stopping.restore()  # Ray installs its own handler of SIGTERM
@@ -149,5 +149,6 @@ def _outcome(index: int, reference: Any) -> Outcome[Any]:
     except ray.exceptions.RayTaskError as error:
         return Outcome(index, None, str(error.cause) if isinstance(error.cause, UserError) else str(error))
     except ray.exceptions.RayError as error:
-        why = str(error).strip().splitlines()[0].rstrip(".")
-        return Outcome(index, None, f"its process or its node was lost {RETRIES + 1} times in a row ({why})")
+        return Outcome(
+            index, None, f"its process or its node was lost {RETRIES + 1} times in a row ({first_line(error)})"
+        )

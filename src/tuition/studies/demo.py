@@ -15,8 +15,7 @@ import torch
 
 from tuition import data, disk, teachers
 from tuition.data import Pool
-from tuition.errors import Notice, UserError
-from tuition.models import first_line
+from tuition.errors import Notice, UserError, first_line
 from tuition.store import ResponseStore
 from tuition.studies import figures
 from tuition.studies.executor import run_parallel

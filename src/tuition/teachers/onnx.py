@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line, needs_extra
 from tuition.teachers.fingerprint import short
 from tuition.teachers.function import CallableTeacher
 from tuition.teachers.names import class_names as checked_names
@@ -57,7 +57,7 @@ def from_onnx(
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"a teacher of ONNX needs an extra ({error}); pip install 'tuition[onnx]'.") from error
+        raise needs_extra("a teacher of ONNX", "onnx", error) from error
     path, prepare = Path(path), scaled(mean, std)
     if not path.is_file():
         raise UserError(f"{path} was not found; name an ONNX file.")
@@ -73,8 +73,7 @@ def from_onnx(
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         digest = _digest([path, *weights])
     except Exception as error:  # of protobuf, of the runtime's own kinds, or of the disk
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"{path} cannot be read as an ONNX graph ({why}); export it again.") from error
+        raise UserError(f"{path} cannot be read as an ONNX graph ({first_line(error)}); export it again.") from error
     inputs, outputs = session.get_inputs(), [it.name for it in session.get_outputs()]
     if len(inputs) != 1 or inputs[0].type not in (*FLOATS, "tensor(uint8)", "tensor(string)"):
         kinds = ", ".join(f"{it.name}: {it.type}" for it in inputs)

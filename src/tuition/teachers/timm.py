@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.pytorch import Scaled, TorchTeacher
@@ -88,9 +88,8 @@ def from_timm(
         if weights is not None:
             model.load_state_dict(_state(Path(weights)))
     except Exception as error:  # no network, no such tag, a file without weights, other shapes, ...
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(
-            f"timm cannot make {architecture!r} ({why}); check the name, the weights and the network."
+            f"timm cannot make {architecture!r} ({first_line(error)}); check the name, the weights and the network."
         ) from error
     config = timm.data.resolve_model_data_config(model)
     if config["crop_mode"] not in ("center", "squash") or config["interpolation"] not in ("bilinear", "bicubic"):

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuition import huggingface
 from tuition.errors import UserError
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged
 from tuition.teachers.pytorch import TorchTeacher
 
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
 BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}  # of a config, not of its answers
 
 
@@ -49,28 +49,22 @@ def from_transformers(
     Raises:
         UserError: transformers is missing, the model cannot be loaded, lacks weights, or is of another kind.
     """
-    try:
-        from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
-        from transformers import AutoModelForSequenceClassification as AutoModelForTexts
-    except ImportError as error:
-        raise UserError(
-            f"a teacher of transformers needs an extra ({error}); pip install 'tuition[transformers]'."
-        ) from error
-    folder = _folder(str(name_or_folder))
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    library = huggingface.library("a teacher")
+    folder = huggingface.folder(str(name_or_folder))
+    with huggingface.loading(name_or_folder, folder):
+        config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (config.architectures or ["nothing"])[0]
         about = f"config {_digest({k: v for k, v in config.to_diff_dict().items() if k not in BOOKKEEPING})}"
         if "ForImageClassification" in architecture:
-            images = _weights(AutoModelForImageClassification, folder)
+            images = _weights(library.AutoModelForImageClassification, folder)
             teacher = TorchTeacher(images, None, _images(folder, config, about), reads="bytes")
         elif "ForSequenceClassification" in architecture:
-            model = _weights(AutoModelForTexts, folder)
+            model = _weights(library.AutoModelForSequenceClassification, folder)
             texts = _texts(folder, config, about, model)
             unpadded = getattr(config, "pad_token_id", None) is None
             teacher = TorchTeacher(OneByOne(model) if unpadded else model, None, texts, reads="texts")
-        elif (folder / "modules.json").exists() or (architecture.endswith("Model") and _reads_text(folder)):
-            encoder = _weights(AutoModel, folder)
+        elif (folder / "modules.json").exists() or (architecture.endswith("Model") and huggingface.reads_text(folder)):
+            encoder = _weights(library.AutoModel, folder)
             texts = _texts(folder, config, about, encoder)
             teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, texts, reads="texts")
         else:
@@ -78,17 +72,6 @@ def from_transformers(
                 f"{name_or_folder} is a {architecture}, which answers neither with classes nor with embeddings of "
                 "texts; use a classifier of images or texts, or a sentence encoder, or wrap it and use from_torch."
             )
-    except UserError:
-        raise
-    except Exception as error:  # of its files, in as many kinds as transformers has versions
-        code = _own_code(folder)
-        if code:
-            raise UserError(
-                f"{name_or_folder} needs code of its own ({', '.join(code[:3])}), which is never run from a model's "
-                "folder; read that code, load the model yourself, and use from_torch."
-            ) from error
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(f"transformers cannot load {name_or_folder} ({why}); fix or complete its files.") from error
     names = _names(None if isinstance(teacher.model, SentenceEncoder) else config, class_names)
     name = name or f"{Path(name_or_folder).name}-{short(teacher.fingerprint)}"
     return replace(teacher, given_name=name, class_names=names)
@@ -101,35 +84,6 @@ def _names(config: Any | None, chosen: Sequence[str] | None) -> tuple[str, ...] 
     names = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     counted = all(name == f"LABEL_{i}" for i, name in enumerate(names))
     return None if counted or len(set(names)) < len(names) else checked_names(names)
-
-
-def _own_code(folder: Path) -> list[str]:
-    """The code that a model's files name under `auto_map`."""
-    named = [_json(path).get("auto_map", {}) for path in sorted(folder.glob("*config.json"))]
-    values = [value for entry in named if isinstance(entry, dict) for value in entry.values()]
-    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
-    return sorted({str(each) for each in flat if each})
-
-
-def _reads_text(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer."""
-    names = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
-    return any((folder / name).exists() for name in names)
-
-
-def _folder(name: str) -> Path:
-    """The folder of a model: the one named, or the hub's files, as they are kept by huggingface_hub."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=FILES))
-    except Exception as error:  # what it is depends on the version of the HTTP client
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"{name} is not a folder, and the hub does not have it ({why}); check the name, connect or log in."
-        ) from error
 
 
 def _weights(auto_model: Any, folder: Path) -> nn.Module:
@@ -211,8 +165,8 @@ def _texts(folder: Path, config: Any, about: str, model: nn.Module) -> Texts:
         _pad(tokenizer, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = tokenizer.get_vocab() if backend is None else backend.to_str()
-    settings = _json(folder / "sentence_bert_config.json")
-    prompts = _json(folder / "config_sentence_transformers.json")
+    settings = huggingface.read_json(folder / "sentence_bert_config.json")
+    prompts = huggingface.read_json(folder / "config_sentence_transformers.json")
     most = settings.get("max_seq_length") or min(
         tokenizer.model_max_length, getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     )
@@ -287,7 +241,7 @@ def _sentence_encoder(encoder: nn.Module, folder: Path) -> SentenceEncoder:
     Raises:
         UserError: modules or a pooling other than those known here.
     """
-    modules = _json(folder / "modules.json")
+    modules = huggingface.read_json(folder / "modules.json")
     if not modules:
         return SentenceEncoder(encoder, "mean", True)
     kinds = [module["type"].rpartition(".")[2] for module in modules]
@@ -295,7 +249,7 @@ def _sentence_encoder(encoder: nn.Module, folder: Path) -> SentenceEncoder:
         raise UserError(
             f"{folder} is a sentence encoder of {', '.join(kinds)}; only Transformer, Pooling and Normalize are known."
         )
-    settings = _json(folder / modules[1]["path"] / "config.json")
+    settings = huggingface.read_json(folder / modules[1]["path"] / "config.json")
     asked = settings.get("pooling_mode") or [
         key.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
         for key, value in settings.items()
@@ -306,10 +260,6 @@ def _sentence_encoder(encoder: nn.Module, folder: Path) -> SentenceEncoder:
     if asked not in (["mean"], ["cls"]):
         raise UserError(f"{folder} pools its tokens by {', '.join(asked) or 'nothing'}; only mean and cls are known.")
     return SentenceEncoder(encoder, asked[0], len(kinds) == 3)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _digest(value: Any) -> str:

@@ -9,8 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 from tuition.data.plotting import matplotlib
-from tuition.errors import Notice
-from tuition.models import first_line
+from tuition.errors import Notice, first_line
 from tuition.training import files
 
 # Okabe and Ito's colours, told apart by colour-blind readers.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tuition import disk, models
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.training.raw_inputs import RESIZE_FILTER
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def export(student: Student, path: Path) -> Path:
             raise
         except Exception as error:  # of the runtime: operators or sizes that it does not take
             raise UserError(
-                f"the exported student does not run ({models.first_line(error)}); change its forward pass."
+                f"the exported student does not run ({first_line(error)}); change its forward pass."
             ) from error
     finally:
         student.train(training)
@@ -100,7 +100,7 @@ def _why(error: BaseException) -> str:
     """What was wrong first: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return models.first_line(error)
+    return first_line(error)
 
 
 def _compare(student: Student, session: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tuition import models
 from tuition.data import Pool, TransferSet
 from tuition.data.pool import BLOCK
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.training import files, methods, trial_step
 from tuition.training.objective import Objective
 from tuition.training.run_identity import recorded_settings
@@ -206,7 +206,7 @@ def build_student(
         raise
     except Exception as error:  # whatever the model's own code raises
         raise UserError(
-            f"the student cannot read inputs of shape {tuple(sample.shape[1:])} ({models.first_line(error)}); build it "
+            f"the student cannot read inputs of shape {tuple(sample.shape[1:])} ({first_line(error)}); build it "
             "for them."
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:

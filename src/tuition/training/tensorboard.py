@@ -6,8 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import Notice, UserError
-from tuition.models import first_line
+from tuition.errors import Notice, UserError, first_line
 from tuition.training import files
 from tuition.training.loop import Progress
 

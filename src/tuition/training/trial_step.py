@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tuition import models
 from tuition.data import TransferSet
-from tuition.errors import UserError
+from tuition.errors import UserError, first_line
 from tuition.training.learner import Learner, make_optimizer, make_scaler, step
 from tuition.training.objective import Objective
 from tuition.training.recentre import last_bias
@@ -39,8 +39,7 @@ def attempt(setup: Setup) -> None:
             raise
         except Exception as error:  # whatever the student's or the loss's own code raises
             raise UserError(
-                f"the student cannot be trained by {setup.method.name} ({models.first_line(error)}); change it or the "
-                "method."
+                f"the student cannot be trained by {setup.method.name} ({first_line(error)}); change it or the method."
             ) from error
         finally:  # an objective of the user's own is the one that will be trained
             objective.load_state_dict(before)

@@ -1,0 +1,82 @@
+"""Models of Hugging Face transformers, as students and as teachers: the library, a model's files, and their errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tuition.errors import UserError, first_line, needs_extra
+
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+
+
+def library(what: str) -> Any:
+    """The package `transformers`.
+
+    Raises:
+        UserError: it is not installed; the message begins with `what`.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise needs_extra(f"{what} of transformers", "transformers", error) from error
+    return transformers
+
+
+def folder(place: str) -> Path:
+    """The folder of a model: the one named, or the hub's files, as huggingface_hub keeps them.
+
+    Raises:
+        UserError: it is neither here nor on the hub.
+    """
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(place, allow_patterns=FILES))
+    except Exception as error:  # what it is depends on the version of the HTTP client
+        raise UserError(
+            f"{place} is not a folder, and the hub does not have it ({first_line(error)}); check the name, connect or "
+            "log in."
+        ) from error
+
+
+@contextmanager
+def loading(place: object, directory: Path) -> Iterator[None]:
+    """Turn what transformers raises about a model's files into a sentence about `place`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of its files, in as many kinds as transformers has versions
+        code = _own_code(directory)
+        if code:
+            raise UserError(
+                f"{place} needs code of its own ({', '.join(code[:3])}), which is never run from a model's folder; "
+                "read that code, and load the model by a function of your own."
+            ) from error
+        raise UserError(
+            f"transformers cannot load {place} ({first_line(error)}); fix or complete its files."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file of settings; {} where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def reads_text(directory: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((directory / name).exists() for name in TOKENIZERS)
+
+
+def _own_code(directory: Path) -> list[str]:
+    """The code that a model's files name under `auto_map`."""
+    maps = [read_json(path).get("auto_map", {}) for path in sorted(directory.glob("*config.json"))]
+    values = [value for entry in maps if isinstance(entry, dict) for value in entry.values()]
+    return sorted({str(name) for value in values for name in (value if isinstance(value, list) else [value]) if name})
