@@ -325,9 +325,9 @@ def test_a_name_is_fetched_from_the_hub(texts_folder: Path, tmp_path: Path) -> N
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     program = (
-        "from tuition.errors import UserError; from tuition.teachers.transformers import _folder\n"
-        "print(_folder('owner/words'))\n"
-        "try: _folder('owner/nothing')\n"
+        "from tuition.errors import UserError; from tuition.huggingface import folder\n"
+        "print(folder('owner/words'))\n"
+        "try: folder('owner/nothing')\n"
         "except UserError as error: print(error)"
     )
     hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub")}
