@@ -19,7 +19,7 @@ INSTEAD = {
     r"\bset right\b": "fix",
     r"\banew\b": "again",
     r"\bmade again\b": "rerun, again",
-    r"(?<!there )\b(is|are|was|were) no (?!longer|more|less|other|fewer|for)\w": "is not a",
+    r"(?<!there )\b(is|are|was|were) no (?!longer|more|less|other|fewer|better|worse|for)\w": "is not a",
     r"\bno \w+ of (that|this) name\b": "was not found",
     r"\bgone on with\b": "resumed",
     r"\b(can|could|may|to) be had\b": "is available",
