@@ -102,14 +102,14 @@ def images(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             small = models.Preprocess(MEAN, STD, size=arguments.resolution, interpolation="bicubic")
             begins, settings = Lite0(100), {"epochs": 15, "batch_size": 32, "optimizer": "adamw"}
         else:
-            begins, small, settings = "wrn_16_2", None, {"epochs": 120}  # type: ignore[assignment]
+            begins, small, settings = "wrn_16_1", None, {"epochs": 120}  # type: ignore[assignment]
         return distill(
             begins, transfer, "ckd", validation=held_out, test=test, seed=seed, preprocess=small, learning_rate=rate,
             **settings,  # type: ignore[arg-type]
         )  # fmt: skip
 
     rows = measured(
-        {"wrn_16_2 from scratch": "scratch", "EfficientNet-Lite0, pretrained": "pretrained"}, run, arguments
+        {"wrn_16_1 from scratch": "scratch", "EfficientNet-Lite0, pretrained": "pretrained"}, run, arguments
     )
     return rows
 
