@@ -60,8 +60,10 @@ def available() -> dict[str, str]:
         "vggD": f"VGG with batch norm for small images: {', '.join(_VGGS)}",
         "wrn_D_K": "wide residual net of depth D = 6 n + 4 and width K for small images, such as wrn_16_2",
         "resnetD": f"residual net for small images: {', '.join(_RESNETS)}",
-        "timm:NAME": "model of timm (extra timm), such as timm:resnet18; pretrained=true for its weights",
-        "transformers:NAME": "encoder of text or classifier of images, from the hub or a folder (extra transformers)",
+        "timm:NAME": "model of timm (pip install 'tuition[timm]'), such as timm:resnet18; pretrained=true for its "
+        "published weights",
+        "transformers:NAME": "encoder of text or classifier of images, from the hub or a folder "
+        "(pip install 'tuition[transformers]')",
         "package.module:factory": "your own function or class, given num_classes and in_channels where it takes them; "
         "it returns a model, or (model, preprocessing or tokenizer)",
         "runs/NAME": "the student of a finished run, with a new head where the classes differ",
