@@ -81,6 +81,7 @@ def test_what_changes_only_how_a_run_is_made_is_free() -> None:
         "trust_code",
         "device",
         "checkpoint_seconds",
+        "keep_checkpoint",
         "log_dir",
     ]
     assert set(free) <= every.keys() - matters.keys()

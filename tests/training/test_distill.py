@@ -19,7 +19,7 @@ from tuition.training import Objective, TrainSettings, train_teacher
 from tuition.training.evaluation import percent
 from tuition.training.objective import Term
 
-FILES = ["curves.png", "metrics.csv", "run.json", "student.safetensors"]
+FILES = ["checkpoint.bin", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,9 @@ def test_a_finished_run_is_returned_as_it_was(transfer, validation, test, tmp_pa
     ("change", "says"),
     [
         ({"seed": 1}, "seed: 0 there, 1 now"),
-        ({"epochs": 4}, "epochs: 2 there, 4 now"),
+        ({"epochs": 1}, "epochs: 2 there, 1 now"),
+        ({"epochs": 4, "seed": 1}, "seed: 0 there, 1 now"),
+        ({"learning_rate": 0.1}, "learning_rate: 0.05 there, 0.1 now"),
         ({"objective": "kd"}, "method: 'ckd' there, 'kd' now"),
         ({"options": {"anchor": 0.5}}, "options: {} there, {'anchor': 0.5} now"),
         ({"student": "cnn_8"}, "student: {'name': 'cnn_4'"),
@@ -269,7 +271,7 @@ def test_a_teacher_has_a_card(pool, validation, test, tmp_path):
     run = train_teacher("cnn_4", pool[:64], validation=validation, test=test, epochs=2, out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "README.md",
-        *FILES[:3],
+        *FILES[:4],
         "teacher.safetensors",
     ]
     card = (tmp_path / "README.md").read_text()

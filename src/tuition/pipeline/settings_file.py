@@ -126,12 +126,15 @@ def refuse_code(values: Any, where: str, trust_code: bool) -> None:
 def keep_settings(settings: CommandSettings, folder: Path) -> None:
     """Write the settings of a run to its folder, unless they are there: `--config` reads them as they are.
 
+    Those of a run that was trained for more epochs take the place of the earlier ones.
+
     They hold no password of a store, and do not say that code is trusted.
     """
     import yaml
 
     path = folder / CONFIG
-    if path.exists():
+    lengthened = (folder / files.RUN).exists() and "continued" in files.read_run(folder)
+    if path.exists() and not lengthened:
         return
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"ask": {"trust_code"}})
     if "ask" in values:

@@ -68,6 +68,9 @@ def distill(
         seed: of the order of batches, augmentation and, for a name, the initial weights.
         out: folder for the run's files; a finished run there is returned, an unfinished one resumes, another is
             refused. It is another run if the code of your own student, objective or preprocessing was edited.
+            With higher `epochs` a finished run continues from its last weights and the state of its optimizer. Stages
+            continue as in one long run. A cosine has ended: another one begins, with `learning_rate`, which may be
+            changed too, over the additional epochs. run.json records the parts under "continued".
         options: options of the method, such as {"anchor": 0.3}.
         preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
         start: what a student that is given by name begins with: published weights, a number of layers, and the like.
@@ -101,11 +104,11 @@ def distill(
         if directory is not None:
             record = parallel.first(lambda: _opened(directory, recorded, transfer, stack))
             if record["status"] == "done":
-                return reopen(directory, record, setup.student)
+                return reopen(directory, record, setup.student, setup.settings.keep_checkpoint)
         leaks.warn_of_shared(setup.transfer, validation=setup.validation, test=setup.test)
         run = _train(setup, trained, directory, record, stack.enter_context(_shown(progress)))
         if directory is not None:
-            parallel.first(lambda: write_run(run, trained, record, weights))
+            parallel.first(lambda: write_run(run, trained, record, weights, setup.settings.keep_checkpoint))
     return run
 
 

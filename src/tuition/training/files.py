@@ -31,6 +31,9 @@ UNFINISHED = re.compile(
 # What may differ between a run and its continuation.
 FREE = {name for name, field in TrainSettings.model_fields.items() if extra(field, "free")}
 
+# What may differ, too, where a finished run is trained for more epochs.
+LENGTHENED = ("epochs", "learning_rate")
+
 
 def write_json(path: Path, value: Any) -> None:
     write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
@@ -78,6 +81,8 @@ def open_run(
 ) -> dict[str, Any]:
     """Begin a run in `directory`, or continue the one there, whose accounts it keeps; returns what run.json holds.
 
+    Where a finished run gets more epochs, `continued` holds the settings of each part before, and its last epoch.
+
     Raises:
         UserError: the folder holds another run or other files, or cannot be written.
     """
@@ -85,7 +90,24 @@ def open_run(
     if there is None:
         there = {"settings": settings, "status": "running", "accounts": accounts, "bill": bill}
         write_json(directory / RUN, there)
+    elif lengthens(there, settings):
+        part = {"ended_after": there["results"]["epochs"]} | {name: there["settings"][name] for name in LENGTHENED}
+        there = {
+            "settings": there["settings"] | {name: settings[name] for name in LENGTHENED},
+            "status": "running",
+            "accounts": there["accounts"],
+            "bill": there["bill"],
+            "continued": [*there.get("continued", []), part],
+        }
+        (directory / CURVES).unlink(missing_ok=True)
+        write_json(directory / RUN, there)
     return there
+
+
+def lengthens(there: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether these settings are of more epochs than those of the finished run that `there` records."""
+    before, now = there["settings"].get("epochs"), settings.get("epochs")
+    return there["status"] == "done" and isinstance(before, int) and isinstance(now, int) and now > before
 
 
 def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -94,17 +116,23 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
     None where nothing is.
 
     Raises:
-        UserError: the folder holds another run or other files.
+        UserError: the folder holds another run or other files; or a finished run without a checkpoint to continue from.
     """
     if (directory / RUN).exists():
         there = read_run(directory)
+        longer = lengthens(there, settings)
         for name, new in json.loads(json.dumps(settings)).items():
             old = there["settings"].get(name)
-            if old != new and name not in FREE:
+            if old != new and name not in FREE and not (longer and name in LENGTHENED):
                 raise UserError(
                     f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
                     "choose another folder."
                 )
+        if longer and not (directory / CHECKPOINT).exists():
+            raise UserError(
+                f"{directory} holds a finished run without its checkpoint, from which more epochs would continue; "
+                "choose another folder."
+            )
         return there
     check_ours(directory, [], "a run")
     return None
@@ -156,9 +184,10 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return torch.load(io.BytesIO(content[32:]), weights_only=True, map_location="cpu")
 
 
-def finish(directory: Path) -> None:
-    """Remove what only an unfinished run needs, and what kills left of files half written."""
-    (directory / CHECKPOINT).unlink(missing_ok=True)
+def finish(directory: Path, keep_checkpoint: bool) -> None:
+    """Remove what a finished run does not need, and what kills left of files half written."""
+    if not keep_checkpoint:
+        (directory / CHECKPOINT).unlink(missing_ok=True)
     for path in directory.glob(".*.tmp"):
         if UNFINISHED.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -28,7 +28,10 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass
 class State:
-    """All that changes while a student is trained, beside its weights; `done` steps of an unfinished epoch."""
+    """All that changes while a student is trained, beside its weights; `done` steps of an unfinished epoch.
+
+    It is to end after `planned` epochs; its cosine began after `since`.
+    """
 
     epoch: int = 0
     steps: int = 0
@@ -39,6 +42,8 @@ class State:
     stage: int = 0
     waited: int = 0
     done: int = 0
+    planned: int = 0
+    since: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -65,7 +70,7 @@ def train(
         validate: a figure to maximise, in percent, read after every epoch; of ties the later is the better.
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
-            processes may continue.
+            processes may continue. A training that had ended continues for more epochs.
         record: called after every epoch, in the first process, with the figures of all epochs.
         progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
             figures).
@@ -125,7 +130,7 @@ class Training:
 
     def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
         self.student, self.batches, self.settings = student, batches, settings
-        self.state, self.schedule = State(), Schedule(settings, len(batches))
+        self.state, self.schedule = State(planned=settings.epochs), Schedule(settings, len(batches))
         self.learner = Learner(student, objective, settings.precision)
         self.shared = parallel.averaged(self.learner)
         self.optimizer = make_optimizer(self.learner, settings, batches.device)
@@ -220,7 +225,7 @@ class Training:
         if self.state.done:  # between epochs no time passes
             self._tick()
         stages = self.schedule.stages
-        self.state.stage, self.state.waited = stages.stage, stages.waited
+        self.state.stage, self.state.waited, self.state.since = stages.stage, stages.waited, self.schedule.since
         return {
             "weights": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -244,7 +249,10 @@ class Training:
         self.batches.generator.set_state(saved["generator"])
         self.state = State(**saved["state"])
         stages = self.schedule.stages
-        stages.stage, stages.waited = self.state.stage, self.state.waited
+        stages.stage, stages.waited, self.schedule.since = self.state.stage, self.state.waited, self.state.since
+        if self.settings.epochs > self.state.planned:
+            self.schedule.lengthen(self.state.epoch)
+            self.state.planned = self.settings.epochs
         self.best = {name: value.to(device) for name, value in saved["best"].items()}
         self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
         self.began_at = saved["began_at"]

@@ -96,7 +96,7 @@ class Run(Readable):
         return [f"Run: {name} trained by {self.method}{where}", ", ".join(shown)]
 
 
-def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: str) -> None:
+def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: str, keep_checkpoint: bool) -> None:
     """The run's files. run.json says that the others are complete; what is drawn comes after it and changes nothing."""
     directory = run.directory
     assert directory is not None
@@ -118,13 +118,13 @@ def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: s
             "versions": versions(),
         },
     )
-    files.finish(directory)
+    files.finish(directory, keep_checkpoint)
     _draw(run, directory)
 
 
-def reopen(directory: Path, record: dict[str, Any], student: Student) -> Run:
+def reopen(directory: Path, record: dict[str, Any], student: Student, keep_checkpoint: bool) -> Run:
     """The finished run that a folder holds, as `distill` returned it. What a kill left undone there is finished."""
-    parallel.first(lambda: files.finish(directory))
+    parallel.first(lambda: files.finish(directory, keep_checkpoint))
     with (directory / files.METRICS).open(newline="") as file:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     run = Run(

@@ -51,16 +51,23 @@ class Schedule:
     def __init__(self, settings: TrainSettings, steps: int) -> None:
         self.settings, self.steps = settings, steps
         self.stages = Stages(settings.patience)  # of a cosine it is one that counts the epochs it has waited
+        self.since = 0  # the epochs before the cosine began
 
     def factor(self, step: int) -> float:
         """The factor at a step of the training, counted from 0."""
-        total = self.settings.epochs * self.steps
+        step -= self.since * self.steps
+        total = (self.settings.epochs - self.since) * self.steps
         warm_up = self.settings.warm_up
         rising = round(warm_up * (total if warm_up < 1 else self.steps))
         factor = (step + 1) / rising if step < rising else 1.0
         if self.settings.schedule == "stages":
             return factor * self.stages.factor
         return factor if step < rising else cosine(step - rising, total - rising)
+
+    def lengthen(self, epoch: int) -> None:
+        """Go on for more epochs than were planned, from this one. A new cosine begins; stages stay as they are."""
+        if self.settings.schedule == "cosine":
+            self.since, self.stages.waited = epoch, 0
 
     def update(self, improved: bool) -> bool:
         """Take the result of an epoch; True where a further stage begins, which starts from the best weights."""

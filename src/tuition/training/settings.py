@@ -191,6 +191,11 @@ class TrainSettings(Settings):
         ge=0,
     )
     checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
+    keep_checkpoint: bool = setting(
+        True,
+        "keep the last checkpoint, so that more epochs continue a finished run; 3 or 4 times its weights",
+        free=True,
+    )
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
