@@ -48,9 +48,13 @@ def folder(place: str) -> Path:
 
 @contextmanager
 def loading(place: object, directory: Path) -> Iterator[None]:
-    """Turn what transformers raises about a model's files into a sentence about `place`."""
+    """Turn what transformers raises about a model's files into a sentence about `place`.
+
+    Its progress bars and its reports on weights, which a new head or fewer layers leave over, are not shown meanwhile.
+    """
     try:
-        yield
+        with _quiet():
+            yield
     except UserError:
         raise
     except Exception as error:  # of its files, in as many kinds as transformers has versions
@@ -63,6 +67,21 @@ def loading(place: object, directory: Path) -> Iterator[None]:
         raise UserError(
             f"transformers cannot load {place} ({first_line(error)}); fix or complete its files."
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def read_json(path: Path) -> Any:
