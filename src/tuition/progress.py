@@ -62,7 +62,7 @@ def training(file: Any = None) -> Iterator[Callable[[int, int, Mapping[str, floa
 
 def note(figures: Mapping[str, float]) -> str:
     """The figures of an epoch that people watch."""
-    loss = f"loss {figures['loss']:#.4g}"
+    loss = f"loss {figures['loss']:#.4g}".rstrip(".")
     return f"{loss}, validation {figures['validation']:.2f} %" if "validation" in figures else loss
 
 

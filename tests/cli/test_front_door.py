@@ -217,6 +217,15 @@ def test_a_first_paid_ask_that_is_accepted_and_later_ones(tmp_path):
     assert "[y/N]" not in err, "it was paid before"
 
 
+@pytest.mark.parametrize(("words", "answer", "expected"), [((), "n\n", (2, 0)), (("--yes",), "n\n", (0, 4))])
+def test_a_first_check_of_a_paid_teacher_asks_too(words, answer, expected, tmp_path):
+    store = str(tmp_path / "r.db")
+    command = ["check", "remote_teacher:make", "--calls", "4", "--store", store, *words]
+    code, _, err = tuition(*command, stdin=Terminal(answer), terminal=True)
+    assert (code, paid(store)) == expected
+    assert ("[y/N]" in err) == (not words)
+
+
 @pytest.mark.parametrize("words", [("--yes",), ("--budget", "12"), None])
 def test_nobody_is_asked(words, tmp_path):
     store = str(tmp_path / "r.db")
@@ -256,6 +265,16 @@ def test_predict_knows_the_size_of_the_run():
     known, given = (tuition("predict", "run", "large.png", *size)[1] for size in ((), ("--size", "8")))
     assert known == given
     assert len(known.splitlines()) == 2
+
+
+def test_predict_takes_pictures_in_colour_for_a_student_of_grey_ones():
+    grey = data.load("digits", split="test").inputs[0, 0].numpy()
+    Image.fromarray(grey).save("grey.png")
+    Image.fromarray(grey).convert("RGB").save("colour.png")
+    code, out, _ = tuition("predict", "run", "grey.png", "colour.png", "--json")
+    grey_row, colour_row = json.loads(out)["predictions"]
+    assert (code, grey_row) == (0, colour_row | {"input": "grey.png"})
+    assert isinstance(grey_row["confidence"], float)
 
 
 @pytest.mark.parametrize("words", ["ask --sel", "ask --select ", "study figure2-"])

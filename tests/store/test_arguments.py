@@ -53,6 +53,28 @@ def test_what_is_no_pool(path: Path, thing: Any, match: str) -> None:
         ResponseStore(str(path)).ask(teachers.from_torch(NET), thing, budget=1)
 
 
+@pytest.mark.parametrize(
+    ("limits", "match"),
+    [
+        ({}, "say how many calls may be paid for this teacher in all; pass budget="),
+        ({"budget": "x"}, "the budget is a whole number, not 'x'"),
+        ({"budget": 4.5}, "the budget is a whole number, not 4.5"),
+        ({"budget": True}, "the budget is a whole number, not True"),
+        ({"budget": -1}, "the budget is at least 0, not -1"),
+        ({"budget": 4, "batch_size": 0}, "the batch size is at least 1, not 0"),
+        ({"budget": 4, "concurrency": "2"}, "the concurrency is a whole number, not '2'"),
+    ],
+)
+def test_limits_that_make_no_sense(path: Path, pool: Pool, limits: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        ResponseStore(str(path)).ask(teachers.from_callable(len, fingerprint="1"), pool, **limits)
+
+
+def test_a_network_and_a_tensor_without_a_budget(path: Path) -> None:
+    with pytest.raises(UserError, match=r"the teacher is a Linear; pass teachers.from_torch\(model\)"):
+        ResponseStore(str(path)).ask(NET, ITEMS)  # type: ignore[arg-type]
+
+
 def test_the_pool_before_the_teacher(path: Path, pool: Pool) -> None:
     with pytest.raises(UserError, match="the teacher comes first, then the pool"):
         ResponseStore(str(path)).ask(pool, teachers.from_torch(NET), budget=1)  # type: ignore[arg-type]

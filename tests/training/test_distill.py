@@ -386,6 +386,8 @@ def test_what_does_not_fit_is_refused_before_training(transfer, pool, tmp_path):
         ({"test": wide}, r"takes inputs of shape \(1, 8, 8\), not \(1, 12, 12\)"),
         ({"validation": narrow}, "has 7 classes, but the model knows 10 of other names"),
         ({"objective": Objective([Term("a", lambda s, b: s.sum())]), "options": {"a": 1}}, "an Objective has its own"),
+        ({"settings": {"epochs": 2}}, "settings is a TrainSettings, not a dict"),
+        ({"transfer": pool}, "a student learns from inputs with a teacher's answers, not a Pool"),
         ({"epochs": 0}, "the setting epochs cannot be 0: input should be greater than or equal to 1"),
         ({"epoch": 1}, "there is no setting 'epoch'; did you mean epochs"),
         ({"learning_rate": float("inf")}, "the setting learning_rate cannot be inf"),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tuition import UserError, data, distill, load, models
@@ -110,11 +111,20 @@ def test_images_of_another_size_are_cut_like_those_it_learned_from():
     assert torch.equal(student.logits(images), student.logits(images[:, :, 2:14, 2:14]))
 
 
+def test_pictures_in_colour_become_grey_where_the_student_reads_grey(run, tmp_path):
+    pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "colour.png")
+    expected = run.student.logits(torch.from_numpy(np.array(picture.convert("L")))[None])
+    assert torch.equal(run.student.logits(picture), expected)
+    assert torch.equal(run.student.logits(tmp_path / "colour.png"), expected)
+
+
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"takes inputs of shape \(1, 8, 8\), not \(3, 8, 8\)"),
-        (torch.zeros(2, 64), r"takes inputs of shape \(1, 8, 8\), not \(64,\)"),
+        (torch.zeros(2, 64), r"takes inputs of shape \(1, 8, 8\), not \(2, 64\)"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.int64), "not torch.int64"),
         ("a letter", "the picture a letter was not found"),
         (["a letter", "another"], "the picture a letter was not found"),

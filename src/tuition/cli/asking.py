@@ -86,9 +86,11 @@ def check(
     Example: tuition check openai:gpt-4o-mini --data reviews --calls 8
     """
     from tuition.pipeline import check_teacher
+    from tuition.pipeline.sources import Sources
 
-    settings = settings.changed(teacher=teacher, calls=calls)
-    tried = check_teacher.check(settings)
+    settings, sources = settings.changed(teacher=teacher, calls=calls), Sources()
+    confirm(printer, settings, sources, yes=yes)
+    tried = check_teacher.check(settings, sources)
     transfer = tried.transfer
     facts = [Fact(f"teacher.{label}", label, text) for label, text in tried.rows()]
     printer.facts(f"{transfer.teacher} on {len(transfer):,} inputs of {settings.data.data}", facts)

@@ -54,7 +54,7 @@ def predict(
     ]
     for reason in skipped:
         printer.warn(f"Skipped: {reason}")
-    printer.record(predictions=rows, skipped=skipped)
+    printer.record(predictions=[row | {"confidence": float(row["confidence"])} for row in rows], skipped=skipped)
     if out is not None:
         files.write_new_rows(out, rows)
     elif not printer.as_json:

@@ -138,6 +138,14 @@ def decode_one(name: str, content: bytes | Path, size: int | None) -> np.ndarray
     return as_array(picture)
 
 
+def in_grey(images: Tensor) -> Tensor:
+    """uint8 images (n, c, h, w) as (n, 1, h, w), to the bit as Pillow converts RGB."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.to(torch.int32).unbind(dim=1)
+    return ((red * 19595 + green * 38470 + blue * 7471 + 2**15) >> 16).to(torch.uint8)[:, None]
+
+
 def as_array(picture: Image) -> np.ndarray:
     """A grey or RGB picture as (1, h, w) or (3, h, w)."""
     array = np.asarray(picture)
@@ -171,5 +179,6 @@ def _open(content: bytes | Path) -> Image:
 
 
 def _unreadable(name: str, error: Exception) -> UserError:
-    why = " ".join(str(error).split()) or type(error).__name__
+    known = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    why = " ".join(known.split()) or type(error).__name__
     return UserError(f"cannot read the image {name} ({why}); replace it or leave it out.")

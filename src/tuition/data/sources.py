@@ -20,7 +20,7 @@ from tuition.data.cache import cached
 from tuition.data.columns import Columns, TableSplit
 from tuition.data.combine import joined, named
 from tuition.data.files import SHOWN, check_inside, entries, outline, root_of, state
-from tuition.data.images import EncodedImages, decode, has_colours
+from tuition.data.images import EncodedImages, decode, has_colours, in_grey
 from tuition.data.ondisk import scratch
 from tuition.data.pool import Pool, from_tensors
 from tuition.data.splits import choose
@@ -131,10 +131,11 @@ class Wish:
         return cached(key, options, identity, build)
 
 
-def read_images(paths: Sequence[str | os.PathLike[str]], *, size: int | None = None) -> Pool:
-    """Image files as a pool without labels; see `images.decode` for `size` and what it raises."""
+def read_images(paths: Sequence[str | os.PathLike[str]], *, size: int | None = None, grey: bool = False) -> Pool:
+    """Image files as a pool without labels, with `grey` without colours; see `images.decode` for the rest."""
     encoded = [(str(path), Path(path)) for path in paths]
-    return from_tensors(decode("images", [encoded], len(encoded), size=size), name="images")
+    images = decode("images", [encoded], len(encoded), size=size)
+    return from_tensors(in_grey(images) if grey else images, name="images")
 
 
 def _digits(split: str) -> Pool:

@@ -81,13 +81,13 @@ class TeacherCheck:
         return "It answers, and better than chance."
 
 
-def check(settings: TransferSettings) -> TeacherCheck:
+def check(settings: TransferSettings, sources: Sources) -> TeacherCheck:
     """Ask about `calls` random inputs; the answers are stored, and their calls paid within the budget.
 
     Raises:
         UserError: as for `job.ask`.
     """
-    ask, sources = settings.ask, Sources()
+    ask = settings.ask
     teacher = sources.teacher(settings)
     pool = sources.train_pool(settings)
     pool = pool.sample(min(ask.calls, len(pool)), seed=settings.data.seed)

@@ -37,9 +37,9 @@ def inputs_of(
         if name == STDIN:
             yield _lines(student)
         elif path.is_dir() and (pictures := folders.pictures(path)):
-            yield from _pictures(pictures, side, skip)
+            yield from _pictures(pictures, student, side, skip)
         elif is_picture(path) or (path.is_file() and not tables.is_table(path)):
-            yield from _pictures([path], side, skip)
+            yield from _pictures([path], student, side, skip)
         else:
             values = settings.model_dump() | {"data": name}
             try:
@@ -64,15 +64,17 @@ def _lines(student: Student) -> tuple[list[str], Pool]:
     return lines, from_tensors(lines, name="stdin")
 
 
-def _pictures(paths: Sequence[Path], size: int | None, skip: Callable[[str], None]) -> Iterator[tuple[list[str], Pool]]:
+def _pictures(
+    paths: Sequence[Path], student: Student, size: int | None, skip: Callable[[str], None]
+) -> Iterator[tuple[list[str], Pool]]:
     for start in range(0, len(paths), BLOCK):
         block = paths[start : start + BLOCK]
         try:
-            yield list(map(_shown, block)), read_images(block, size=size)
+            yield list(map(_shown, block)), read_images(block, size=size, grey=student.reads_grey)
         except UserError:  # one of them cannot be read, or they differ in size: one by one
             for path in block:
                 try:
-                    pool = read_images([path], size=size)
+                    pool = read_images([path], size=size, grey=student.reads_grey)
                 except UserError as error:
                     skip(str(error))
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -30,14 +31,31 @@ def check_question(teacher: Any, pool: Any) -> None:
         raise UserError("there is nothing to ask about; give at least one input.")
 
 
-def check_limits(budget: int, batch_size: int, concurrency: int) -> None:
+def check_budget(budget: int | None, pool: Pool) -> int:
+    """
+    Raises:
+        UserError: it is missing or makes no sense.
+    """
+    if budget is None:
+        raise UserError(f"say how many calls may be paid for this teacher in all; pass budget={len(pool)}.")
+    return _at_least(0, budget, "budget")
+
+
+def check_limits(batch_size: int, concurrency: int) -> None:
     """
     Raises:
         UserError: one of them makes no sense.
     """
-    for value, least, what in ((budget, 0, "budget"), (batch_size, 1, "batch size"), (concurrency, 1, "concurrency")):
-        if value < least:
-            raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
+    _at_least(1, batch_size, "batch size")
+    _at_least(1, concurrency, "concurrency")
+
+
+def _at_least(least: int, value: Any, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"the {what} is a whole number, not {value!r}; correct it.")
+    if value < least:
+        raise UserError(f"the {what} is at least {least}, not {value}; choose another.")
+    return int(value)
 
 
 def _is_teacher(teacher: Any) -> bool:

@@ -87,7 +87,7 @@ class ResponseStore(Readable):
         teacher: Teacher,
         pool: Pool,
         *,
-        budget: int,
+        budget: int | None = None,
         batch_size: int = 64,
         concurrency: int = 1,
         retries: int = 5,
@@ -103,7 +103,7 @@ class ResponseStore(Readable):
         Args:
             teacher: the one to ask; see `tuition.teachers`.
             pool: n inputs. Equal inputs are one call and several rows.
-            budget: the most calls that may be paid for this teacher in this store, ever.
+            budget: the most calls that may be paid for this teacher in this store, ever; required.
             batch_size: inputs a request, and responses a commit; less, where the teacher takes fewer at a time.
             concurrency: requests in flight at a time; above one, the teacher is called from several threads.
             retries: how often a refused request is sent again, with exponential pauses, or as long as the teacher says.
@@ -135,7 +135,8 @@ class ResponseStore(Readable):
 
         arguments.check_question(teacher, pool)
         teacher = as_teacher(teacher)
-        arguments.check_limits(budget, batch_size, concurrency)
+        budget = arguments.check_budget(budget, pool)
+        arguments.check_limits(batch_size, concurrency)
         width = self._local_width(teacher, pool) if check_answers else None
         known = class_columns.match_classes(teacher, pool, width=width, notice=True)
         charged = price.price(cost_per_call, cost_per_million_tokens)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuition import disk, models
 from tuition import progress as progress_bars
 from tuition.data import Accounts, Bill, Pool, TransferSet
+from tuition.errors import UserError
 from tuition.training import evaluation, files, leaks, parallel
 from tuition.training.cpu_threads import using
 from tuition.training.loop import Progress, train
@@ -84,6 +85,11 @@ def distill(
     Raises:
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
     """
+    if not isinstance(transfer, TransferSet):
+        what = f"inputs with a teacher's answers, not a {type(transfer).__name__}"
+        raise UserError(
+            f"a student learns from {what}; pass what ResponseStore.ask returns, or TransferSet(pool, {{}})."
+        )
     setup = set_up(
         student,
         transfer,

@@ -89,6 +89,8 @@ def train_settings(
     settings: TrainSettings | None, changes: dict[str, Any], student: nn.Module | str, reads_text: bool
 ) -> TrainSettings:
     """The settings of a training: those that were set in `settings`, then `changes`, then the defaults."""
+    if settings is not None and not isinstance(settings, TrainSettings):
+        raise UserError(f"settings is a TrainSettings, not a {type(settings).__name__}; pass TrainSettings(epochs=30).")
     values = {} if settings is None else settings.model_dump(exclude_unset=True)
     return TrainSettings.of(optimizer_defaults(values | changes, student, reads_text))
 

@@ -190,11 +190,15 @@ class Student(nn.Module):
     def reads_text(self) -> bool:
         return isinstance(self.preprocess, models.TextReader)
 
+    @property
+    def reads_grey(self) -> bool:
+        return len(self.input_shape) == 3 and self.input_shape[0] == 1
+
     def read(self, inputs: Any) -> Tensor:
         """Raw inputs (n, *input_shape) as one tensor on the CPU: images cut to their view, texts as token ids.
 
-        Pictures from files or of Pillow are squashed to `image_size`, if that is square. Grey ones become RGB where the
-        student reads RGB.
+        Pictures from files or of Pillow are squashed to `image_size`, if that is square, and lose their colours where
+        the student reads grey. Grey images become RGB where it reads RGB.
 
         Raises:
             UserError: inputs of another kind or shape than this student's, a picture that cannot be read, or an empty
@@ -202,7 +206,8 @@ class Student(nn.Module):
         """
         if isinstance(inputs, Pool):
             return self._fitted(inputs.asked())
-        return self._fitted(read_raw(inputs, images=len(self.input_shape) == 3, image_size=self.image_size))
+        images = len(self.input_shape) == 3
+        return self._fitted(read_raw(inputs, images=images, image_size=self.image_size, grey=self.reads_grey))
 
     def _fitted(self, raw: Inputs) -> Tensor:
         if isinstance(raw, list) and not self.reads_text:
@@ -216,9 +221,9 @@ class Student(nn.Module):
         if self.crop is not None and tuple(rows.shape[1:]) != self.input_shape:
             rows = self.crop(rows, self.crop.centre(len(rows), (rows.shape[-2], rows.shape[-1])))
         if tuple(rows.shape[1:]) != self.input_shape:
+            shape = tuple(rows.shape[1:] if rows.ndim == len(self.input_shape) + 1 else rows.shape)
             raise UserError(
-                f"this student takes inputs of shape {self.input_shape}, not {tuple(rows.shape[1:])}; "
-                "resize or convert them first."
+                f"this student takes inputs of shape {self.input_shape}, not {shape}; resize or convert them first."
             )
         return rows
 
