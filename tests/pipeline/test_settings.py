@@ -49,6 +49,8 @@ def test_flat_and_nested_names_mean_the_same() -> None:
         (DistillSettings, {"train": {"epochs": True}}, "the setting epochs cannot be true"),
         (DistillSettings, {"epochs": 10**7}, "the setting epochs cannot be 10000000: input should be less"),
         (DistillSettings, {"calls": 1}, "at least 2 calls"),
+        (DistillSettings, {"data": None}, "the setting data cannot be None"),
+        (DistillSettings, {"data": "digits", "size": "x"}, "the setting size cannot be 'x'"),
         (DistillSettings, {"options": 5}, "the setting options cannot be 5"),
         (DistillSettings, {"data": {"data": "a\0"}}, "the setting data holds a zero byte"),
     ],

@@ -70,6 +70,13 @@ def test_accuracy_points_names_each_method_once(tmp_path):
     assert texts(file).count("FitNets + CKD") == texts(file).count("VID") == 1
 
 
+def test_accuracy_points_stay_within_a_percentage(tmp_path):
+    rows = [{"method": "kd", "mean": 52.0, "low": -36.0, "high": 140.0, "values": [45.0, 59.0]}]
+    (file,) = figures.accuracy_points(rows, tmp_path / "p.svg")
+    ticks = [float(text) for text in texts(file) if text.lstrip("-\u2212").isdigit()]
+    assert (min(ticks), max(ticks)) == (0, 100)
+
+
 def test_no_two_methods_look_alike():
     looks = figures.styles([*figures.STYLES, *(f"method {i}" for i in range(30))])
     assert len(set(looks.values())) == len(looks)

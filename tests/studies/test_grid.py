@@ -85,6 +85,7 @@ def test_changes_take_the_place_of_settings_axes_and_candidates():
         ("pairs: [{teacher: a}]\nmethods: [kd]", r"pairs\.0\.student"),
         ("pairs: [{teacher: a, student: b}]\nmethods: [kd]\naxis: {calls: [3]}", "did you mean axes"),
         ("pairs: [{teacher: a, student: b}]\nmethods: [{name: kd}]", r"methods\.0\.method"),
+        ("data: digits\npairs: [{teacher: a, student: b}]", "data is a setting of each run; write it under settings"),
         ("extends: figure2-wm", "did you mean figure2-wrn"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import nn
 from tuition import UserError, data, distill, load
 from tuition.data import Crop, TransferSet
 from tuition.training import tensorboard
+from tuition.training.curves import draw
 
 
 def test_inputs_that_are_trained_on_and_measured_on_are_counted(transfer, pool):
@@ -77,6 +78,21 @@ def test_a_backend_of_a_notebook_is_passed_over(tmp_path, backend):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{backend}\n"
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_losses_are_labelled_with_plain_numbers(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    labels = []
+    save = Figure.savefig
+
+    def read(figure, *words, **options):
+        save(figure, *words, **options)
+        labels.extend(tick.get_text() for tick in figure.axes[0].yaxis.get_ticklabels(which="both"))
+
+    monkeypatch.setattr(Figure, "savefig", read)
+    draw([{"epoch": epoch, "loss": 1.0, "kd": 6 / epoch} for epoch in (1.0, 30.0)], tmp_path / "curves.png")
+    assert {"0.3", "1", "6"} <= set(labels)
 
 
 @pytest.mark.parametrize("error", [ValueError("no font"), ImportError("no module"), OSError(28, "No space left")])

@@ -38,7 +38,8 @@ def usage(printer: Printer, store: Where) -> None:
 
     teachers = usage(opened(store))
     columns = {"teacher": "teacher", "answers": "answers"}
-    columns |= dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True)) | {"imported": "imported"}
+    columns |= dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True))
+    columns |= {"unknown": "in flight", "imported": "imported"}  # short, so that a row fits in 80 columns
     if any(held.bill.metered for held in teachers):
         columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
     rows = [

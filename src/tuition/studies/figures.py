@@ -168,12 +168,14 @@ def accuracy_points(
             style = looks[row["method"]]
             axes.plot([row["low"], row["high"]], [y, y], color=style.colour, linewidth=1.4, solid_capstyle="butt")
             axes.plot(row["values"], [y] * len(row["values"]), "|", color=style.colour, alpha=0.55, markersize=7)
-            axes.plot([row["mean"]], [y], zorder=4, **style.marks())
+            axes.plot([row["mean"]], [y], zorder=4, clip_on=False, **style.marks())
         axes.set_yticks(range(len(results)), [escape.line(label(row["method"])) for row in results])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(results) - 0.5, -0.5)
         axes.set_xlabel(xlabel)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, 0), min(high, 100))  # the interval of two seeds leaves the range of a percentage
         return _save(figure, path)
 
 

@@ -76,6 +76,12 @@ class Study(Settings):
     choose: Choose = Choose()
     spectra: bool = Field(False, description="keep the singular values of the students' features")
 
+    @classmethod
+    def unknown(cls, name: Any) -> str:
+        if name in DistillSettings.known():
+            return f"{name} is a setting of each run; write it under settings, or its values as a list under axes."
+        return super().unknown(name)
+
 
 # -- files -------------------------------------------------------------------------------------------------------------
 

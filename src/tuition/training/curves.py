@@ -21,7 +21,13 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw `history`, one row an epoch, to a PNG file."""
     matplotlib()
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+
+    class Plain(LogFormatter):
+        """0.2 in place of 2 x 10^-1, at the same ticks."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
 
     epochs = [row["epoch"] for row in history]
     measured = "validation" in history[0]
@@ -34,6 +40,8 @@ def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
     axes[0].set(title="loss terms (weighted)", xlabel="epoch")
     if all(row[name] > 0 for row in history for name in row if name not in NOT_TERMS):
         axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter(Plain())
+        axes[0].yaxis.set_minor_formatter(Plain())
     axes[0].legend(frameon=False)
     if measured:
         values = [row["validation"] for row in history]

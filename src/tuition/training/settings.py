@@ -47,6 +47,11 @@ class Settings(BaseModel):
         return dict(cls.model_fields)
 
     @classmethod
+    def parts(cls) -> dict[str, type[Settings]]:
+        """The settings that hold settings."""
+        return {}
+
+    @classmethod
     def nested(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of the class, from values by the names that people write."""
         return dict(values)
@@ -87,8 +92,7 @@ class Settings(BaseModel):
             if isinstance(cause, SettingError):
                 raise cause from None
             where = first["loc"]
-            if len(where) > 1 and where[1] in known and where[0] not in values:  # in a part
-                where = where[1:]
+            where = where[1:] if len(where) > 1 and where[0] in cls.parts() else where
             name = prefix + ".".join(str(part) for part in where)
             what = first["msg"].removeprefix("Value error, ").rstrip(".")
             shown = repr(first["input"])
