@@ -263,7 +263,7 @@ def test_every_suffix_that_pillow_reads():
 
 
 class TestInputsToPredict:
-    STUDENT = SimpleNamespace(image_size=(8, 8), reads_text=False)
+    STUDENT = SimpleNamespace(image_size=(8, 8), reads_text=False, reads_grey=False)
 
     def read(self, place):
         """Names, inputs and what was skipped."""

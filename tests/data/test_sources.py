@@ -351,6 +351,15 @@ class TestDecoding:
             self.one(tmp_path, picture(0, 7, 8))
 
 
+def test_a_size_that_would_be_ignored_is_refused(tmp_path):
+    (tmp_path / "train.txt").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="digits train holds decoded images of 8 x 8, which are not resized"):
+        load("digits", size=16)
+    with pytest.raises(UserError, match="holds texts, which are not resized; leave out the size"):
+        load(tmp_path, size=16)
+    assert load("digits", size=8).shape == (1, 8, 8)
+
+
 def test_image_files_by_name(tmp_path):
     write_images(tmp_path, a=[picture(0), picture(1)])
     pool = read_images([tmp_path / "a" / "1.png", str(tmp_path / "a" / "0.png")])

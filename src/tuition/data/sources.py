@@ -92,9 +92,7 @@ def load(
     names = [name] if isinstance(name, (str, os.PathLike)) else list(name)
     pool = joined([_one(os.fspath(it), wish) for it in names])
     if size is not None and tuple(pool.shape[-2:]) != (size, size):
-        what = (
-            f"images of {pool.shape[-2]} x {pool.shape[-1]} that are not files" if pool.kind == "images" else pool.kind
-        )
+        what = f"decoded images of {pool.shape[-2]} x {pool.shape[-1]}" if pool.kind == "images" else pool.kind
         raise UserError(f"{pool.name} holds {what}, which are not resized; leave out the size.")
     return _with_views(pool if class_names is None else named(pool, class_names))
 
