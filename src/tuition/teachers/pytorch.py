@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,8 @@ from tuition.identity import code_digest, state_digest
 from tuition.teachers.fingerprint import short, structure_digest, weights_digest
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged, Reads, Teacher, as_floats
+
+INPUT = ":input"  # after the path of a module: what goes into it
 
 
 class Prepare(Protocol):
@@ -96,7 +99,9 @@ class TorchTeacher(Teacher):
         with self._lock, _evaluating(self.model), ExitStack() as hooks, torch.inference_mode():
             maps: dict[str, Tensor] = {}
             for path in self.layers:
-                hooks.callback(self.model.get_submodule(path).register_forward_hook(_keep(maps, path)).remove)
+                module = self.model.get_submodule(path.removesuffix(INPUT))
+                register = module.register_forward_pre_hook if path.endswith(INPUT) else module.register_forward_hook
+                hooks.callback(register(_keep(maps, path)).remove)
             try:
                 answer = self._run(inputs)
             except NotCharged:
@@ -129,15 +134,18 @@ class TorchTeacher(Teacher):
         return self.model(fit(prepared))
 
     def with_layers(self, layers: Sequence[str]) -> TorchTeacher:
-        """The same teacher, whose answers hold the outputs of these modules too.
+        """The same teacher, whose answers hold the outputs of these modules too; with ":input", what goes into one.
 
         Raises:
             UserError: a layer that the model does not have.
         """
         paths = {path for path, _ in self.model.named_modules() if path}
         for path in layers:
-            if path not in paths:
-                raise UserError(f"the teacher has no layer {path!r}; it has {', '.join(sorted(paths))}.")
+            if path.removesuffix(INPUT) not in paths:
+                shown = sorted(paths)
+                if len(shown) > 10:
+                    shown = [*(get_close_matches(path, paths, n=3) or shown[:3]), "others"]
+                raise UserError(f"the teacher has no layer {path!r}; it has {', '.join(shown)}.")
             if path == "logits":
                 raise UserError("a layer called 'logits' would hide the teacher's logits; rename that module.")
         return replace(self, layers=tuple(layers))
@@ -231,9 +239,10 @@ def _outputs(answer: Any, rows: int) -> dict[str, Tensor]:
 
 
 def _keep(maps: dict[str, Tensor], path: str) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        if not isinstance(output, Tensor):
-            raise UserError(f"layer {path!r} does not return one tensor; choose a layer inside it.")
-        maps[path] = output
+    def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+        value = next(iter(args), None) if path.endswith(INPUT) else output
+        if not isinstance(value, Tensor):
+            raise UserError(f"layer {path!r} is not one tensor; choose a layer inside it.")
+        maps[path] = value
 
     return hook

@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import create_model
 from torch import nn
 
 from tuition.errors import UserError
+from tuition.training import files
 from tuition.training.objective import Objective
 from tuition.training.options import defaults_of
 from tuition.training.settings import SettingError, Settings
+from tuition.training.student import load
 from tuition.training.task import Task
 
 Family = Literal["labels", "logits", "relations", "ckd", "mixing", "features", "own"]
@@ -75,7 +78,11 @@ class Method:
         if self.layers is None:
             return []
         pairs = options.get("pairs")
-        return self.layers(model) if pairs is None else sorted(set(pairs.values()))
+        if pairs is not None:
+            return sorted(set(pairs.values()))
+        if isinstance(model, str) and (Path(model) / files.RUN).exists():  # a student that is trained further
+            model = load(model).model
+        return self.layers(model)
 
     def create(self, task: Task, options: Mapping[str, Any]) -> Objective:
         """The objective of a task.

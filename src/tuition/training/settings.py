@@ -197,7 +197,7 @@ class TrainSettings(Settings):
     checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
     keep_checkpoint: bool = setting(
         True,
-        "keep the last checkpoint, so that more epochs continue a finished run; 3 or 4 times its weights",
+        "keep the last checkpoint (3 or 4 times the weights), from which more epochs continue a finished run",
         free=True,
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from tuition import losses
+from tuition.errors import UserError
 from tuition.training.black_box import ce, ckd, contrasted, group_terms
 from tuition.training.objective import Batch, Objective, Term
 from tuition.training.options import CEWeight, KDWeight, LabelWeight, Name, Pairs, TeacherWeight, Temperature, Weight
@@ -97,6 +99,24 @@ def vid_ckd(
     return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
 
 
+def _as_map(x: Tensor) -> Tensor:
+    """Tokens (n, t, c) as maps (n, c, t, 1), vectors (n, c) as maps (n, c, 1, 1); maps (n, c, h, w) as they are."""
+    if x.ndim == 3:
+        return x.transpose(1, 2)[..., None]
+    return x[..., None, None] if x.ndim == 2 else x
+
+
+def _shape(task: Task, path: str) -> tuple[int, ...]:
+    """Shape (2, c, h, w) of a layer of the student, as a map."""
+    shape = task.shape(path)
+    if len(shape) == 3 and not task.example.is_floating_point():
+        raise UserError(
+            f"{path} holds a vector for each token, and texts differ in their number; name a layer with one vector a "
+            "text, such as classifier:input."
+        )
+    return tuple(_as_map(torch.empty(shape, device="meta")).shape)
+
+
 def _hints(task: Task, weight: float, pairs: dict[str, str], loss: Loss) -> tuple[list[Term], list[nn.Module]]:
     """A regressor and a term for each pair of layers."""
     terms: list[Term] = []
@@ -105,10 +125,10 @@ def _hints(task: Task, weight: float, pairs: dict[str, str], loss: Loss) -> tupl
         target = task.response(answer)
         # Maps that are read behind a ReLU have no negative values, and then the regressor ends in one too.
         relu = bool((target >= 0).all())
-        regressor = losses.Regressor(task.shape(path)[1:], target.shape[1:], relu=relu, seed=task.seed)
+        regressor = losses.Regressor(_shape(task, path), _as_map(target[:2]).shape, relu=relu, seed=task.seed)
 
         def term(student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer) -> Tensor:
-            maps = regressor(student), batch.responses[answer]
+            maps = regressor(_as_map(student)), _as_map(batch.responses[answer])
             return loss(*maps, batch) if loss is between_groups else loss(*maps)
 
         terms.append(Term(f"hint_{path}", term, weight, path))
@@ -123,11 +143,12 @@ def _variational(
     terms: list[Term] = []
     modules: list[nn.Module] = []
     for path, answer in pairs.items():
-        channels = task.shape(path)[1], task.response(answer).shape[1]
+        channels = _shape(task, path)[1], _as_map(task.response(answer)[:2]).shape[1]
         module = losses.VID(*channels, compare=compare, seed=task.seed)
 
         def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
-            return module(student, batch.responses[answer], *(batch.group_indices() if sampled else ()))
+            maps = _as_map(student), _as_map(batch.responses[answer])
+            return module(*maps, *(batch.group_indices() if sampled else ()))
 
         terms.append(Term(f"vid_{path}", term, weight, path))
         modules.append(module)
