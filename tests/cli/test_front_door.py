@@ -267,6 +267,21 @@ def test_predict_knows_the_size_of_the_run():
     assert len(known.splitlines()) == 2
 
 
+@pytest.mark.parametrize("words", [(), ("--json",), ("--out", "predictions.csv")])
+def test_predict_of_nothing_that_can_be_read_exits_with_1(words):
+    Path("text.yaml").write_text("a: 1\n")
+    code, out, err = tuition("predict", "run", "text.yaml", "missing.png", *words)
+    assert code == 1
+    assert [line.split()[0] for line in err.splitlines()] == ["Skipped:", "Skipped:"]
+    assert (json.loads(out)["predictions"] if "--json" in words else out) in ([], "")
+
+
+def test_predict_refuses_an_empty_name():
+    code, out, err = tuition("predict", "run", "")
+    assert (code, out) == (2, "")
+    assert "the name of an input is empty" in err
+
+
 def test_predict_takes_pictures_in_colour_for_a_student_of_grey_ones():
     grey = data.load("digits", split="test").inputs[0, 0].numpy()
     Image.fromarray(grey).save("grey.png")

@@ -34,6 +34,8 @@ def inputs_of(
     side = learned[0] if size is None and learned is not None and learned[0] == learned[1] else size
     for name in names:
         path = Path(name)
+        if not name:
+            raise UserError("the name of an input is empty; name a picture, a folder, a file of texts or a data set.")
         if name == STDIN:
             yield _lines(student)
         elif path.is_dir() and (pictures := folders.pictures(path)):

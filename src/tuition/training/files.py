@@ -40,7 +40,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of the first, as `escape.cell` has them."""
+    """Rows as CSV, with the columns of the first, as `escape.cell` has them; of no rows, no text."""
+    if not rows:
+        return ""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(escape.cell, rows[0]))

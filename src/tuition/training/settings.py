@@ -193,6 +193,7 @@ class TrainSettings(Settings):
         unit="threads",
         free=True,
         ge=0,
+        le=4096,  # PyTorch is killed by numbers far beyond the cores of any machine
     )
     checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
     keep_checkpoint: bool = setting(
