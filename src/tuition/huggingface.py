@@ -1,4 +1,4 @@
-"""Models of Hugging Face transformers, as students and as teachers: the library, a model's files, and their errors."""
+"""Models of transformers and timm, as students and as teachers: the libraries, a model's files, and their errors."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ def library(what: str) -> Any:
     except ImportError as error:
         raise needs_extra(f"{what} of transformers", "transformers", error) from error
     return transformers
+
+
+def timm(what: str) -> Any:
+    """The package `timm`.
+
+    Raises:
+        UserError: it is not installed, or does not import; the message begins with `what`.
+    """
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision built for another torch
+        raise UserError(f"{what} needs timm (pip install 'tuition[timm]'), which does not import: {error}.") from error
+    return timm
 
 
 def folder(place: str) -> Path:

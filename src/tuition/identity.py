@@ -12,7 +12,6 @@ assigns, lists and the like where the code changes some, and what is looked up b
 from __future__ import annotations
 
 import enum
-import functools
 import hashlib
 import re
 import types
@@ -21,18 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuition.syntax import bytecode, content, facts_in, facts_of, imported, is_own, plain, source
+from tuition.syntax import bytecode, content, facts_in, facts_of, imported, is_own, parts, plain, source
 
 NUMBERS: tuple[type, ...] = (bool, int, float, complex, Decimal, np.generic, np.dtype, torch.dtype, torch.device)
 SIMPLE = (*NUMBERS, type(None), type(Ellipsis), str, bytes, range, slice, torch.Size, PurePath, re.Pattern)
 CONTAINERS = (list, dict, set, bytearray)
-DEEPEST, LONGEST = 40, 100_000  # nesting of values, and items of a list, beyond which only kind and length count
 # What Python itself writes into a class.
 WRITTEN = {"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate_func__"}
 WRITTEN |= {"__annotations_cache__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"}
@@ -45,7 +43,7 @@ def code_digest(*values: Any, but: Iterable[nn.Module] = (), always: bool = Fals
     Modules among the values count by their classes and hooks. What code refers to counts by value, modules by their
     weights too, except those of `but`. Without own code the digest is None, unless `always` is true.
     """
-    walk = _Walk(but=frozenset(id(it) for module in but for it in module.modules()))
+    walk = Walk(but=frozenset(id(it) for module in but for it in module.modules()))
     for value in values:
         if isinstance(value, nn.Module):
             walk.classes(value)
@@ -56,7 +54,7 @@ def code_digest(*values: Any, but: Iterable[nn.Module] = (), always: bool = Fals
 
 def content_digest(value: Any) -> str:
     """Digest of a value by what it holds, tensors and arrays by their content."""
-    walk = _Walk()
+    walk = Walk()
     walk.value(value)
     return walk.hash.hexdigest()
 
@@ -67,7 +65,7 @@ def state_digest(model: nn.Module) -> str | None:
     That is: buffers that are not saved, tensors and arrays that are plain attributes, and, of modules of own code,
     other plain attributes; not those that the code assigns while it runs.
     """
-    walk, some = _Walk(), False
+    walk, some = Walk(), False
     for path, module in model.named_modules():
         for name, value in _plain_attributes(module).items():
             some = True
@@ -121,8 +119,11 @@ _MODULE_ATTRIBUTES = {*vars(nn.Module()), "_is_torch_compile", "_is_hf_initializ
 
 
 @dataclass
-class _Walk:
+class Walk:
     """One digest under way."""
+
+    DEEPEST: ClassVar[float] = 40  # nesting of values, beyond which only the kind counts
+    LONGEST: ClassVar[float] = 100_000  # items of a list, beyond which only kind and length count
 
     but: frozenset[int] = frozenset()
     hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
@@ -156,7 +157,7 @@ class _Walk:
             self.put(type(value).__qualname__, value.name)
         elif isinstance(value, SIMPLE):
             self.put(type(value).__name__, repr(value))
-        elif id(value) in self.within or len(self.within) > DEEPEST:
+        elif id(value) in self.within or len(self.within) > self.DEEPEST:
             self.put("within", type(value).__name__)
         elif isinstance(value, Tensor):
             self.put("tensor", str(value.dtype), str(value.layout), str(tuple(value.shape)))
@@ -183,19 +184,10 @@ class _Walk:
 
     def callable(self, value: Any) -> bool:
         """Take a function, a method or the like; False where the value is something else."""
-        if "__wrapped__" in getattr(value, "__dict__", {}):  # by functools.wraps
-            self.value(value.__wrapped__)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.value(value.__func__)
-        elif isinstance(value, property):
-            self.value((value.fget, value.fset))
-        elif isinstance(value, functools.cached_property):
-            self.value(value.func)
-        elif isinstance(value, functools.partial):
-            self.value((value.func, value.args, tuple(sorted(value.keywords.items()))))
-        elif isinstance(value, types.MethodType):
-            self.value(value.__func__)
-            self.value(value.__self__)
+        made_of = parts(value)
+        if made_of is not None:
+            for part in made_of:
+                self.value(part)
         elif isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
@@ -208,7 +200,7 @@ class _Walk:
         """What a container or an object holds."""
         if isinstance(value, (list, tuple, set, frozenset, dict, Mapping)):
             self.put(type(value).__name__, str(len(value)))
-            if len(value) > LONGEST:
+            if len(value) > self.LONGEST:
                 return
             if isinstance(value, Mapping):
                 for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])):
@@ -261,7 +253,7 @@ class _Walk:
             replaced = [item for item in plain if callable(item) and not isinstance(item, nn.Module)]
             for item in [*hooks, *replaced]:  # a library installs its own while it runs, and these change no answer
                 bound = isinstance(item, types.MethodType) and isinstance(item.__self__, nn.Module)
-                apart = _Walk(self.but, seen=self.seen)
+                apart = Walk(self.but, seen=self.seen)
                 apart.value(item.__func__ if bound else item)
                 if apart.own:
                     self.own = True

@@ -11,7 +11,6 @@ Not covered: what is looked up by name while it runs, and statements that change
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import importlib.util
 import linecache
@@ -24,7 +23,7 @@ from typing import Any
 from torch import nn
 
 from tuition.identity import SIMPLE, WRITTEN
-from tuition.syntax import bytecode, content, facts_in, imported, is_own, located, plain
+from tuition.syntax import bytecode, content, facts_in, imported, is_own, located, parts, plain
 
 LONGEST = 1000  # items of a list beyond which none is looked at
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -57,31 +56,20 @@ class _Reached:
         if isinstance(value, SIMPLE) or id(value) in self.seen:
             return
         self.seen[id(value)] = value
-        attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict) and "__wrapped__" in attributes:  # by functools.wraps
-            self.todo.append(attributes["__wrapped__"])
+        made_of = parts(value)
+        self.todo += made_of or ()
         if isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, type):
             self.klass(value)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.todo.append(value.__func__)
-        elif isinstance(value, types.MethodType):
-            self.todo += [value.__func__, value.__self__]
-        elif isinstance(value, property):
-            self.todo += [value.fget, value.fset]
-        elif isinstance(value, functools.cached_property):
-            self.todo.append(value.func)
-        elif isinstance(value, (functools.partial, functools.partialmethod)):
-            self.todo += [value.func, *value.args, *value.keywords.values()]
         elif isinstance(value, (list, tuple, set, frozenset, dict)):
             if len(value) <= LONGEST:
                 self.todo += value.values() if isinstance(value, dict) else value
-        elif not isinstance(value, types.ModuleType):
-            self.instance(value, attributes)
+        elif made_of is None and not isinstance(value, types.ModuleType):
+            self.instance(value)
 
-    def instance(self, value: Any, attributes: Any) -> None:
-        cls = type(value)
+    def instance(self, value: Any) -> None:
+        cls, attributes = type(value), getattr(value, "__dict__", None)
         self.todo.append(cls)
         ours = str(cls.__module__).partition(".")[0] == "tuition"  # may hold the user's
         if isinstance(attributes, dict) and (ours or is_own(cls.__module__) or isinstance(value, nn.Module)):

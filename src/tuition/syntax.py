@@ -119,6 +119,23 @@ def content(cell: types.CellType) -> Any:
         return None
 
 
+def parts(value: Any) -> tuple[Any, ...] | None:
+    """What a method, a property, a partial function or the like is made of; None of anything else."""
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    if "__wrapped__" in getattr(value, "__dict__", {}):  # by functools.wraps
+        return (value.__wrapped__,)
+    if isinstance(value, (staticmethod, classmethod)):
+        return (value.__func__,)
+    if isinstance(value, property):
+        return value.fget, value.fset
+    if isinstance(value, functools.cached_property):
+        return (value.func,)
+    if isinstance(value, (functools.partial, functools.partialmethod)):
+        return value.func, value.args, tuple(sorted(value.keywords.items()))
+    return None
+
+
 def source(function: types.FunctionType) -> str | None:
     """A function's syntax tree in text; None where its source is not known."""
     place = located(function)

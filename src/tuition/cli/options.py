@@ -14,8 +14,8 @@ from tuition.errors import UserError
 from tuition.pipeline.settings import CommandSettings
 
 
-def _help(context: typer.Context, wanted: bool) -> None:
-    if wanted:
+def _help(context: typer.Context, requested: bool) -> None:
+    if requested:
         show(context.get_help())
         raise typer.Exit
 

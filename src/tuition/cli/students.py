@@ -52,10 +52,11 @@ def import_teacher(
 
     Example: tuition import-teacher ckpt.pth --model wrn_40_2 --out teacher
     """
+    from tuition.data.combine import read_names
     from tuition.models.repdistiller import MEAN, STD
     from tuition.pipeline import import_teacher as importing
 
-    names = None if class_names is None else importing.read_names(class_names)
+    names = None if class_names is None else read_names(class_names)
     channels = (MEAN if mean is None else numbers("mean", mean), STD if std is None else numbers("std", std))
     student = importing.import_teacher(
         file, model, out, size=size, mean=channels[0], std=channels[1], class_names=names

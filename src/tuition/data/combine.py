@@ -54,7 +54,7 @@ def named(pool: Pool, names: str | os.PathLike[str] | Sequence[str]) -> Pool:
     Raises:
         UserError: a file that cannot be read, a name twice, or a class without a name.
     """
-    chosen = _lines(Path(names)) if isinstance(names, (str, os.PathLike)) else [str(name) for name in names]
+    chosen = read_names(Path(names)) if isinstance(names, (str, os.PathLike)) else [str(name) for name in names]
     if len(set(chosen)) < len(chosen):
         twice = next(name for name in chosen if chosen.count(name) > 1)
         raise UserError(f"the class name {twice!r} is listed twice; give each class its own name.")
@@ -67,7 +67,12 @@ def named(pool: Pool, names: str | os.PathLike[str] | Sequence[str]) -> Pool:
     return replace(pool, class_names=tuple(chosen))
 
 
-def _lines(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
+    """Class names from a file, one a line.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if not path.exists():
         raise UserError(f"the file of class names {path} was not found; give a file with one name a line.")
     regular(path)

@@ -49,11 +49,11 @@ def load_repdistiller(path: str | Path, name: str) -> nn.Module:
 def _our_key(key: str, name: str) -> str:
     key = re.sub(r"^(module\.)+", "", key)
     if name.startswith("vgg"):  # one sequence a block: convolution, batch norm and ReLU in turn
-        found = re.match(r"block(\d)\.(\d+)\.", key)
-        if found is None:
+        match = re.match(r"block(\d)\.(\d+)\.", key)
+        if match is None:
             return key
-        place = int(found[2])
-        return f"stage{int(found[1]) + 1}.{place // 3}.{place % 3}.{key[found.end() :]}"
+        place = int(match[2])
+        return f"stage{int(match[1]) + 1}.{place // 3}.{place % 3}.{key[match.end() :]}"
     for pattern, ours in _WRN if name.startswith("wrn") else _RESNET:
         if re.match(pattern, key):
             return re.sub(f"^{pattern}", ours, key)

@@ -136,6 +136,6 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, attended: Tensor) -> Tensor:
         """x (n, length, width); attended (n, 1, 1, length) says which positions may be looked at."""
         query, key, value = self.attention(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(query, key, value, attended)
-        x = x + self.mix(found.transpose(1, 2).flatten(2))
+        attention = F.scaled_dot_product_attention(query, key, value, attended)
+        x = x + self.mix(attention.transpose(1, 2).flatten(2))
         return x + self.feed(self.norm2(x))

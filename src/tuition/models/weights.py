@@ -65,15 +65,15 @@ def unpacked(content: bytes) -> dict[str, Tensor]:
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path = "the file") -> None:
     """As `load_weights`, of the tensors that were read from `path`."""
     expected = model.state_dict()
-    found = {_own_key(key, expected): value for key, value in tensors.items()}
-    for what, keys in (("lacks", expected.keys() - found.keys()), ("also has", found.keys() - expected.keys())):
+    loaded = {_own_key(key, expected): value for key, value in tensors.items()}
+    for what, keys in (("lacks", expected.keys() - loaded.keys()), ("also has", loaded.keys() - expected.keys())):
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(f"{path} is for another model: it {what} {some}; create the model it was saved from.")
     for key, own in expected.items():
-        if found[key].shape != own.shape:
-            raise UserError(_other_shape(model, key, path, found[key], own))
-    model.load_state_dict(found)
+        if loaded[key].shape != own.shape:
+            raise UserError(_other_shape(model, key, path, loaded[key], own))
+    model.load_state_dict(loaded)
 
 
 def _own_key(key: str, expected: dict[str, Tensor]) -> str:
@@ -81,12 +81,12 @@ def _own_key(key: str, expected: dict[str, Tensor]) -> str:
     return key if key in expected else re.sub(r"^(module\.|_orig_mod\.)+", "", key)
 
 
-def _other_shape(model: nn.Module, key: str, path: str | Path, found: Tensor, own: Tensor) -> str:
+def _other_shape(model: nn.Module, key: str, path: str | Path, loaded: Tensor, own: Tensor) -> str:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if linear and key.rpartition(".")[0] == linear[-1] and found.shape[1:] == own.shape[1:]:
-        n = len(found)
+    if linear and key.rpartition(".")[0] == linear[-1] and loaded.shape[1:] == own.shape[1:]:
+        n = len(loaded)
         return f"{path} is for {n} classes, the model has {len(own)}: create the model with num_classes={n}."
-    shapes = f"{key} is {tuple(found.shape)} there and {tuple(own.shape)} here"
+    shapes = f"{key} is {tuple(loaded.shape)} there and {tuple(own.shape)} here"
     return f"{path} is for another model: {shapes}; create the model it was saved from."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuition import factories
+from tuition import factories, huggingface
 from tuition.errors import Notice, UserError
 from tuition.models import transformers
 from tuition.models.cnn import CNN, MLP
@@ -197,10 +197,7 @@ def _from_timm(name: str, num_classes: int, in_channels: int, start: Start) -> t
     architecture = name.removeprefix("timm:")
     if not re.fullmatch(r"[\w.-]+", architecture):  # hf-hub:... and local-dir:... are other people's files
         raise UserError(f"{name} is not the name of one of timm's models, such as timm:resnet18; give such a name.")
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision built for another torch
-        raise UserError(f"{name} needs timm (pip install 'tuition[timm]'), which does not import: {error}.") from error
+    timm = huggingface.timm(name)
     if not timm.is_model(architecture):
         near = nearest(architecture, timm.list_models())
         raise UserError(f"timm has no model {architecture!r}{near}; timm.list_models() has them all.")

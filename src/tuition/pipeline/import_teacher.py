@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tuition import models
 from tuition.data.transfer import Accounts, Bill
-from tuition.errors import UserError
 from tuition.models.repdistiller import MEAN, STD, load_repdistiller
 from tuition.teachers.names import class_names as check_names
 from tuition.training import Student, files
@@ -55,15 +54,3 @@ def import_teacher(
     models.save_weights(student, out / TEACHER)
     files.write_json(out / files.RUN, record)
     return student.eval()
-
-
-def read_names(path: Path) -> list[str]:
-    """Class names from a file, one a line.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); name a file of text in UTF-8.") from None

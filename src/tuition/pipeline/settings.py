@@ -193,13 +193,13 @@ class CommandSettings(Settings):
     def nested(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = cls.parts()
         place = {name: part for part, kind in parts.items() for name in kind.model_fields}
-        found: dict[str, Any] = {}
+        nested: dict[str, Any] = {}
         for name, value in values.items():
             if name in place:
-                found.setdefault(place[name], {})[name] = value
+                nested.setdefault(place[name], {})[name] = value
             else:
-                found[name] = value
-        return found
+                nested[name] = value
+        return nested
 
     def flat(self, *, free: bool = True) -> dict[str, Any]:
         """All values by names without parts; with `free=False` only those that the result depends on."""

@@ -176,7 +176,7 @@ def _count_votes(reader: Reader, votes: int, answer: Any) -> dict[str, Tensor]:
         raise BadAnswer("the answer is not a chat completion") from error
     if len(texts) != votes:
         raise BadAnswer(f"the server gave {len(texts)} of {votes} votes; does it take n? If not, set votes to 1")
-    classes = [found for text in texts if (found := reader(text)) is not None]
+    classes = [index for text in texts if (index := reader(text)) is not None]
     shares = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=len(reader.words)).float()
     unread = torch.tensor([[1 - len(classes) / votes]])
     return {"votes": shares[None] / max(len(classes), 1), "unread": unread}

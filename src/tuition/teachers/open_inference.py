@@ -16,6 +16,7 @@ from tuition.teachers.fingerprint import short
 from tuition.teachers.http import Client, RemoteTeacher, plain_url
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import Answer, BadAnswer, NotCharged, Reads
+from tuition.teachers.pytorch import Scaled, scaled
 from tuition.teachers.replies import metered
 
 FLOATS = ("FP16", "FP32", "FP64", "BF16")
@@ -87,8 +88,7 @@ def from_v2(
     Raises:
         UserError: no such address, no answer from it, or a choice of tensors that must be made.
     """
-    if (mean is None) != (std is None):
-        raise UserError("normalisation needs both mean and std; give both or neither.")
+    prepare = scaled(mean, std)
     if returns not in ("logits", "probabilities", "embedding"):
         raise UserError(f"a model returns logits, probabilities or embedding, not {returns!r}; choose one.")
     match = re.fullmatch(r"(.+)(/v2/models/([^/]+)(/versions/([^/]+))?)", plain_url(url))
@@ -101,13 +101,12 @@ def from_v2(
     if num_classes is not None and model.width not in (None, num_classes):
         raise UserError(f"the model at {url} has {model.width} columns, not {num_classes}; which one is meant?")
     names = checked_names(class_names, None if returns == "embedding" else num_classes or model.width)
-    scale = "" if mean is None or std is None else f" mean {tuple(map(float, mean))} std {tuple(map(float, std))}"
     parts = [f"v2 {host}", f"model {model_name}", f"version {model.version or 'any'}", f"input {model.input}"]
     parts += [f"datatype {model.datatype or 'any'}", f"output {model.output or 'any'}", f"returns {returns}"]
-    fingerprint = "; ".join([*parts, f"scale 1/255{scale}"])
+    fingerprint = "; ".join([*parts, str(prepare)])
 
     def answer(inputs: Any) -> Answer:
-        tensor = _tensor(model, inputs, mean, std)
+        tensor = _tensor(model, inputs, prepare)
         body: dict[str, Any] = {"inputs": [tensor]}
         if model.output is not None:
             body["outputs"] = [{"name": model.output}]
@@ -119,7 +118,7 @@ def from_v2(
         return metered(client.post(f"{path}/infer", body, inputs=len(inputs), holding=["outputs"]), outputs)
 
     def check(inputs: Any) -> None:
-        _tensor(model, inputs, mean, std)
+        _tensor(model, inputs, prepare)
         client.check()
 
     reads = READS.get(model.datatype or "any", "floats")
@@ -172,18 +171,15 @@ def _choose(what: str, name: str | None, tensors: dict[str, Any]) -> dict[str, A
     return tensors[name]
 
 
-def _tensor(model: Model, inputs: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
+def _tensor(model: Model, inputs: Any, prepare: Scaled) -> dict[str, Any]:
     """A batch of a pool's inputs as a V2 tensor."""
     rows = model.shape
     if isinstance(inputs, list):
         shape = [len(inputs), *(1 for _ in rows or ())]
         return {"name": model.input, "shape": shape, "datatype": "BYTES", "data": inputs}
     datatype = model.datatype or "FP32"
-    if inputs.dtype == torch.uint8 and datatype != "UINT8":
-        inputs = inputs.float() / 255
-    if mean is not None and std is not None:
-        per_channel = (1, -1) + (1,) * (inputs.ndim - 2)
-        inputs = (inputs - torch.tensor(mean).view(per_channel)) / torch.tensor(std).view(per_channel)
+    if inputs.dtype != torch.uint8 or datatype != "UINT8" or prepare.mean is not None:
+        inputs = prepare(inputs)
     if datatype not in FLOATS and inputs.is_floating_point():
         raise NotCharged(f"the model takes {datatype}, not floating point", retry=False)
     if rows is not None and len(rows) == 1:

@@ -180,13 +180,13 @@ def _proxy_of(url: httpx.URL) -> httpx.URL | None:
         UserError: it cannot be used.
     """
     proxies = getproxies()
-    found = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
+    address = (proxies.get(url.scheme) or proxies.get("all") or "").strip()
     netloc = url.netloc.decode()
-    if not found or proxy_bypass(netloc) or proxy_bypass(url.host):
+    if not address or proxy_bypass(netloc) or proxy_bypass(url.host):
         return None
     names = f"{url.scheme.upper()}_PROXY or ALL_PROXY"
     try:
-        proxy = httpx.URL(found if "://" in found else f"http://{found}")
+        proxy = httpx.URL(address if "://" in address else f"http://{address}")
         parts = urlsplit(str(proxy))
         sound = re.fullmatch(r"[\w.:-]+", parts.hostname or "") is not None and parts.port != 0
     except (httpx.InvalidURL, ValueError, UnicodeError):
@@ -257,11 +257,11 @@ class _Timed(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from None
         trouble: Exception = httpcore.ConnectError(f"{host} has no address")
-        for *_, address in found:
+        for *_, address in addresses:
             left = _left(timeout, httpcore.ConnectTimeout)
             try:
                 stream = self._plain.connect_tcp(str(address[0]), port, left, local_address, socket_options)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import ismethod
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuition.errors import UserError
-from tuition.identity import code_digest
+from tuition.identity import Walk
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
 from tuition.teachers.protocol import NotCharged, Teacher
@@ -37,7 +36,8 @@ class SklearnTeacher(Teacher):
     @property
     def fingerprint(self) -> str:
         """Class, parameters and all that was fitted, read each time: a new fit makes another teacher."""
-        return f"sklearn {_name(type(self.model))}; fitted {_digest(self.model)}; scale {self.scale!r}"
+        cls = type(self.model)
+        return f"sklearn {cls.__module__}.{cls.__qualname__}; fitted {_digest(self.model)}; scale {self.scale!r}"
 
     @property
     def name(self) -> str:
@@ -108,58 +108,43 @@ def _logits(model: Any, inputs: Any) -> np.ndarray:
     return np.stack([-decision / 2, decision / 2], axis=1) if decision.ndim == 1 else decision
 
 
-# -- digest ------------------------------------------------------------------------------------------------------------
+class _Fitted(Walk):
+    """A digest of a fitted estimator, the same in every process.
+
+    It is not the digest of the pickle, which holds uninitialised padding, memory addresses and the times that a fit
+    took. `joblib.hash` changes when a k-d tree answers and when an SVC is unpickled, and fails on a grid search.
+    """
+
+    DEEPEST = LONGEST = math.inf
+
+    def array(self, value: np.ndarray) -> None:
+        for name in value.dtype.names or ():  # the padding between fields is whatever lay in memory
+            self.array(value[name])
+        if not value.dtype.names:
+            super().array(value)
+
+    def items(self, value: Any) -> None:
+        if isinstance(value, Mapping):
+            value = {key: item for key, item in value.items() if not _is_ignored(key)}
+        super().items(value)
+
+    def instance(self, value: Any) -> None:
+        """An estimator, tree, sparse matrix, random state and the like."""
+        self.klass(type(value))
+        if callable(value) and hasattr(value, "__qualname__"):  # a function of compiled code
+            self.put(str(value.__module__), value.__qualname__)
+        elif isinstance(value, memoryview):
+            self.array(np.asarray(value))
+        else:
+            reduced = value.__reduce_ex__(4)
+            self.value(reduced if isinstance(reduced, str) else list(reduced[:3]))
 
 
 def _digest(model: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(model, ()):
-        digest.update(part)
-    return digest.hexdigest()
+    walk = _Fitted()
+    walk.value(model)
+    return walk.hash.hexdigest()
 
 
-def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
-    """The bytes that a value is made of, the same in every process; not those of its pickle, which holds uninitialised
-    padding, memory addresses and the times that a fit took. `joblib.hash` changes when a k-d tree answers and when an
-    SVC is unpickled, and fails on a grid search. `within` are the objects that contain the value."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
-        yield f"{type(value).__name__} {value!r}\n".encode()
-    elif isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__") and not ismethod(value)):
-        yield f"{_name(value)}\n{code_digest(value) or ''}\n".encode()
-    elif id(value) in within:
-        yield f"itself, {within.index(id(value))}\n".encode()
-    else:
-        yield f"{_name(type(value))}\n{code_digest(type(value)) or ''}\n".encode()
-        yield from _contents(value, (*within, id(value)))
-
-
-def _contents(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
-    if isinstance(value, (np.ndarray, memoryview)):
-        array = np.asarray(value)
-        yield f"{array.dtype} {array.shape}\n".encode()
-        if array.dtype.names:  # the padding between fields is whatever lay in memory
-            for field in array.dtype.names:
-                yield from _parts(array[field], within)
-        elif array.dtype.hasobject:
-            yield from _parts(array.tolist(), within)
-        else:
-            yield np.ascontiguousarray(array).tobytes()
-    elif isinstance(value, Mapping):
-        for key, item in sorted(value.items(), key=lambda pair: repr(pair[0])):
-            if not (isinstance(key, str) and (key in IGNORED or key.rstrip("_").endswith("_time"))):
-                yield from _parts(key, within)
-                yield from _parts(item, within)
-    elif isinstance(value, (set, frozenset)):
-        for item in sorted(value, key=repr):
-            yield from _parts(item, within)
-    elif isinstance(value, (list, tuple)):
-        yield f"{len(value)}\n".encode()
-        for item in value:
-            yield from _parts(item, within)
-    else:  # an object: estimators, trees, sparse matrices, random states
-        reduced = value.__reduce_ex__(4)
-        yield from _parts(reduced if isinstance(reduced, str) else list(reduced[:3]), within)
-
-
-def _name(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
+def _is_ignored(key: object) -> bool:
+    return isinstance(key, str) and (key in IGNORED or key.rstrip("_").endswith("_time"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tuition import huggingface
 from tuition.errors import UserError, first_line
 from tuition.teachers.fingerprint import short
 from tuition.teachers.names import class_names as checked_names
@@ -71,12 +72,7 @@ def from_timm(
     Raises:
         UserError: timm is missing or does not import, has no such model, or the weights are missing or do not fit.
     """
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision built for another torch
-        raise UserError(
-            f"a teacher of timm needs timm (pip install 'tuition[timm]'), which does not import: {error}."
-        ) from error
+    timm = huggingface.timm("a teacher of timm")
     if not re.fullmatch(r"[\w.-]+", architecture) or not timm.is_model(architecture):  # nor hf-hub:, local-dir:
         near = difflib.get_close_matches(architecture, timm.list_models())
         raise UserError(f"timm has no model {architecture!r}; try {', '.join(near) or 'one of timm.list_models()'}.")

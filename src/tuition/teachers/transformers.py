@@ -87,10 +87,10 @@ def _names(config: Any | None, chosen: Sequence[str] | None) -> tuple[str, ...] 
 
 
 def _weights(auto_model: Any, folder: Path) -> nn.Module:
-    model, found = auto_model.from_pretrained(
+    model, report = auto_model.from_pretrained(
         folder, use_safetensors=True, output_loading_info=True, trust_remote_code=False
     )
-    missing = set(found["missing_keys"])
+    missing = set(report["missing_keys"])
     if any(key.startswith("pooler.") for key in missing):  # of a task that is not ours, and drawn at random
         model.pooler = None
         missing = {key for key in missing if not key.startswith("pooler.")}
