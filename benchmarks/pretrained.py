@@ -66,6 +66,8 @@ def fit_head(model: Lite0, inputs: Tensor, labels: Tensor) -> None:
     """A linear head by cross-entropy on features (n, d), which are standardised; the standardisation is folded in."""
     mean, std = inputs.mean(0), inputs.std(0) + 1e-6
     head = nn.Linear(inputs.shape[1], model.classifier.out_features)
+    nn.init.zeros_(head.weight)  # so that every call makes the same teacher
+    nn.init.zeros_(head.bias)
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.01, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=30)
     generator = torch.Generator().manual_seed(0)
