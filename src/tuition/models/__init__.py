@@ -16,7 +16,7 @@ from tuition.models.preprocess import Preprocess
 from tuition.models.readers import TOKENIZER, TextReader, Tokenizer
 from tuition.models.text import Hashing
 from tuition.models.weights import load_tensors, load_weights, packed, save_weights, unpacked
-from tuition.models.zoo import available, create, fine_tunes, make, reads_text, reads_tokens, rebuild
+from tuition.models.zoo import available, create, fine_tunes, make, reads_text, reads_tokens, rebuild, recipe_of
 
 __all__ = [
     "TOKENIZER",
@@ -46,6 +46,7 @@ __all__ = [
     "reads_text",
     "reads_tokens",
     "rebuild",
+    "recipe_of",
     "save_weights",
     "stages",
     "unpacked",

@@ -137,6 +137,19 @@ def rebuild(recipe: Mapping[str, Any]) -> Made:
     return make(recipe["name"], num_classes=recipe["num_classes"], in_channels=recipe["in_channels"], start=start)
 
 
+def recipe_of(model: nn.Module) -> dict[str, Any] | None:
+    """What makes the architecture of a model that `create` made; None for any other."""
+    if isinstance(model, NamedModel):
+        return model.recipe
+    about = getattr(model, "pretrained_cfg", None)  # which timm writes onto its models
+    architecture = about.get("architecture") if isinstance(about, dict) else getattr(about, "architecture", None)
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if not isinstance(architecture, str) or first is None:
+        return None
+    classes = int(model.num_classes)  # type: ignore[arg-type]
+    return {"name": f"timm:{architecture}", "num_classes": classes, "in_channels": first.in_channels}
+
+
 def fine_tunes(student: object, start: Start | None) -> bool:
     """Whether a student that is given by name begins with trained weights."""
     if not isinstance(student, str):

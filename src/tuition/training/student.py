@@ -70,7 +70,7 @@ class Student(nn.Module):
         recipe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.recipe = model.recipe if recipe is None and isinstance(model, models.NamedModel) else recipe
+        self.recipe = models.recipe_of(model) if recipe is None else recipe
         self.model, self.preprocess, self.output = model, preprocess, output
         self.input_shape, self.class_names, self.crop = tuple(input_shape), class_names, crop
         self.image_size = image_size
