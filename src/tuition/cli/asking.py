@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tuition.pipeline.plan import Estimate
     from tuition.pipeline.sources import Sources
 
-ASKED = "data teacher calls budget store select seed size cost_per_call cost_per_million_tokens"
-COLUMNS = "text_column label_column image_column trust_code"
+ASKED = "data validation teacher calls budget store select seed size cost_per_call cost_per_million_tokens"
+COLUMNS = "class_names text_column label_column image_column trust_code"
 
 
 @takes(TransferSettings, f"{ASKED} {COLUMNS}")

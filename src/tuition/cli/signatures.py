@@ -19,6 +19,7 @@ Added = Mapping[str, tuple[Any, Any]]  # annotation and default of a parameter, 
 
 # By the part of the settings.
 PANELS = {"data": "What", "": "What", "start": "Student", "ask": "Teacher and budget", "train": "Training"}
+SHORT = {"text_column": "--text"}  # further names of options
 METAVARS = {"whole number": "N", "number": "NUMBER", "IN,OUT": "IN,OUT"}  # by the type in words
 
 
@@ -88,12 +89,13 @@ def _option(setting: SettingInfo) -> Any:
     name, panel = f"--{setting.name.replace('_', '-')}", PANELS[setting.group]
     if isinstance(setting.default, bool):
         return Annotated[bool | None, Option(name, metavar="", rich_help_panel=panel, help=words)]
+    names = [name, SHORT[setting.name]] if setting.name in SHORT else [name]
     if setting.default is not None:
         words += f" Default: {setting.default}."
     metavar = next((METAVARS[kind] for kind in METAVARS if setting.type.startswith(kind)), "TEXT")
     completion = (lambda: choices) if choices else None
     return Annotated[
-        str | None, Option(name, metavar=metavar, rich_help_panel=panel, help=words, autocompletion=completion)
+        str | None, Option(*names, metavar=metavar, rich_help_panel=panel, help=words, autocompletion=completion)
     ]
 
 

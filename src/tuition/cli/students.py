@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRAINED = "epochs learning_rate batch_size"
 
 
-@takes(TeachSettings, f"data model examples size seed {TRAINED} {COLUMNS}")
+@takes(TeachSettings, f"data validation test model examples size seed {TRAINED} {COLUMNS}")
 def teach(
     printer: Printer,
     settings: TeachSettings,
@@ -73,7 +73,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
-@takes(DistillSettings, f"{ASKED} student weights method {TRAINED} {COLUMNS}")
+@takes(DistillSettings, f"{ASKED} test student weights method {TRAINED} {COLUMNS}")
 def distill(
     printer: Printer,
     settings: DistillSettings,

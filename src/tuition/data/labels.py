@@ -39,14 +39,14 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
     missing = sum(label is None or label == "" for label in labels)
     if missing:
         raise UserError(f"{missing} rows of {place} have no {column}; fill them in or leave these rows out.")
-    instead = "choose another label column, or none (label_column=null)"
+    instead = "choose another label column, or none (label_column=null), and learn from the teacher's answers alone"
     written = []
     for row, label in enumerate(labels):
         if not isinstance(label, (str, int, float)):
             kind = "lists" if isinstance(label, (list, tuple)) else f"values of type {type(label).__name__}"
             shown = repr(label) if len(repr(label)) < 60 else repr(label)[:57] + "..."
             raise UserError(
-                f"the column {column!r} of {place} holds {kind} ({shown} in row {row}), not one class a row; {instead}."
+                f"the column {column!r} of {place} holds {kind} ({shown} in row {row}), not one class a row; keep one, {instead}."
             )
         word = str(label)
         if not writable(word):
@@ -57,7 +57,7 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
         row = next(row for row, word in enumerate(written) if kinds[word])
         raise UserError(
             f"the column {column!r} of {place} holds real numbers ({written[row]} in row {row}), not classes; "
-            f"{instead}."
+            f"name ranges of them, {instead}."
         )
     if all(_INDEX.fullmatch(word) for word in kinds):
         for row, word in enumerate(written):

@@ -33,11 +33,20 @@ def hinted(names: Iterable[str]) -> set[str]:
     return {split for name in names for word in _words(name) if (split := WORDS.get(word) or _GLUED.get(word))}
 
 
+class SplitError(UserError):
+    """A data set has no such split; `splits` are those it has."""
+
+    def __init__(self, message: str, splits: Collection[str]) -> None:
+        super().__init__(message)
+        self.splits = tuple(splits)
+
+
 def choose(split: str, splits: Collection[str], name: str) -> str:
     """What the data set `name` calls `split` among its `splits`.
 
     Raises:
-        UserError: it has no such split, or several.
+        SplitError: it has no such split.
+        UserError: it has several.
     """
     if split in splits:
         return split
@@ -47,7 +56,7 @@ def choose(split: str, splits: Collection[str], name: str) -> str:
         names = ", ".join(candidates)
         raise UserError(f"{name} has several splits of {meant}: {names}; name one of them as the split.")
     if not candidates:
-        raise UserError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.")
+        raise SplitError(f"{name} has no split {split!r}; choose one of: {', '.join(splits)}.", splits)
     return candidates[0]
 
 

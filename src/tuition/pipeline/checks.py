@@ -81,6 +81,7 @@ def check_fit(
         checked.question.inputs,
         settings.method,
         answer=answer,
+        validation=checked.question.validation,
         test=checked.test,
         seed=settings.data.seed,
         out=out,

@@ -17,16 +17,17 @@ from tuition.teachers import Teacher
 from tuition.training import load
 
 
-def draw(pool: Pool, ask: AskSettings, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to ask about, and a fourth as many for validation, disjoint (the paper's 80 and 20 %).
+def draw(pool: Pool, ask: AskSettings, seed: int, *, validates: bool = True) -> tuple[Tensor, Tensor]:
+    """Rows to ask about, and, if it `validates`, a fourth as many for that, disjoint (the paper's 80 and 20 %).
 
     Both are nested when drawn at random: of one seed, a draw of more calls holds every smaller one.
     """
-    held_out = -(-ask.calls // 4)
+    held_out = -(-ask.calls // 4) if validates else 0
+    most = len(pool) * 4 // 5 if validates else len(pool)
     if ask.calls + held_out > len(pool):
         raise UserError(
             f"{ask.calls} calls and {held_out} inputs for validation do not fit in the {len(pool)} of "
-            f"{pool.name}; choose at most {len(pool) * 4 // 5} calls."
+            f"{pool.name}; choose at most {most} calls."
         )
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     validation = order[len(pool) - held_out :]
@@ -46,7 +47,7 @@ class Question:
 
     inputs: Pool
     calls: int
-    validation: Pool | None
+    validation: Pool | None  # labelled inputs to choose the epoch by
 
 
 def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = None) -> Question:
@@ -57,7 +58,8 @@ def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = No
     """
     data, ask = settings.data, settings.ask
     pool = sources.train_pool(settings)
-    rows, held_out = draw(pool, ask, data.seed)
+    other = sources.validation_pool(data)
+    rows, held_out = draw(pool, ask, data.seed, validates=other is None)
     labelled = ask.labels and pool.labels is not None
     if not labelled:
         # Validation measures agreement with the teacher, which takes further answers.
@@ -65,7 +67,7 @@ def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = No
     # Views are drawn for the whole pool, so that they are nested as the rows are.
     viewed = pool.view(pool.augment, seed=data.seed) if ask.view == "random" else pool
     inputs = viewed[rows] if labelled else viewed[rows].without_labels
-    validation = pool[held_out] if labelled else None
+    validation = other if other is not None else pool[held_out] if labelled else None
     if teacher is not None:
         names = teacher.class_names
         if ask.classes == "teacher" and labelled:
@@ -73,6 +75,7 @@ def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = No
             if names is None and width is None:
                 raise UserError("this teacher does not name its classes; pass class_names=, or drop classes: teacher.")
             names = names if names is not None else numbers(width or 0)
-            inputs, validation = (part.in_classes(names, "the teacher") for part in (inputs, pool[held_out]))
+            inputs = inputs.in_classes(names, "the teacher")
+            validation = None if validation is None else validation.in_classes(names, "the teacher")
         inputs = match_classes(teacher, inputs).pool
     return Question(inputs, ask.calls, validation)

@@ -42,14 +42,17 @@ def _amounts(value: Any) -> tuple[Decimal, Decimal]:
 class DataSettings(Settings):
     """The inputs, and what is read of them."""
 
-    data: str = setting("digits", "digits, a folder (parquet, images, text), or a name on the hub")
+    data: str = setting("digits", "digits, a folder or table, or a name on the hub; several as in a,b are one pool")
     size: int | None = setting(None, "squash each picture to a square of this side", unit="pixels", ge=8)
-    test: str | None = setting("test", "the split to evaluate on; null evaluates nothing")
+    validation: str | None = setting(
+        None, "labelled inputs to choose the epoch by: a split, or other data; null: a part of train"
+    )
+    test: str | None = setting("test", "labelled inputs to evaluate on: a split, or other data; null evaluates nothing")
     seed: int = setting(0, "of the draw of inputs, the initial weights and the training", ge=0, lt=2**32)
     text_column: str = setting("auto", "the column of texts, several as in title,body, or a template: {title}: {body}")
     label_column: str | None = setting("auto", "the column of labels; null reads none")
     image_column: str = setting("auto", "the column of images, or of their paths")
-    class_names: str | None = setting(None, "a file with the names of the classes, one a line")
+    class_names: str | None = setting(None, "names of the classes, as in cat,dog, or a file of them, one a line")
 
 
 class AskSettings(Settings):
@@ -346,5 +349,6 @@ def fields(kind: type[CommandSettings]) -> list[SettingInfo]:
 def default_folder(settings: DistillSettings) -> Path:
     """Where a run is written when no folder is named."""
     data, ask = settings.data, settings.ask
-    name = f"{Path(data.data).name}-{settings.student}-{settings.method}-{ask.calls}-seed{data.seed}"
+    pool = "+".join(Path(part).name for part in data.data.split(","))
+    name = f"{pool}-{settings.student}-{settings.method}-{ask.calls}-seed{data.seed}"
     return Path("runs") / name.replace(":", "-")

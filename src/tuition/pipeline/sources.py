@@ -7,6 +7,8 @@ from typing import Any
 
 from tuition import data
 from tuition.data import Pool
+from tuition.data.sources import SHORT_NAMES
+from tuition.data.splits import SplitError, canonical
 from tuition.errors import UserError
 from tuition.pipeline.settings import Asking, AskSettings, DataSettings
 from tuition.pipeline.teacher import find_teacher
@@ -26,33 +28,60 @@ class Sources:
 
     def pool(self, settings: DataSettings, split: str, *, labels: bool = True) -> Pool:
         """A split of the data; its labels are read only if somebody needs them."""
+        return self._load(settings, settings.data, split, labels=labels)
+
+    def _load(self, settings: DataSettings, name: str, split: str, *, labels: bool = True) -> Pool:
         columns: dict[str, Any] = {"text_column": settings.text_column, "image_column": settings.image_column}
         columns |= {"label_column": settings.label_column if labels else None}
-        columns |= {"class_names": settings.class_names}
-        key = settings.data, split, settings.size, *columns.values()
+        columns |= {"class_names": _parts(settings.class_names)}
+        key = name, split, settings.size, repr(columns)
         if key not in self._pools:
-            self._pools[key] = data.load(settings.data, split=split, size=settings.size, **columns)
+            self._pools[key] = data.load(_parts(name) or (), split=split, size=settings.size, **columns)
         return self._pools[key]
 
     def train_pool(self, settings: Asking) -> Pool:
         """What a teacher is asked about."""
         return self.pool(settings.data, "train", labels=settings.ask.labels or settings.ask.select == "stratified")
 
+    def held_out(self, settings: DataSettings, name: str, split: str) -> Pool:
+        """Labelled inputs to measure on: a split of the data, or other data, all of it or its split of that name.
+
+        Raises:
+            UserError: they were not found, or have no labels.
+        """
+        if not _is_other(name):
+            try:
+                pool = self.pool(settings, name)
+            except SplitError as error:
+                here = f"for the folder {name} write ./{name}" if Path(name).exists() else "or name other data"
+                raise SplitError(f"{str(error).rstrip('.')} ({here}).", error.splits) from error
+        else:
+            try:
+                pool = self._load(settings, name, split)
+            except SplitError as error:
+                if len(error.splits) > 1:
+                    raise
+                pool = self._load(settings, name, error.splits[0])
+        if pool.labels is None:
+            raise UserError(f"{pool.name} has no labels to evaluate by; name labelled inputs for the {split}.")
+        return pool
+
+    def validation_pool(self, settings: DataSettings) -> Pool | None:
+        """The labelled inputs to choose the epoch by; None where they are a part of train."""
+        return None if settings.validation is None else self.held_out(settings, settings.validation, "validation")
+
     def test_pool(self, settings: DataSettings) -> Pool | None:
         """The labelled inputs to evaluate on.
 
         Raises:
-            UserError: the data has no such split, or no labels in it.
+            UserError: they were not found, or have no labels.
         """
         if settings.test is None:
             return None
         try:
-            pool = self.pool(settings, settings.test)
+            return self.held_out(settings, settings.test, "test")
         except UserError as error:
             raise UserError(f"{str(error).rstrip('.')} (or --set test=null, to evaluate nothing).") from error
-        if pool.labels is None:
-            raise UserError(f"{pool.name} has no labels to evaluate by; evaluate nothing with --set test=null.")
-        return pool
 
     def teacher(self, settings: Asking) -> Teacher:
         """The teacher; a model of PyTorch on the device of training, where answers and maps take seconds."""
@@ -65,3 +94,15 @@ class Sources:
         if key not in self._teachers:
             self._teachers[key] = find_teacher(name, options, trust_code=trust_code).to(place)
         return self._teachers[key]
+
+
+def _parts(name: str | None) -> str | list[str] | None:
+    """Names that are joined by commas, unless there is a file or folder of the name as it stands."""
+    return name if name is None or "," not in name or Path(name).exists() else [it.strip() for it in name.split(",")]
+
+
+def _is_other(name: str) -> bool:
+    """Whether a name stands for other data: a path, a name on the hub, or a file or folder not named after a split."""
+    if any(sign in name for sign in "/\\,") or name in ("digits", *SHORT_NAMES):
+        return True
+    return canonical(name) is None and Path(name).expanduser().exists()

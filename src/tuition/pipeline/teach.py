@@ -16,12 +16,14 @@ DIGITS_FOLDER = Path("teachers") / f"digits-{DIGITS_MODEL}"
 
 
 def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run:
-    """Train a teacher on the data's labels; a tenth is held out to choose the best epoch by."""
+    """Train a teacher on the data's labels; without `validation` a tenth is held out to choose the best epoch by."""
     sources, seed = Sources(), settings.data.seed
     pool = sources.pool(settings.data, "train")
     if settings.examples is not None:
         pool = pool.sample(settings.examples, seed=seed, stratified=True)
-    validation, train = pool.split(max(10, len(pool) // 10), seed=seed, stratified=True)
+    validation, train = sources.validation_pool(settings.data), pool
+    if validation is None:
+        validation, train = pool.split(max(10, len(pool) // 10), seed=seed, stratified=True)
     test = sources.test_pool(settings.data)
     with (watch or Watch()).training() as progress:
         run = train_teacher(

@@ -111,11 +111,10 @@ def _data(settings: DistillSettings) -> tuple[DataSettings, bool]:
 
 
 def _content(sources: Sources, data: DataSettings, labels: bool) -> str:
-    """Digest of the inputs and labels of both splits."""
+    """Digest of the inputs and labels of all that is read."""
     total = hashlib.sha256()
-    for split, with_labels in (("train", labels), (data.test, True)):
-        if split is not None:
-            pool = sources.pool(data, split, labels=with_labels)
+    for pool in (sources.pool(data, "train", labels=labels), sources.validation_pool(data), sources.test_pool(data)):
+        if pool is not None:
             total.update(b"".join(pool.digests))
             total.update(b"" if pool.labels is None else pool.labels.numpy().tobytes())
     return total.hexdigest()

@@ -101,6 +101,7 @@ def check(
     objective: str | Objective | Callable[..., Any],
     *,
     answer: Mapping[str, Tensor] | None,
+    validation: Pool | None = None,
     test: Pool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -132,12 +133,13 @@ def check(
         transfer,
         tried,
         options=options if tried is objective else None,
+        validation=validation if ordered else None,
         test=test if ordered else None,
         seed=seed,
         start=start,
         settings=chosen,
     )
-    check_evaluation(setup.student, test)
+    check_evaluation(setup.student, validation, test)
     if setup.student.reads_text:
         setup.student.read(pool)  # no text of it is empty
     if out is not None:
