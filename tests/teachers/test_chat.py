@@ -198,16 +198,21 @@ def test_confidence_of_a_hard_label():
 PROGRAM = """
 import sys
 from tuition import ResponseStore, data, teachers
-teacher = teachers.load("openai:m", task="chat", labels=["sports", "arts", "war"], answers="text", base_url=sys.argv[1])
-pool = data.from_tensors([f"{label} {i}" for i in range(20) for label in ("sports", "arts", "war")])
+labels = ["sports", "arts", "war"]
+teacher = teachers.load("openai:m", task="chat", labels=labels, base_url=sys.argv[1], answers=sys.argv[2])
+pool = data.from_tensors([f"{label} {i}" for i in range(20) for label in labels])
 price = {"cost_per_call": 1, "cost_per_million_tokens": (1000, 100000)}
 got = ResponseStore("r.db").ask(teacher, pool, budget=100, concurrency=2, check_answers=False, **price)
 print(len(got), len(got.refused), got.accounts.paid)
 """
 
 
-def test_accounts_and_tokens_are_exact_after_a_kill(server, reply, tmp_path):
-    """One answer in twenty is nonsense; the asker is killed with two requests in flight, and started again."""
+@pytest.mark.parametrize(("answers", "read"), [("text", "57 3 40"), ("logprobs", "60 0 40")])
+def test_accounts_and_tokens_are_exact_after_a_kill(answers, read, server, reply, tmp_path):
+    """One answer in twenty is nonsense; the asker is killed with two requests in flight, and started again.
+
+    Nonsense with log-probabilities lists no label word, which is an answer too: the classes share what is left.
+    """
     held, reached = threading.Event(), threading.Event()
 
     def answer(request):
@@ -218,10 +223,14 @@ def test_accounts_and_tokens_are_exact_after_a_kill(server, reply, tmp_path):
         label, number = request.body["messages"][-1]["content"].split("Text: ")[1].split("\n")[0].split()
         nonsense = number == "3"
         usage = {"prompt_tokens": 30, "completion_tokens": 9 if nonsense else 1}
-        return reply(says("As a model of language ..." if nonsense else label, usage=usage))
+        content = says("As a model of language ..." if nonsense else label, usage=usage)
+        if answers == "logprobs":
+            top = [{"token": "?" if nonsense else "ABC"[LABELS.index(label)], "logprob": -0.1}]
+            content["choices"][0]["logprobs"] = {"content": [{"top_logprobs": top}]}
+        return reply(content)
 
     server.reply = answer
-    command = [sys.executable, "-c", PROGRAM, server.url]
+    command = [sys.executable, "-c", PROGRAM, server.url, answers]
     settings = {"cwd": tmp_path, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     asker = subprocess.Popen(command, stdout=subprocess.PIPE, **settings)
     assert reached.wait(120)
@@ -234,7 +243,7 @@ def test_accounts_and_tokens_are_exact_after_a_kill(server, reply, tmp_path):
     held.set()
     assert store.accounts() == Accounts(paid=22, unknown=2)
     done = subprocess.run(command, capture_output=True, check=True, **settings)
-    assert done.stdout.split() == ["57", "3", "40"]
+    assert done.stdout.split() == read.split()
     assert store.accounts() == Accounts(paid=62, unknown=2, served=20)
     assert len(server.requests) == 62
     (found,) = usage(store)

@@ -46,7 +46,8 @@ def words(labels: Sequence[Any], column: str, place: str) -> list[str]:
             kind = "lists" if isinstance(label, (list, tuple)) else f"values of type {type(label).__name__}"
             shown = repr(label) if len(repr(label)) < 60 else repr(label)[:57] + "..."
             raise UserError(
-                f"the column {column!r} of {place} holds {kind} ({shown} in row {row}), not one class a row; keep one, {instead}."
+                f"the column {column!r} of {place} holds {kind} ({shown} in row {row}), not one class a row; "
+                f"keep one, {instead}."
             )
         word = str(label)
         if not writable(word):

@@ -57,7 +57,7 @@ class TeacherCheck:
     def rows(self) -> list[tuple[str, str]]:
         """The rows of a table: what, and its figure."""
         judgement, gives = self.judgement, self.transfer.responses.items()
-        right = "not known: the inputs have no labels, or the answers no logits"
+        right = "not known: the inputs have no labels, or the answers no classes"
         if not math.isnan(judgement.accuracy):
             right = f"{judgement.accuracy:.1f} %, beside chance {judgement.chance:.1f} %"
         return [
@@ -75,7 +75,7 @@ class TeacherCheck:
         if self.judgement.verdict == "bad":
             return f"This teacher needs a look: {self.judgement.reason}. {self.judgement.advice}."
         if math.isnan(self.judgement.accuracy):
-            return "It answers; without labels and logits nothing tells whether it is right."
+            return "It answers; without labels and classes nothing tells whether it is right."
         if self.judgement.score < 2:
             return "Its answers are not clearly better than chance yet; try more calls."
         return "It answers, and better than chance."
