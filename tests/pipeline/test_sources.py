@@ -93,13 +93,13 @@ def test_other_data_that_do_not_fit(here, part):
     for name, says in (
         ("peace.csv", "has the class peace, which the model does not know"),
         ("bare.txt", "bare.txt has no labels to evaluate by"),
-        ("none", "has no split 'none'; choose one of: train .or name other data"),
+        ("none", r"none is neither a split of a\.csv \(train\) nor data here"),
         ("none/there", "none/there"),
     ):
         with pytest.raises(UserError, match=says):
             check_distill(settings(**{part: name}), None, Sources())
     (here / "testing").mkdir()
-    with pytest.raises(UserError, match=r"for the folder testing write \./testing"):
+    with pytest.raises(UserError, match=r"for the data testing here write \./testing"):
         check_distill(settings(**{part: "testing"}), None, Sources())
     assert not (here / "responses.db").exists()
 

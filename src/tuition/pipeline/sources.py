@@ -53,8 +53,14 @@ class Sources:
             try:
                 pool = self.pool(settings, name)
             except SplitError as error:
-                here = f"for the folder {name} write ./{name}" if Path(name).exists() else "or name other data"
-                raise SplitError(f"{str(error).rstrip('.')} ({here}).", error.splits) from error
+                if Path(name).exists():
+                    raise UserError(f"{str(error).rstrip('.')}; for the data {name} here write ./{name}.") from error
+                if canonical(name) is None:
+                    splits = ", ".join(error.splits)
+                    raise UserError(
+                        f"{name} is neither a split of {settings.data} ({splits}) nor data here; name one of these."
+                    ) from error
+                raise
         else:
             try:
                 pool = self._load(settings, name, split)
