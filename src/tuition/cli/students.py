@@ -116,11 +116,13 @@ def print_distillation(printer: Printer, settings: DistillSettings, out: Path, s
         check_distill(settings, out, sources)
         print_plan(printer, plan(settings, sources))
     values = ", ".join(f"{name}={value}" for name, value in settings.options.items())
+    other = sources.validation_pool(settings.data)
+    validation = -(-ask.calls // 4) if other is None else len(other)
     facts = [
         Fact("training.student", "student", settings.student),
         Fact("training.method", "method", settings.method, f"{settings.method} {values}".rstrip()),
         Fact("training.calls", "inputs to train on", ask.calls),
-        Fact("training.validation", "inputs to choose the epoch by", -(-ask.calls // 4)),
+        Fact("training.validation", "inputs to choose the epoch by", validation),
         Fact("training.epochs", "epochs, at most", train.epochs),
         Fact("training.steps", "steps, at most", train.epochs * -(-ask.calls // train.batch_size)),
         Fact("training.learning_rate", "learning rate", train.learning_rate, f"{train.learning_rate:g}"),
