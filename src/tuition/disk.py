@@ -80,22 +80,24 @@ def _unwritten(path: str | Path, error: OSError) -> UserError:
     return UserError(f"{path} cannot be written: {error.strerror}; free space or choose another place.")
 
 
-def write_new(path: str | Path, content: bytes, ours: Callable[[Path], bool] = lambda path: False) -> None:
-    """As `write`, but not over a file of other content, unless it is `ours`.
+def write_new(path: str | Path, content: bytes) -> None:
+    """As `write`, but not over a file of other content.
 
     Raises:
         UserError: there is such a file, or the file cannot be written.
     """
-    check_new(path, ours, content)
+    check_new(path, lambda path: path.read_bytes() == content)
     write(path, content)
 
 
-def check_new(
-    path: str | Path, ours: Callable[[Path], bool] = lambda path: False, content: bytes | None = None
-) -> None:
-    """Check whether `write_new` would refuse; without `content`, every file that is not `ours` is refused."""
+def check_new(path: str | Path, ours: Callable[[Path], bool]) -> None:
+    """Refuse a path that holds a file, unless it is `ours`.
+
+    Raises:
+        UserError: there is such a file, or a folder, a device, a pipe or a socket.
+    """
     path = replaceable(path)
-    if path.exists() and not ours(path) and (content is None or path.read_bytes() != content):
+    if path.exists() and not ours(path):
         raise UserError(f"{path} exists and holds something else; name a new file, or move this one away.")
 
 

@@ -171,9 +171,9 @@ class Pool(Readable):
         """`count` inputs as asked without content; of texts, the first one."""
         return rows_of(self.asked(slice(1))).blank(count)
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Inputs]:
-        """What is asked about, `size` rows at a time."""
-        return (self.asked(slice(start, start + size)) for start in range(0, max(1, len(self)), size))
+    def blocks(self) -> Iterator[Inputs]:
+        """What is asked about, `BLOCK` rows at a time."""
+        return (self.asked(slice(start, start + BLOCK)) for start in range(0, max(1, len(self)), BLOCK))
 
     def asked_views(self, frame: Crop) -> Tensor:
         """The views (n, 3) that are asked about, in the padded frame of another crop of the same output size."""

@@ -94,8 +94,6 @@ def accuracy_curves(
     *,
     title: str | None = None,
     reference: Mapping[str, float] | None = None,
-    xlabel: str = "teacher calls",
-    ylabel: str = "test accuracy (%)",
 ) -> list[Path]:
     """Accuracy against teacher calls, one curve a method: mean, and one standard deviation over seeds as a band.
 
@@ -119,7 +117,7 @@ def accuracy_curves(
             axes.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
             ends.append((value, name, Style(MUTED, "")))
         _call_axis(axes, sorted({float(row["calls"]) for row in results}))
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel="teacher calls", ylabel="test accuracy (%)")
         _name_ends(axes, ends)
         return _save(figure, path)
 
@@ -151,9 +149,7 @@ def spectra(values: Mapping[str, np.ndarray], path: Path, *, title: str | None =
         return _save(figure, path)
 
 
-def accuracy_points(
-    results: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None, xlabel: str = "test accuracy (%)"
-) -> list[Path]:
+def accuracy_points(results: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None) -> list[Path]:
     """One line a method at one number of calls: every seed, the mean, and its 95 % interval over seeds.
 
     Args:
@@ -173,7 +169,7 @@ def accuracy_points(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(results) - 0.5, -0.5)
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel("test accuracy (%)")
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, 0), min(high, 100))  # the interval of two seeds leaves the range of a percentage
         return _save(figure, path)

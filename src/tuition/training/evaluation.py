@@ -63,13 +63,13 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
     )
 
 
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
     """Expected calibration error in percent: mean |confidence - accuracy| over bins of confidence, by their share."""
-    sums = double(torch.zeros(bins, device=logits.device))
+    sums = double(torch.zeros(CALIBRATION_BINS, device=logits.device))
     for part, classes in zip(logits.split(BLOCK), labels.split(BLOCK), strict=True):
         confidence, predicted = double(part).softmax(dim=1).max(dim=1)
         gap = confidence - (predicted == classes.to(predicted.device)).double()
-        which = (confidence * bins).ceil().long().clamp(1, bins) - 1
+        which = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
         sums.index_add_(0, which, gap)
     return 100.0 * float(sums.abs().sum()) / len(labels)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tuition import disk, models
-from tuition.errors import UserError, first_line
+from tuition.errors import UserError, first_line, needs_extra
 from tuition.training.raw_inputs import RESIZE_FILTER
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def export(student: Student, path: Path) -> Path:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401  (torch.onnx needs it)
-    except ImportError:
-        raise UserError("exporting to ONNX needs an extra: pip install 'tuition[onnx]'.") from None
+    except ImportError as error:
+        raise needs_extra("exporting to ONNX", "onnx", error) from error
     disk.check_new(path, _ours)
     disk.check_writable(path.parent)
     training = student.training

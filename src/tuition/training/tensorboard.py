@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tuition.errors import Notice, UserError, first_line
+from tuition.errors import Notice, first_line, needs_extra
 from tuition.training import files
 from tuition.training.loop import Progress
 
@@ -58,6 +58,6 @@ def _write(writer: Any, done: int, figures: dict[str, float]) -> None:
 def _writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError("writing to log_dir needs an extra: pip install 'tuition[tensorboard]'.") from None
+    except ImportError as error:
+        raise needs_extra("writing to log_dir", "tensorboard", error) from error
     return SummaryWriter
