@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from tuition import data
+from tuition.cli.signatures import takes
 from tuition.errors import UserError
 from tuition.pipeline import job
 from tuition.pipeline.checks import check_distill
@@ -146,3 +147,10 @@ def test_targets_that_are_not_classes(here, label, says):
     (here / "odd.jsonl").write_text("\n".join(json.dumps({"text": f"a {i}", "label": label}) for i in range(30)))
     with pytest.raises(UserError, match=says):
         check_distill(settings(data="odd.jsonl"), None, Sources())
+
+
+def test_null_is_nothing_at_the_command_line():
+    chosen = takes(DistillSettings, "test label_column data")(lambda settings: settings)
+    read = chosen(test="null", label_column="null", data=None, sets=["test=train", "seed=3"])
+    assert (read.data.test, read.data.label_column, read.data.data, read.data.seed) == (None, None, "digits", 3)
+    assert chosen(test="train", label_column=None, data=None, sets=["test=null"]).data.test == "train"

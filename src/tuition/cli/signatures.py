@@ -36,6 +36,9 @@ def takes(model: type[CommandSettings], names: str, *, files: bool = True) -> Ca
         def run(**arguments: Any) -> Any:
             values = {setting.name: _value(setting, arguments.pop(setting.name)) for setting in chosen}
             config, sets = arguments.pop("config", None), arguments.pop("sets", None)
+            nothing = [name for name, value in values.items() if value == "null"]  # as in YAML
+            values = {name: value for name, value in values.items() if name not in nothing}
+            sets = [*(sets or []), *(f"{name}=null" for name in nothing)]
             trust_code = arguments.pop("trust_code", False)
             return command(settings=settings_of(model, config, values, sets, trust_code=trust_code), **arguments)
 
