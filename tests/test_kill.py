@@ -189,7 +189,7 @@ def check_books(folder, kills):
     assert CALLS <= len(asked(folder)) <= paid
 
 
-FILES = ["config.yaml", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
+FILES = ["checkpoint.bin", "config.yaml", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
 
 
 def test_undisturbed(whole):
