@@ -80,18 +80,18 @@ def announcing(url: str, count: int) -> Costs:
     """Announcing an ask to a new teacher; then, while that lasts, another of 64, in a budget that is roomy or tight."""
     import hashlib
 
-    from tuition.store import asking
-    from tuition.store.database import Database
+    from tuition.store import ResponseStore, asking
+    from tuition.store.price import FREE
     from tuition.teachers import from_callable
 
     base = peak()
     names = [hashlib.blake2b(i.to_bytes(8, "little"), digest_size=16).digest() for i in range(count)]
     teacher = from_callable(lambda x: x, fingerprint="another", name="another")
-    database, costs = Database(url), Costs()
-    with asking.opened(database, teacher, budget=count, store_budget=None, price=0.0) as whole:
+    store, costs = ResponseStore(url), Costs()
+    with asking.opened(store, teacher, budget=count, price=FREE) as whole:
         costs |= each(timed(lambda: whole.open(names)), 1, f"announcing an ask of {count:,}, in all")
         for what, budget in ("roomy", 2 * count), ("tight", count):
-            with asking.opened(database, teacher, budget=budget, store_budget=None, price=0.0) as other:
+            with asking.opened(store, teacher, budget=budget, price=FREE) as other:
                 took = timed(lambda: other.open(names[:64]))
             costs |= each(took, 1, f"another of 64 beside it, {what} budget, in all")
     return costs | {"peak of announcing an input, digests among it B": (peak() - base) / count}

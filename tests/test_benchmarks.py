@@ -38,6 +38,20 @@ def test_each_runs_and_writes_its_rows(name, arguments, tmp_path, monkeypatch, c
         assert str(row.get("method") or row.get("what") or row["processes"]) in printed
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("store", ["--responses", "3000", "--single", "20", "--maps", "20"], "a transfer set of 3000 read"),
+        ("scale", ["--announce", "--inputs", "4000"], "another of 64 beside it, tight budget, in all: "),
+        ("inflight", ["--requests", "50"], "1,000.0 | "),
+    ],
+)
+def test_benchmarks_of_the_store_run(name, arguments, says):
+    """In a process of their own, because two of them start others."""
+    command = [sys.executable, FOLDER / f"{name}.py", *arguments]
+    assert says in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.long
 def test_unit_costs_are_extrapolated(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
