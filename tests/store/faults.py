@@ -444,9 +444,10 @@ def trial(
     context = multiprocessing.get_context("forkserver")
     if library is not None:
         os.environ["LD_PRELOAD"] = str(library)  # of the server of forks, and so of all askers
-    context.set_forkserver_preload(
-        ["torch", "sqlalchemy.dialects.sqlite", "tuition.store.asking", "tuition.store.maintenance"]
-    )
+    # What an asker imports, so that it is killed while it asks; packages that are not installed are left out.
+    dialects = ["sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg", "psycopg"]
+    of_store = [f"tuition.store.{name}" for name in ("asking", "class_columns", "maintenance", "stepwise")]
+    context.set_forkserver_preload(["torch", *dialects, *of_store])
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(folder / "log.jsonl", seed, handler, theirs), daemon=True)
     server.start()

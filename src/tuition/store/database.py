@@ -381,7 +381,8 @@ def _configure_sqlite(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite
     connection.execute("PRAGMA synchronous = full")  # a commit is on the disk before it returns
     connection.execute("PRAGMA cache_size = -65536")
-    # A copy of the file alone, without its log, lacks at most this number of pages.
+    # A copy of the file alone, without its log, lacks at most this number of pages. With 8,192 instead, asking by the
+    # thousand would write a quarter less and take about 15 µs less an answer, which is little beside a teacher's time.
     connection.execute("PRAGMA wal_autocheckpoint = 1000")
     connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # opens the log
 
