@@ -237,7 +237,6 @@ CASES = [
     Case("a run without weights", "predict weightless digits", "student.safetensors cannot be read: No such file"),
     Case("damaged weights", "predict done digits", "holds no weights that can be read", damage("done/student.safetensors", 0)),
     # predict, evaluate, export, data
-    Case("a picture of colours", "predict done picture.png", r"not \(3, 8, 8\)", picture(8, mode="RGB")),
     Case("text instead of a picture", "predict done letter.txt", "takes images or vectors, not text"),
     Case("nothing to predict", "predict done nothing", "the data 'nothing' were not found"),
     Case("data of more classes", "evaluate done --data arrays", "labels run to 39, but the model knows 10 classes",

@@ -14,13 +14,13 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPECTED = {
     "callable_teacher": [
-        "again:  Accounts: 0 paid, 120 from cache",
+        "again:  0 paid, 120 from cache",
         "nothing was asked, raise the budget",
         "accuracy of the student of 120 calls",
     ],
     "onnx_teacher": ["the net that is exported has", "accuracy of the student of 160 calls"],
     "openai_teacher": [
-        "first: Accounts: 20 paid, 0 from cache, 3 failed",
+        "first: 20 paid, 0 from cache, 3 failed",
         "stirred the soup      sports 0.00, cooking 0.99",
     ],
     "sklearn_teacher": ["% on test images", "accuracy of the student of 160 calls"],
@@ -106,7 +106,7 @@ def test_the_first_example_of_the_readme_runs(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "shared inputs: 0 0" in run.stdout
-    assert "Accounts: 320 paid" in run.stdout
+    assert "320 paid" in run.stdout
 
 
 def test_the_watch_sees_a_leak(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def main() -> int:
 
     code = main.main()
     stopping.at_once()
-    return code
+    return stopping.leave(code)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from tuition.errors import Stopped
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 TOGETHER = 0.1  # seconds in which further signals belong to the first: a terminal and a launcher both send one
 
+CALLER = "teacher call"  # name of a thread that waits for an answer
+
 _received: tuple[int, float] | None = None  # the first signal, and when it came
 _keeping = _deferring = 0  # how many `keeping` and `deferred` blocks are entered
 _nothing_to_keep = False
@@ -101,6 +103,20 @@ def at_once() -> None:
     """From here on the first signal ends the process, because its work is done."""
     global _nothing_to_keep
     _nothing_to_keep = True
+
+
+def leave(code: int) -> int:
+    """End the process with this code, if calls are still waiting; else return it.
+
+    They are threads of Python that may stand in code of C++. Where such a thread comes back while Python is ending, the
+    process is aborted.
+    """
+    if any(thread.name == CALLER for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

