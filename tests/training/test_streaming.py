@@ -85,7 +85,7 @@ def test_working_ahead_is_bounded_ordered_and_stops():
 
 
 PROGRAM = """
-import json, re, sys
+import json, re, sys, threading
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +96,10 @@ from tuition import ResponseStore, data, distill, teachers
 from tuition.data import ondisk
 
 
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def watch(peaks, over):
+    # Of the process itself: pages of a mapped file are the system's, which drops them at any time.
+    while not over.wait(0.002):
+        peaks.append(int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 
 
 def student():
@@ -116,10 +118,14 @@ def everything(split, **settings):
 
 torch.set_num_threads(1)
 ondisk.IN_MEMORY = 32 << 20
+peaks, over = [], threading.Event()
+threading.Thread(target=watch, args=(peaks, over)).start()
 everything("small")  # all libraries are loaded
-before = peak()
+before = max(peaks)
 pool, count = everything("large")
-print(json.dumps({"kind": type(pool.inputs).__name__, "count": count, "growth": peak() - before}))
+over.set()
+growth = max(peaks) - before
+print(json.dumps({"kind": type(pool.inputs).__name__, "count": count, "growth": growth}))
 """
 
 
@@ -141,5 +147,4 @@ def test_a_large_pool_is_asked_stored_trained_on_and_evaluated_in_little_memory(
     assert found.returncode == 0, found.stderr
     result = json.loads(found.stdout.splitlines()[-1])
     assert (result["kind"], result["count"]) == ("OnDisk", 20_000)
-    # Pages of the file that is mapped count too, though the system may drop them at any time.
-    assert 0 < result["growth"] < 160, result
+    assert result["growth"] < 100, result
