@@ -1,4 +1,4 @@
-"""Models of transformers and timm, as students and as teachers: the libraries, a model's files, and their errors."""
+"""Models of transformers and timm, as students and as teachers: the packages, a model's files, and their errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 
 
-def library(what: str) -> Any:
+def transformers(what: str) -> Any:
     """The package `transformers`.
 
     Raises:
@@ -65,6 +65,7 @@ def loading(place: object, directory: Path) -> Iterator[None]:
 
     Its progress bars and its reports on weights, which a new head or fewer layers leave over, are not shown meanwhile.
     """
+    refuse_kernels(read_json(directory / "config.json"), str(place))
     try:
         with _quiet():
             yield
@@ -80,6 +81,24 @@ def loading(place: object, directory: Path) -> Iterator[None]:
         raise UserError(
             f"transformers cannot load {place} ({first_line(error)}); fix or complete its files."
         ) from error
+
+
+def refuse_kernels(config: Any, where: str, inside: bool = False) -> None:
+    """Refuse a configuration, however deep, that names a kernel of the hub, as transformers would download and run it.
+
+    Raises:
+        UserError: the first of these.
+    """
+    if isinstance(config, dict):
+        for key, value in config.items():
+            refuse_kernels(value, where, inside or str(key).endswith("_implementation"))
+    elif isinstance(config, list):
+        for value in config:
+            refuse_kernels(value, where, inside)
+    elif inside and isinstance(config, str) and "/" in config:
+        raise UserError(
+            f"{where} names code of the hub, {config}, which is never run; take it out of the configuration."
+        )
 
 
 @contextmanager

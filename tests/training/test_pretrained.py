@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuition import UserError, data, distill, load, models
+from tuition import UserError, data, distill, load, models, teachers
 from tuition.data import TransferSet
 
 transformers = pytest.importorskip("transformers")
@@ -83,6 +84,26 @@ def test_a_run_folder_needs_nothing_else(run, tmp_path):
     expected = run.student.logits(["the cat sat on the mat", "stocks fell"]).numpy()
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
     assert load(run.directory).predict("the cat sat on the mat").classes in (["animals"], ["money"])
+
+
+KERNEL = {"attn_implementation": "somebody/kernel"}
+
+
+@pytest.mark.parametrize("config", [KERNEL, {"_attn_implementation": "a/b@v1:f"}, {"text_config": KERNEL}])
+def test_kernels_of_the_hub_are_never_run(config, run, tmp_path):
+    """Neither where a run folder names one, nor where the folder of a student or of a teacher does."""
+    folder = shutil.copytree(run.directory, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["student"]["model"]["config"] |= config
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"run.json names code of the hub, \w+/\w+"):
+        load(folder)
+    model = shutil.copytree(MINILM, tmp_path / "model")
+    (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | config))
+    with pytest.raises(UserError, match="names code of the hub"):
+        models.create(f"transformers:{model}", num_classes=2)
+    with pytest.raises(UserError, match="names code of the hub"):
+        teachers.from_transformers(model)
 
 
 def test_a_finished_run_with_other_settings_is_another_run(transfer, run):

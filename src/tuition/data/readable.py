@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from tuition import escape
@@ -9,11 +10,12 @@ from tuition import escape
 LISTED = 5  # names that a line lists
 
 
-class Readable:
+class Readable(ABC):
     """An object whose `repr` is lines that a person reads; it never lists inputs."""
 
+    @abstractmethod
     def lines(self) -> list[str]:
-        raise NotImplementedError
+        """A line each: what it is, then what belongs to it."""
 
     def __repr__(self) -> str:
         return "\n  ".join(escape.line(line) for line in self.lines())

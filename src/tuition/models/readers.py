@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tuition.errors import UserError, needs_extra
 
 
-class TextReader(nn.Module):
+class TextReader(nn.Module, ABC):
     """From n texts to token ids (n, length) int32, padded at their end. Token ids are left as they are.
 
     Attributes:
@@ -24,17 +25,17 @@ class TextReader(nn.Module):
     def forward(self, texts: Sequence[str] | Tensor) -> Tensor:
         return texts if isinstance(texts, Tensor) else self.read(texts)
 
+    @abstractmethod
     def read(self, texts: Sequence[str]) -> Tensor:
         """Token ids (n, length) int32.
 
         Raises:
             UserError: an empty text; its row is named.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What makes an equal reader, beside the content of `files`."""
-        raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
         """Files of a run folder that belong to the reader, by name."""

@@ -74,10 +74,10 @@ def make(name: str, num_classes: int, in_channels: int, start: Start) -> Made:
         UserError: transformers is missing, or the model cannot be used.
     """
     place = name.partition(":")[2]
-    library = huggingface.library("a student")
+    package = huggingface.transformers("a student")
     folder = huggingface.folder(place)
     with huggingface.loading(place, folder):
-        config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = package.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (config.architectures or ["nothing"])[0]
         if "ForImageClassification" in architecture:
             return _images(name, folder, config, num_classes, in_channels, start)
@@ -91,13 +91,14 @@ def make(name: str, num_classes: int, in_channels: int, start: Start) -> Made:
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """The architecture of a recipe, with random weights; nothing is downloaded, and no code of others runs."""
-    library = huggingface.library("a student")
+    package = huggingface.transformers("a student")
+    huggingface.refuse_kernels(recipe["config"], "run.json")
     try:
-        config = library.AutoConfig.for_model(**recipe["config"])
+        config = package.AutoConfig.for_model(**recipe["config"])
         if recipe["kind"] == "images":
-            network = library.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+            network = package.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
             return ImageStudent(network, None)
-        encoder = library.AutoModel.from_config(config, trust_remote_code=False)
+        encoder = package.AutoModel.from_config(config, trust_remote_code=False)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the model in run.json cannot be made ({error}); restore the file.") from error
     model = TextStudent(_without_pooler(encoder), config.hidden_size, recipe["num_classes"], recipe["pooling"], None)
@@ -106,8 +107,8 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
 
 
 def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: int, start: Start) -> Made:
-    library = huggingface.library("a student")
-    tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    package = huggingface.transformers("a student")
+    tokenizer = package.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"{folder} has no tokenizer.json; save the tokenizer in that form (`save_pretrained`).")
@@ -116,9 +117,9 @@ def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: 
             raise UserError(f"layers: {start.layers} is more than the {config.num_hidden_layers} of {name}; lower it.")
         config.num_hidden_layers = start.layers
     if start.pretrained is False:
-        encoder = library.AutoModel.from_config(config, trust_remote_code=False)
+        encoder = package.AutoModel.from_config(config, trust_remote_code=False)
     else:
-        encoder = library.AutoModel.from_pretrained(
+        encoder = package.AutoModel.from_pretrained(
             folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
     encoder = _without_pooler(encoder)
@@ -131,16 +132,16 @@ def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: 
 
 
 def _images(name: str, folder: Path, config: Any, num_classes: int, in_channels: int, start: Start) -> Made:
-    library = huggingface.library("a student")
-    processor = library.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    package = huggingface.transformers("a student")
+    processor = package.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     channels = getattr(config, "num_channels", 3)
     if channels != in_channels:
         raise UserError(f"{name} reads images of {channels} channels, and the data's have {in_channels}; convert them.")
     config.num_labels = num_classes
     if start.pretrained is False:
-        network = library.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        network = package.AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     else:
-        network = library.AutoModelForImageClassification.from_pretrained(
+        network = package.AutoModelForImageClassification.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,

@@ -49,22 +49,22 @@ def from_transformers(
     Raises:
         UserError: transformers is missing, the model cannot be loaded, lacks weights, or is of another kind.
     """
-    library = huggingface.library("a teacher")
+    package = huggingface.transformers("a teacher")
     folder = huggingface.folder(str(name_or_folder))
     with huggingface.loading(name_or_folder, folder):
-        config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = package.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         architecture = (config.architectures or ["nothing"])[0]
         about = f"config {_digest({k: v for k, v in config.to_diff_dict().items() if k not in BOOKKEEPING})}"
         if "ForImageClassification" in architecture:
-            images = _weights(library.AutoModelForImageClassification, folder)
+            images = _weights(package.AutoModelForImageClassification, folder)
             teacher = TorchTeacher(images, None, _images(folder, config, about), reads="bytes")
         elif "ForSequenceClassification" in architecture:
-            model = _weights(library.AutoModelForSequenceClassification, folder)
+            model = _weights(package.AutoModelForSequenceClassification, folder)
             texts = _texts(folder, config, about, model)
             unpadded = getattr(config, "pad_token_id", None) is None
             teacher = TorchTeacher(OneByOne(model) if unpadded else model, None, texts, reads="texts")
         elif (folder / "modules.json").exists() or (architecture.endswith("Model") and huggingface.reads_text(folder)):
-            encoder = _weights(library.AutoModel, folder)
+            encoder = _weights(package.AutoModel, folder)
             texts = _texts(folder, config, about, encoder)
             teacher = TorchTeacher(_sentence_encoder(encoder, folder), None, texts, reads="texts")
         else:
