@@ -287,7 +287,7 @@ def test_a_disk_that_fills_up(zygote, whole, tmp_path):
         said = without_notes(tmp_path)
         assert said.count("\n") == 1
         assert "Error: run/checkpoint.bin cannot be written: No space left on device; free space" in said
-        assert sorted(os.listdir(run)) == ["metrics.csv", "run.json"], "nothing half written is left"
+        assert sorted(os.listdir(run)) == ["config.yaml", "metrics.csv", "run.json"], "nothing half written is left"
         subprocess.run(["mount", "-o", "remount,size=4m", run], check=True)
         assert zygote.run(tmp_path, *COMMAND) == 0
         check_same(tmp_path, whole)

@@ -456,3 +456,21 @@ def test_a_test_split_of_other_classes_may_be_left_out():
     with pytest.raises(UserError, match=says):
         distill("mlp_4", transfer, "kd", test=test, epochs=1)
     assert distill("mlp_4", transfer, "kd", epochs=1).accuracy is None
+
+
+def test_files_to_keep_are_written_when_the_run_begins(transfer, tmp_path):
+    """A stopped run has them. They stay as they first were, until the run gets more epochs."""
+
+    def stop(done, epochs, figures):
+        raise KeyboardInterrupt
+
+    def run(content, epochs=2, progress=None):
+        settings = {"epochs": epochs, "batch_size": 16, "device": "cpu", "keep": {"note": content}}
+        distill("cnn_4", transfer, "kd", out=tmp_path, progress=progress, **settings)
+        return (tmp_path / "note").read_bytes()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(b"first", progress=stop)
+    assert (tmp_path / "note").read_bytes() == b"first"
+    assert run(b"second") == b"first"
+    assert run(b"third", epochs=3) == b"third"

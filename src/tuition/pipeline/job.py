@@ -14,7 +14,7 @@ from tuition.errors import UserError
 from tuition.pipeline.checks import Checked, check_distill, check_fit, described
 from tuition.pipeline.paid_mixes import add_paid_mixes
 from tuition.pipeline.settings import Asking, DistillSettings
-from tuition.pipeline.settings_file import keep_settings
+from tuition.pipeline.settings_file import kept_settings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import with_digits_teacher
 from tuition.pipeline.watch import Watch
@@ -132,12 +132,11 @@ def train(
         seed=settings.data.seed,
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),
+        keep=kept_settings(settings),
         start=settings.student_start,
         progress=progress,
         **settings.train.model_dump(),
     )
-    if out is not None and parallel.rank() == 0:
-        keep_settings(settings, out)
-        if transfer.refused:
-            refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
+    if out is not None and transfer.refused and parallel.rank() == 0:
+        refusals.write(out / refusals.NAME, transfer.teacher, transfer.refused)
     return run

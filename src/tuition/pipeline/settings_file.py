@@ -11,7 +11,6 @@ from tuition import escape, factories
 from tuition.errors import UserError
 from tuition.pipeline.settings import CommandSettings
 from tuition.store import address
-from tuition.training import files
 
 CONFIG = "config.yaml"
 MOST_NODES, DEEPEST, LARGEST_FILE = 100_000, 50, 10_000_000  # of a YAML file
@@ -123,20 +122,14 @@ def refuse_code(values: Any, where: str, trust_code: bool) -> None:
                 refuse_code(each, where, trust_code)
 
 
-def keep_settings(settings: CommandSettings, folder: Path) -> None:
-    """Write the settings of a run to its folder, unless they are there: `--config` reads them as they are.
+def kept_settings(settings: CommandSettings) -> dict[str, bytes]:
+    """The file of a run's folder that holds its settings, by its name: `--config` reads it as it is.
 
-    Those of a run that was trained for more epochs take the place of the earlier ones.
-
-    They hold no password of a store, and do not say that code is trusted.
+    It holds no password of a store, and does not say that code is trusted.
     """
     import yaml
 
-    path = folder / CONFIG
-    lengthened = (folder / files.RUN).exists() and "continued" in files.read_run(folder)
-    if path.exists() and not lengthened:
-        return
     values: dict[str, Any] = settings.model_dump(mode="json", exclude={"ask": {"trust_code"}})
     if "ask" in values:
         values["ask"]["store"] = address.without_password(values["ask"]["store"])
-    files.write(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())
+    return {CONFIG: yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()}

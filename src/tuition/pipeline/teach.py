@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TeachSettings
-from tuition.pipeline.settings_file import keep_settings
+from tuition.pipeline.settings_file import kept_settings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.watch import Watch
-from tuition.training import Run, check, parallel, train_teacher
+from tuition.training import Run, check, train_teacher
 
 DIGITS_MODEL, DIGITS_EPOCHS = "resnet14", 3
 DIGITS_FOLDER = Path("teachers") / f"digits-{DIGITS_MODEL}"
@@ -26,7 +26,7 @@ def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run
         validation, train = pool.split(max(10, len(pool) // 10), seed=seed, stratified=True)
     test = sources.test_pool(settings.data)
     with (watch or Watch()).training() as progress:
-        run = train_teacher(
+        return train_teacher(
             settings.model,
             train,
             validation=validation,
@@ -34,12 +34,10 @@ def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run
             seed=seed,
             out=out,
             described=settings.data.model_dump(exclude={"seed"}) | {"examples": settings.examples},
+            keep=kept_settings(settings),
             progress=progress,
             **settings.train.model_dump(),
         )
-    if parallel.rank() == 0:
-        keep_settings(settings, out)
-    return run
 
 
 def with_digits_teacher(settings: DistillSettings, sources: Sources, watch: Watch) -> DistillSettings:

@@ -46,6 +46,7 @@ def distill(
     settings: TrainSettings | None = None,
     progress: Progress | bool | None = None,
     described: dict[str, Any] | None = None,
+    keep: Mapping[str, bytes] | None = None,
     weights: str = STUDENT,
     **changes: Any,
 ) -> Run:
@@ -79,6 +80,7 @@ def distill(
         progress: by default nothing is shown; True draws a bar; a function is called after every epoch with (epochs
             done, epochs, figures).
         described: further settings to record with the run and compare on resume, such as where the data came from.
+        keep: further files to write into `out` when the run begins, by name, such as its configuration.
         weights: name of the file of weights in `out`.
         **changes: single settings of `TrainSettings`, such as epochs=30; they take precedence over `settings`.
 
@@ -108,7 +110,7 @@ def distill(
     with contextlib.ExitStack() as stack:
         record: dict[str, Any] = {}
         if directory is not None:
-            record = parallel.first(lambda: _opened(directory, recorded, transfer, stack))
+            record = parallel.first(lambda: _opened(directory, recorded, transfer, keep or {}, stack))
             if record["status"] == "done":
                 return reopen(directory, record, setup.student, setup.settings.keep_checkpoint)
         leaks.warn_of_shared(setup.transfer, validation=setup.validation, test=setup.test)
@@ -147,12 +149,22 @@ def _recorded(setup: Setup, objective: Objective, described: Mapping[str, Any] |
 
 
 def _opened(
-    directory: Path, recorded: dict[str, Any], transfer: TransferSet, stack: contextlib.ExitStack
+    directory: Path,
+    recorded: dict[str, Any],
+    transfer: TransferSet,
+    keep: Mapping[str, bytes],
+    stack: contextlib.ExitStack,
 ) -> dict[str, Any]:
-    """What run.json of this run holds, whose folder is held from now on."""
+    """What run.json of this run holds, whose folder is held from now on. Files to keep stay as they first were, unless
+    the run was given more epochs.
+    """
     files.find_run(directory, recorded)  # refuses another folder before it is touched
     stack.enter_context(disk.hold(directory))
-    return files.open_run(directory, recorded, transfer.accounts.as_dict(), transfer.bill.as_dict())
+    record = files.open_run(directory, recorded, transfer.accounts.as_dict(), transfer.bill.as_dict())
+    for name, content in keep.items():
+        if "continued" in record or not (directory / name).exists():
+            files.write(directory / name, content)
+    return record
 
 
 @contextlib.contextmanager
