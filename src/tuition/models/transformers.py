@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuition import huggingface
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.models.named import Made, NamedModel, Start
 from tuition.models.preprocess import Preprocess
 from tuition.models.readers import Tokenizer
@@ -125,7 +126,8 @@ def _texts(name: str, folder: Path, config: Any, num_classes: int, in_channels: 
     encoder = _without_pooler(encoder)
     positions = getattr(config, "max_position_embeddings", None) or start.max_tokens
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else -1
-    reader = Tokenizer(backend.to_str(), min(start.max_tokens, positions), padding)
+    length = min(start.max_tokens, positions, tokenizer.model_max_length)
+    reader = Tokenizer(backend.to_str(), length, padding)
     model = TextStudent(encoder, config.hidden_size, num_classes, start.pooling, reader)
     recipe = _recipe(name, num_classes, in_channels, "texts", config)
     return Made(model, reader, recipe | {"pooling": start.pooling, "padding": padding})
@@ -149,13 +151,27 @@ def _images(name: str, folder: Path, config: Any, num_classes: int, in_channels:
             trust_remote_code=False,
             dtype=torch.float32,
         )
-    size = processor.size
-    side = start.resolution or size.get("height") or size.get("shortest_edge")
-    resampling = RESAMPLING.get(int(getattr(processor, "resample", 2) or 2), "bilinear")
-    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
-    preprocess = Preprocess(mean or [0.0] * channels, std or [1.0] * channels, size=side, interpolation=resampling)
+    preprocess = _preprocess(name, processor, channels, start.resolution)
     model = ImageStudent(network, preprocess)
     return Made(model, preprocess, _recipe(name, num_classes, in_channels, "images", config))
+
+
+def _preprocess(name: str, processor: Any, channels: int, resolution: int | None) -> Preprocess:
+    """What an image processor does, with one step for its resize and its crop: a squash to the size that it gives."""
+    size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    interpolation = RESAMPLING.get(int(processor.resample)) if _has(processor, "resample") else "bilinear"
+    if interpolation is None:
+        interpolation = "bicubic"
+        warnings.warn(f"{name} resizes by a filter that students do not have; bicubic is used.", Notice, stacklevel=2)
+    normalised = getattr(processor, "do_normalize", True) and _has(processor, "image_mean")
+    mean = processor.image_mean if normalised else [0.0] * channels
+    std = processor.image_std if normalised else [1.0] * channels
+    side = resolution or size.get("height") or size.get("shortest_edge")
+    return Preprocess(mean, std, size=side, interpolation=interpolation)
+
+
+def _has(processor: Any, name: str) -> bool:
+    return getattr(processor, name, None) is not None
 
 
 def _recipe(name: str, num_classes: int, in_channels: int, kind: str, config: Any) -> dict[str, Any]:
