@@ -3,7 +3,7 @@ PYTHON ?= python3
 OUT ?= demo
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-peers lint
+.PHONY: demo test test-long test-peers lint docs
 
 demo: .venv/installed
 	$(BIN)/tuition demo --out $(OUT)
@@ -17,6 +17,10 @@ test-long: .venv/installed-dev
 # Teachers against servers that others wrote, from an environment of their own, because they pin other versions.
 test-peers: .venv/installed-dev .venv-peers/installed
 	$(BIN)/pytest tests/teachers/test_peers.py
+
+# The site, in site/; a link that leads nowhere or a page that is missing is an error.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

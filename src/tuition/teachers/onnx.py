@@ -44,7 +44,8 @@ def from_onnx(
     Args:
         path: the file.
         output: "logits" or "embedding": the graph's output of this name, or else its only one.
-        mean, std: one value a channel, for inputs in [0, 1].
+        mean: one value a channel, for inputs in [0, 1].
+        std: likewise.
         name: what people call it; by default the file's stem and eight digits of the fingerprint.
         class_names: one name a class, in the order of the logits; by default those in the file's metadata, where
             `Student.export` writes them.

@@ -76,14 +76,18 @@ def from_v2(
     Args:
         url: http(s)://host[:port]/v2/models/NAME, or with /versions/VERSION after it.
         returns: what the output is.
-        input, output: which tensors, where the model has several or its metadata name none.
+        input: which tensor, where the model has several or its metadata name none.
+        output: likewise.
         num_classes: the columns of the output, where the metadata do not say.
         class_names: of the classes, in the order of the logits.
-        mean, std: one value a channel, for inputs in [0, 1].
+        mean: one value a channel, for inputs in [0, 1].
+        std: likewise.
         max_batch: the most inputs it takes in one request.
         name: what people call it; by default the model's name and eight digits of the fingerprint.
         key_variable: environment variable that holds a key to send as a bearer token.
-        timeout, requests_per_minute, inputs_per_minute: see `tuition.teachers.http.Client`.
+        timeout: seconds for a request, from its connection to the last byte of the answer.
+        requests_per_minute: the most that all threads together send, evenly spaced.
+        inputs_per_minute: likewise, of inputs.
 
     Raises:
         UserError: no such address, no answer from it, or a choice of tensors that must be made.

@@ -84,7 +84,9 @@ def from_openai(
         encoding: how embeddings travel; base64 takes less than half the bytes. Both are understood in any case.
         name: what people call it; by default the model and eight digits of the fingerprint.
         key_variable: environment variable that holds the key, where the server needs one.
-        timeout, requests_per_minute, inputs_per_minute: see `tuition.teachers.http.Client`.
+        timeout: seconds for a request, from its connection to the last byte of the answer.
+        requests_per_minute: the most that all threads together send, evenly spaced.
+        inputs_per_minute: likewise, of inputs.
 
     Raises:
         UserError: an unknown task, labels or words that do not fit, or an address that cannot be one.

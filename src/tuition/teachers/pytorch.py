@@ -179,7 +179,8 @@ def from_torch(
     Args:
         model: any module; its training mode is put back after each call.
         name: what people call it; by default the class's name and eight digits of the fingerprint.
-        mean, std: one value a channel, for inputs in [0, 1].
+        mean: one value a channel, for inputs in [0, 1].
+        std: likewise.
         layers: module paths whose outputs (b, ...) are returned by the same call, as bfloat16 feature maps.
         class_names: one name a class, in the order of the logits.
 

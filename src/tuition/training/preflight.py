@@ -113,9 +113,10 @@ def check(
 ) -> None:
     """Find out whether a student, a method and a folder fit a pool and a teacher, before the teacher is asked.
 
+    The arguments that are not listed are those of `distill`.
+
     Args:
         answer: what a local teacher returns for one blank input; None if it cannot be known before a call is paid.
-        others: as `distill` takes them.
 
     Raises:
         UserError: what `distill` would say.
