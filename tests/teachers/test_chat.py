@@ -1,6 +1,7 @@
 """Chat models that write their answers: read, voted on, counted; the same from the command line."""
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -214,10 +215,12 @@ def test_accounts_and_tokens_are_exact_after_a_kill(answers, read, server, reply
     Nonsense with log-probabilities lists no label word, which is an answer too: the classes share what is left.
     """
     held, reached = threading.Event(), threading.Event()
+    arrivals = itertools.count(1)
 
     def answer(request):
-        if len(server.requests) > 20 and not held.is_set():  # 20 are answered, two are held
-            if len(server.requests) == 22:
+        arrival = next(arrivals)
+        if arrival > 20 and not held.is_set():  # 20 are answered, two are held
+            if arrival == 22:
                 reached.set()
             held.wait(120)
         label, number = request.body["messages"][-1]["content"].split("Text: ")[1].split("\n")[0].split()
