@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tuition.errors import Notice, UserError
 from tuition.held import Held
 from tuition.training import files, parallel
+from tuition.training.average import Average
 from tuition.training.batches import Batches
 from tuition.training.learner import Learner, make_optimizer, make_scaler, step
 from tuition.training.objective import Objective
@@ -60,7 +61,7 @@ def train(
     record: Callable[[list[dict[str, float]]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[State, dict[str, Tensor]]:
-    """Train `student` in place to its last epoch.
+    """Train `student` in place to its last epoch. Where `settings.average` is on, its average takes its place.
 
     A signal that ends the process (SIGINT, SIGTERM, SIGHUP) takes effect after the step in which it arrives, of several
     processes after the epoch; a checkpoint is written first.
@@ -118,6 +119,8 @@ def train(
             if number := max(parallel.all_of(held.arrived)):
                 parallel.first(save)  # which all wait for
                 held.deliver(number)
+        if run.average is not None:
+            student.load_state_dict(run.average.student.state_dict())
         if validate is None:
             run.state.best_epoch = run.state.epoch
             return run.state, _copied(student)
@@ -135,6 +138,7 @@ class Training:
         self.shared = parallel.averaged(self.learner)
         self.optimizer = make_optimizer(self.learner, settings, batches.device)
         self.scaler = make_scaler(settings, batches.device)
+        self.average = Average(student, settings.average) if settings.average else None
         self.best = _copied(self.learner)
         self.sums: dict[str, Tensor] = {}  # of the terms, over the steps of the epoch
         self.rate = settings.learning_rate
@@ -161,6 +165,8 @@ class Training:
             terms = step(self.shared, self.optimizer, batch, clip_norm=clip_norm, scaler=self.scaler)
             for name, value in terms.items():
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
+            if self.average is not None:
+                self.average.update(self.state.steps)
             self.state.steps += 1
             self.state.done += 1
             self.state.images += len(drawn[0])
@@ -182,9 +188,11 @@ class Training:
         """End an epoch: its figures, and what follows from them."""
         state = self.state
         # Running statistics are linear in those of batches, so once an epoch is as good as every step.
-        in_training = [module for module in self.student.modules() if module.training]  # frozen ones stay, bit for bit
-        buffers = [x for module in in_training for x in module.buffers(recurse=False)]
-        parallel.average([x for x in buffers if x.is_floating_point()])
+        for student in [self.student] if self.average is None else [self.student, self.average.student]:
+            modules = zip(student.modules(), self.student.modules(), strict=True)
+            in_training = [module for module, its in modules if its.training]  # frozen ones stay, bit for bit
+            buffers = [x for module in in_training for x in module.buffers(recurse=False)]
+            parallel.average([x for x in buffers if x.is_floating_point()])
         terms = {name: float(total) / len(self.batches) for name, total in self.sums.items()}
         for name, mean in terms.items():
             if not abs(mean) < float("inf"):
@@ -195,7 +203,7 @@ class Training:
         row: dict[str, float] = {"epoch": state.epoch + 1, "learning_rate": self.rate, "loss": sum(terms.values())}
         row |= terms
         if validate is not None:
-            row["validation"] = validate(self.student)
+            row["validation"] = validate(self.student if self.average is None else self.average.student)
         state.epoch, state.done = state.epoch + 1, 0
         if validate is not None:
             self._choose(row["validation"])
@@ -212,8 +220,12 @@ class Training:
         if improved or validation == state.best:
             state.best, state.best_epoch = validation, state.epoch
             self.best = _copied(self.learner)
+            if self.average is not None:
+                self.best |= {f"student.{name}": value for name, value in _copied(self.average.student).items()}
         if self.schedule.update(improved):
             self.learner.load_state_dict(self.best)
+            if self.average is not None:
+                self.average.student.load_state_dict(self.student.state_dict())
             self.optimizer.state.clear()
 
     def _tick(self) -> None:
@@ -228,6 +240,7 @@ class Training:
         self.state.stage, self.state.waited, self.state.since = stages.stage, stages.waited, self.schedule.since
         return {
             "weights": self.learner.state_dict(),
+            "average": None if self.average is None else self.average.student.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "generator": self.batches.generator.get_state(),
@@ -243,6 +256,8 @@ class Training:
         """Resume from a checkpoint, with its number of threads."""
         device = self.batches.device
         self.learner.load_state_dict(saved["weights"])
+        if self.average is not None:
+            self.average.student.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(saved["scaler"])

@@ -173,6 +173,12 @@ class TrainSettings(Settings):
     freeze: Annotated[list[str], BeforeValidator(_several)] = setting(
         [], "module paths of the student that are not trained; batch norms there keep their statistics"
     )
+    average: float = setting(
+        0.0,
+        "decay of an exponential average of the student, such as 0.99, which is kept in its place; 0: off",
+        ge=0,
+        lt=1,
+    )
     precision: Literal["auto", "float32", "bf16", "fp16"] = setting(
         "auto", "of the student's forward pass in training; auto is bf16 on CUDA, else float32; fp16 scales the loss"
     )
@@ -198,7 +204,7 @@ class TrainSettings(Settings):
     checkpoint_seconds: float = setting(60.0, "least time between two checkpoints", unit="seconds", free=True, ge=0)
     keep_checkpoint: bool = setting(
         True,
-        "keep the last checkpoint (3 or 4 times the weights), from which more epochs continue a finished run",
+        "keep the last checkpoint (3 to 5 times the weights), from which more epochs continue a finished run",
         free=True,
     )
 
