@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm, t
 
+from tuition import learning_curve
 from tuition.studies import statistics
 from tuition.studies.statistics import Curve
 
@@ -96,7 +97,7 @@ def bootstrap(curve: Curve, baselines: list[Curve], target: float, resamples: in
     values = [np.array([list(each[n].values()) for n in sorted(each)]) for each in (curve, *baselines)]
     seeds = values[0].shape[1]
     weights = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, size=resamples) / seeds
-    crossings = [statistics.interpolate_calls(CALLS, weights @ each.T, target) for each in values]
+    crossings = [learning_curve.interpolate_calls(CALLS, weights @ each.T, target) for each in values]
     with np.errstate(invalid="ignore", divide="ignore"):
         samples = 100 * (1 - crossings[0] / np.min(crossings[1:], axis=0)) if baselines else crossings[0]
     samples = samples[~np.isnan(samples)]

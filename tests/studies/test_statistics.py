@@ -7,6 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuition import learning_curve
 from tuition.studies import published, statistics
 
 accuracies = st.floats(0, 100, allow_subnormal=False)
@@ -84,15 +85,15 @@ def test_interpolation_inverts_a_rising_curve(data):
     steps = data.draw(st.lists(st.floats(0.1, 20), min_size=len(calls), max_size=len(calls)))
     accuracy = np.cumsum(steps)
     target = data.draw(st.floats(accuracy[0], accuracy[-1]))
-    result = statistics.interpolate_calls(calls, accuracy, target)
+    result = learning_curve.interpolate_calls(calls, accuracy, target)
     assert result == pytest.approx(np.interp(target, accuracy, calls), rel=1e-9)
 
 
 def test_interpolation_outside_the_range_and_on_a_curve_that_dips():
     calls = np.array([100.0, 200, 300, 400])
     curves = np.array([[10.0, 20, 30, 40], [40, 50, 60, 70], [10, 30, 20, 40]])
-    assert statistics.interpolate_calls(calls, curves, 25.0).tolist() == [250, -math.inf, 175]
-    assert statistics.interpolate_calls(calls, curves, 55.0).tolist() == [math.inf, 250, math.inf]
+    assert learning_curve.interpolate_calls(calls, curves, 25.0).tolist() == [250, -math.inf, 175]
+    assert learning_curve.interpolate_calls(calls, curves, 55.0).tolist() == [math.inf, 250, math.inf]
 
 
 PUBLISHED = [

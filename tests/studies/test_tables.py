@@ -218,6 +218,8 @@ def test_what_a_fit_cannot_tell_is_not_shown(runs):
         rows = {row[0].text: row for row in tables.learning(*sections([*good, *doubtful])).rows}
         assert rows["KD"][1].text == "-"
         assert all(cell.text == "-" and reason in cell.detail for cell in rows["KD"][3:])
+        table = tables.learning(*sections([*good, *doubtful]))
+        assert {row["a"] for row in data(table) if row["method"] == "kd"} == {""}
     (rising,) = tables.learning(*sections(runs(methods=("kd",), noise=0.1, dataset="digits"))).rows
     low, high = map(float, rising[1].detail.strip("[]").split(", "))
     assert low <= 66.0 <= high <= 100  # the limit that the records were made with

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tuition.learning_curve import MIN_COUNTS, LearningCurve
 from tuition.studies import published, statistics
 from tuition.studies.names import label
 from tuition.studies.records import Section
@@ -189,8 +190,9 @@ def learning(section: Section) -> Table:
             estimate, distrust = fit.predict(goal)
             row.append(Cell("-", f"({distrust})") if distrust else count(estimate))
             shown = IntervalEstimate(math.nan) if distrust else estimate
-            data.append({"method": method, "a": fit.a, "b": fit.b, "c": fit.c, "r2": fit.r2, "target": goal,
-                         "distrust": distrust, "calls": shown.value, "low": shown.low, "high": shown.high})  # fmt: skip
+            law = {name: math.nan if fit.distrust else getattr(fit, name) for name in ("a", "b", "c")}
+            data.append({"method": method, **law, "r2": fit.r2, "target": goal, "distrust": distrust,
+                         **_ends("calls", shown)})  # fmt: skip
         rows.append(row)
     header = ["method", "limit a (%)", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
     note = (
@@ -201,7 +203,7 @@ def learning(section: Section) -> Table:
     return Table("learning", "Learning curves beyond the range", note, header, rows if trusted else [], data)
 
 
-def _limit(fit: statistics.LearningCurve, highest: float) -> Cell:
+def _limit(fit: LearningCurve, highest: float) -> Cell:
     """The accuracy that no number of calls exceeds: at least the highest measured, at most 100."""
     if fit.distrust:
         return UNKNOWN
@@ -212,9 +214,9 @@ def _limit(fit: statistics.LearningCurve, highest: float) -> Cell:
     return Cell(f"{fit.a:.1f}", "" if math.isnan(limit.low) else f"[{', '.join(ends)}]", fit.a)
 
 
-def _r2(fit: statistics.LearningCurve) -> Cell:
+def _r2(fit: LearningCurve) -> Cell:
     """- where two or three points are fitted by three parameters."""
-    return UNKNOWN if len(fit.mean.calls) < statistics.MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
+    return UNKNOWN if len(fit.measured.calls) < MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
 
 
 QUALITIES = {
