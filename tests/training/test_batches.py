@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tuition import UserError, data, losses
 from tuition.data import Crop, TransferSet
 from tuition.training import Objective, Term
-from tuition.training.batches import Batches, draw_groups
+from tuition.training.batches import Batches
+from tuition.training.epochs import draw_groups
 
 CPU = torch.device("cpu")
 

@@ -18,6 +18,9 @@ class NamedModel(nn.Module):
 
     recipe: dict[str, Any] | None = None
 
+    def begin_as_repdistiller(self) -> None:
+        """Give the last layer the initial weights that it has in RepDistiller, where these differ from ours."""
+
     def own_preprocess(self) -> nn.Module | None:
         """From raw inputs to what the model reads, if it was made for one way of reading."""
         return None
@@ -32,6 +35,8 @@ class Start:
         weights: safetensors file in the layout of the model's library (timm), instead of published ones.
         layers: number of a text encoder's first layers that are kept; None keeps all of them.
         pooling: of an encoder of text: the mean over tokens, or the first token.
+        head: initial weights of the last layer of VGG and ResNet: the default of PyTorch with bias 0, or as
+            RepDistiller (Tian et al. 2020) begins with.
         max_tokens: longest text; the rest is cut off.
         resolution: pixels a side that the model sees; pictures are resized to it. None: as the model was trained.
         trust_code: run code that a folder names.
@@ -43,6 +48,7 @@ class Start:
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = 128
     resolution: int | None = None
+    head: Literal["default", "repdistiller"] = "default"
     trust_code: bool = False
 
 

@@ -1,5 +1,7 @@
 """Residual networks for CIFAR, He et al. 2016 (arXiv 1512.03385), with the 1x1 projection shortcut (option B)."""
 
+import math
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -40,6 +42,10 @@ class ResNet(NamedModel):
         self.stage3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.classifier = nn.Linear(widths[3], num_classes)
         initialise(self)
+
+    def begin_as_repdistiller(self) -> None:
+        bound = 1 / math.sqrt(self.classifier.in_features)  # of PyTorch's own bias
+        nn.init.uniform_(self.classifier.bias, -bound, bound)
 
     def forward(self, inputs: Tensor) -> Tensor:
         maps: Tensor = self.stage3(self.stage2(self.stage1(self.stem(inputs))))

@@ -27,6 +27,9 @@ class VGG(NamedModel):
         self.classifier = nn.Linear(512, num_classes)
         initialise(self)
 
+    def begin_as_repdistiller(self) -> None:
+        nn.init.normal_(self.classifier.weight, std=0.01)
+
     def forward(self, inputs: Tensor) -> Tensor:
         maps = halve(self.stage3(halve(self.stage2(halve(self.stage1(inputs))))))
         maps = self.stage4(maps)

@@ -122,7 +122,10 @@ def make(name: str, *, num_classes: int, in_channels: int, seed: int | None = No
         elif factories.is_factory(name):
             made = Made(*_from_factory(name, num_classes, in_channels), recipe)
         else:
-            made = Made(_from_zoo(name, num_classes, in_channels), None, recipe)
+            model = _from_zoo(name, num_classes, in_channels)
+            if start.head == "repdistiller":
+                model.begin_as_repdistiller()
+            made = Made(model, None, recipe)
     if isinstance(made.model, NamedModel):
         made.model.recipe = made.recipe
         made = replace(made, preprocess=made.model.own_preprocess())
@@ -168,20 +171,22 @@ def _is_made(name: str) -> bool:
 _STARTS = {
     "timm": {"pretrained", "weights", "resolution"},
     "transformers": {"pretrained", "layers", "pooling", "max_tokens", "resolution"},
-    "": set[str](),
+    "": {"head"},
 }
 
 
 def _check_start(name: str, kind: str, start: Start) -> None:
     for setting in transformers.described(start):
         if setting not in _STARTS[kind] | {"trust_code"}:
-            others = [f"{other}:NAME" for other, has in _STARTS.items() if setting in has]
+            others = [
+                f"{other}:NAME" if other else "VGG and ResNet" for other, has in _STARTS.items() if setting in has
+            ]
             raise UserError(f"{name} has no setting {setting}; it is for {' and '.join(others)}.")
     if start.weights is not None and start.pretrained:
         raise UserError("pretrained and weights both name what a student starts from; give one of them.")
 
 
-def _from_zoo(name: str, num_classes: int, in_channels: int) -> nn.Module:
+def _from_zoo(name: str, num_classes: int, in_channels: int) -> NamedModel:
     if name in _VGGS:
         return VGG(_VGGS[name], num_classes, in_channels)
     if name in _RESNETS:

@@ -117,6 +117,9 @@ class StartSettings(Settings):
     layers: int | None = setting(None, "first layers of an encoder of text that are kept; null keeps all", ge=1)
     pooling: Literal["mean", "cls"] = setting("mean", "of an encoder of text: mean over tokens, or the first token")
     max_tokens: int = setting(128, "longest text of a transformers:NAME; the rest is cut off", unit="tokens", ge=2)
+    head: Literal["default", "repdistiller"] = setting(
+        "default", "initial last layer of VGG and ResNet: as PyTorch with bias 0, or as RepDistiller has it"
+    )
     resolution: int | None = setting(
         None, "side that a pretrained model of images sees; null: as it was trained", unit="pixels", ge=8
     )
@@ -225,6 +228,9 @@ class TeachSettings(CommandSettings):
     train: TrainSettings = TrainSettings()
     model: str = setting("cnn_32", "the teacher's architecture (see `tuition models`)")
     examples: int | None = setting(None, "train on this number of examples only", unit="examples", ge=20)
+    hold_out: bool = setting(
+        True, "without validation, choose the best epoch by a tenth of train; false: train on all, keep the last epoch"
+    )
 
     @model_validator(mode="before")
     @classmethod

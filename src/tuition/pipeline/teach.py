@@ -16,13 +16,15 @@ DIGITS_FOLDER = Path("teachers") / f"digits-{DIGITS_MODEL}"
 
 
 def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run:
-    """Train a teacher on the data's labels; without `validation` a tenth is held out to choose the best epoch by."""
+    """Train a teacher on the data's labels; without `validation` a tenth is held out to choose the best epoch by, or
+    with `hold_out: false` none is.
+    """
     sources, seed = Sources(), settings.data.seed
     pool = sources.pool(settings.data, "train")
     if settings.examples is not None:
         pool = pool.sample(settings.examples, seed=seed, stratified=True)
     validation, train = sources.validation_pool(settings.data), pool
-    if validation is None:
+    if validation is None and settings.hold_out:
         validation, train = pool.split(max(10, len(pool) // 10), seed=seed, stratified=True)
     test = sources.test_pool(settings.data)
     with (watch or Watch()).training() as progress:
@@ -33,7 +35,8 @@ def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run
             test=test,
             seed=seed,
             out=out,
-            described=settings.data.model_dump(exclude={"seed"}) | {"examples": settings.examples},
+            described=settings.data.model_dump(exclude={"seed"})
+            | {"examples": settings.examples, "hold_out": settings.hold_out},
             keep=kept_settings(settings),
             progress=progress,
             **settings.train.model_dump(),

@@ -6,7 +6,6 @@ where they are by a thread that works ahead. Either way the same seed gives the 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from tuition.data import Crop, TransferSet, ondisk
 from tuition.errors import UserError
+from tuition.training.epochs import epoch_rows
 from tuition.training.objective import Batch, Objective
 
 AHEAD = 4  # batches that are fetched early
@@ -31,8 +31,7 @@ B = TypeVar("B")
 class Batches:
     """The batches of every epoch, drawn by one CPU generator.
 
-    A plain epoch sees every row once, in ceil(n / batch_size) batches of equal size to within one row, so that none is
-    ever a single row. An epoch of groups has the same number of steps, each of `groups_per_step` groups.
+    Which rows each has is said in `epochs`.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class Batches:
         generator: torch.Generator,
         matched: bool = False,
         aligned: bool = False,
+        short: bool = False,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -75,16 +75,11 @@ class Batches:
         if aligned and augment is not None and self.maps:
             self.views = pool.asked_views(augment).to(device)
         self.mix, self.rank, self.processes = objective.mix, rank, processes
-        self.rows, self.groups, self.drawn = len(transfer), objective.groups, None
-        self.steps = min(math.ceil(len(transfer) / batch_size), len(transfer) // 2)
-        if self.groups is not None:
-            rows = sum(self.groups)
-            if rows > len(transfer):
-                raise UserError(f"groups of {self.groups} need {rows} inputs; the transfer set has {len(transfer)}.")
-            self.groups_per_step = max(2, min(batch_size, len(transfer)) // rows) if matched else batch_size
-            if objective.groups_drawn:
-                self.drawn = draw_groups(len(transfer), objective.groups_drawn, rows, generator)
-        units, what = (len(transfer) // self.steps, "rows") if self.groups is None else (self.groups_per_step, "groups")
+        self.groups = objective.groups
+        self.rows = epoch_rows(
+            objective, len(transfer), self.labels, generator, batch_size=batch_size, short=short, matched=matched
+        )
+        units, what = self.rows.smallest, "rows" if self.groups is None else "groups"
         if processes > 1 and units < 2 * processes:  # batch norm needs two in each
             raise UserError(
                 f"batches of {units} {what} are too small for {processes} processes; "
@@ -93,7 +88,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return self.steps
+        return self.rows.steps
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of one epoch."""
@@ -104,16 +99,16 @@ class Batches:
 
         Then, where they do not live on the device, the inputs (b, ...) themselves.
         """
-        rows = self._draw_rows()
+        rows, sizes = self.rows.draw(self.generator)
         views: Iterable[Tensor | None] = repeat(None)
         if self.augment is not None:
             drawn = self.augment.draw(rows.numel(), self.size, self.generator).to(self.device)
-            views = map(self._sides, drawn.view(*rows.shape, 3).tensor_split(self.steps))
-        parts = map(self._sides, rows.to(self.device).tensor_split(self.steps))
+            views = map(self._sides, drawn.view(*rows.shape, 3).split(sizes))
+        parts = map(self._sides, rows.to(self.device).split(sizes))
         if self.inputs is not None:
             yield from zip(parts, views, repeat(None), strict=False)
         else:
-            sources = map(self._sides, rows.tensor_split(self.steps))
+            sources = map(self._sides, rows.split(sizes))
             yield from ahead(self._fetched, zip(parts, views, sources, strict=False))
 
     def batch(self, rows: Tensor, views: Tensor | None, inputs: Tensor | None = None) -> Batch:
@@ -121,7 +116,7 @@ class Batches:
 
         Of several processes, with the inputs of this one's share. Nothing waits for the device.
         """
-        own = None if self.processes == 1 else self._share(len(rows))
+        own = None if self.processes == 1 else self._share(len(rows), self.groups)
         seen = slice(None) if own is None or self.mix is not None else own  # a mix needs all inputs
         if inputs is None:
             assert self.inputs is not None
@@ -136,14 +131,17 @@ class Batches:
         if self.mix is None:
             return batch
         batch = self.mix(batch, self.generator)
-        return batch if own is None else replace(batch, inputs=batch.inputs[own])
+        if own is None:
+            return batch
+        own = self._share(len(batch.rows), batch.groups)  # a mix may make one row of two
+        return replace(batch, inputs=batch.inputs[own], own=own)
 
-    def _share(self, rows: int) -> Tensor:
+    def _share(self, rows: int, groups: tuple[int, int] | None) -> Tensor:
         """Positions in a batch of `rows` of those that this process forwards, in equal numbers to within one.
 
         Of groups (see `Batch`) each process has complete ones, in the same order of sides.
         """
-        p, q = self.groups if self.groups is not None else (1, 0)
+        p, q = groups if groups is not None else (1, 0)
         m = rows // (p + q)
         left, right = (torch.arange(size, device=self.device) for size in (p, q))
         mine = torch.arange(m, device=self.device).tensor_split(self.processes)[self.rank][:, None]
@@ -180,14 +178,6 @@ class Batches:
         p = self.groups[0]
         return torch.cat([x[:, :p].flatten(0, 1), x[:, p:].flatten(0, 1)])
 
-    def _draw_rows(self) -> Tensor:
-        if self.groups is None:
-            return torch.randperm(self.rows, generator=self.generator)
-        count = self.steps * self.groups_per_step
-        if self.drawn is None:
-            return draw_groups(self.rows, count, sum(self.groups), self.generator)
-        return self.drawn[torch.randint(len(self.drawn), (count,), generator=self.generator)]
-
 
 def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """`map` in a thread that is a few items ahead."""
@@ -199,18 +189,6 @@ def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def draw_groups(rows: int, count: int, size: int, generator: torch.Generator) -> Tensor:
-    """(count, size) row indices, without replacement within a group, uniformly over ordered groups."""
-    # Floyd-like insertion: draw from the rows that are left, then step over those taken.
-    taken = torch.empty(count, 0, dtype=torch.long)
-    for k in range(size):
-        new = torch.randint(rows - k, (count,), generator=generator)
-        for earlier in taken.sort(dim=1).values.unbind(1):
-            new += new >= earlier
-        taken = torch.cat([taken, new[:, None]], dim=1)
-    return taken
 
 
 def move(maps: Tensor, teacher: Tensor, student: Tensor, size: tuple[int, int]) -> Tensor:

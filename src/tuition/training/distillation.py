@@ -124,13 +124,14 @@ def train_teacher(
     model: nn.Module | str,
     pool: Pool,
     *,
-    validation: Pool,
+    validation: Pool | None,
     out: str | Path | None = None,
     **others: Any,
 ) -> Run:
     """Train a teacher on labels by plain cross-entropy, which keeps the scale of logits that students match.
 
-    Arguments are those of `distill`. In `out`, a card (README.md) says how the teacher was made.
+    Arguments are those of `distill`. Without validation its weights are those of the last epoch. In `out`, a card
+    (README.md) says how the teacher was made.
     """
     run = distill(model, TransferSet(pool, {}), "ce", validation=validation, out=out, weights=TEACHER, **others)
     if run.directory is not None:

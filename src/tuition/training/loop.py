@@ -68,7 +68,7 @@ def train(
 
     Args:
         student, objective: on the device of the batches; their parameters are optimised together.
-        validate: a figure to maximise, in percent, read after every epoch; of ties the later is the better.
+        validate: a figure to maximise, in percent, read after every epoch.
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
             processes may continue. A training that had ended continues for more epochs.
@@ -169,7 +169,7 @@ class Training:
                 self.average.update(self.state.steps)
             self.state.steps += 1
             self.state.done += 1
-            self.state.images += len(drawn[0])
+            self.state.images += len(batch.rows)
             yield
 
     def _left(self) -> Iterator[tuple[Any, ...]]:
@@ -216,17 +216,26 @@ class Training:
         """Keep the best weights, and begin the next stage with them where one ends."""
         state = self.state
         improved = state.best is None or validation > state.best
-        # Of ties the later is better, because it has been trained for longer.
-        if improved or validation == state.best:
+        # By default the later of ties, because it has been trained for longer.
+        if improved or (validation == state.best and self.settings.ties == "later"):
             state.best, state.best_epoch = validation, state.epoch
             self.best = _copied(self.learner)
             if self.average is not None:
                 self.best |= {f"student.{name}": value for name, value in _copied(self.average.student).items()}
         if self.schedule.update(improved):
-            self.learner.load_state_dict(self.best)
-            if self.average is not None:
-                self.average.student.load_state_dict(self.student.state_dict())
-            self.optimizer.state.clear()
+            self._restore()
+            if self.settings.stage_momentum == "clear":
+                self.optimizer.state.clear()
+
+    def _restore(self) -> None:
+        """Take the weights of the best epoch."""
+        best = self.best
+        if self.settings.stage_memory == "keep":
+            memory = {f"objective.{name}" for name, _ in self.learner.objective.named_buffers()}
+            best = best | {name: value for name, value in self.learner.state_dict().items() if name in memory}
+        self.learner.load_state_dict(best)
+        if self.average is not None:
+            self.average.student.load_state_dict(self.student.state_dict())
 
     def _tick(self) -> None:
         now = time.perf_counter()

@@ -84,6 +84,8 @@ class Objective(nn.Module):
         mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
         groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
         groups_drawn: number of groups drawn once and reused; 0 draws new ones every epoch.
+        distinct: whether the `groups_drawn` groups all differ, and an epoch takes each at most once, in random order.
+        per_class: inputs of each class in a batch, of random classes until it is full; 0 takes batches of all rows.
         recentre: evaluate the student only after `recentre`, for losses that are blind to a constant; the weights of
             the teacher's answers and of the labels in its target.
     """
@@ -96,6 +98,8 @@ class Objective(nn.Module):
         mix: Callable[[Batch, torch.Generator], Batch] | None = None,
         groups: tuple[int, int] | None = None,
         groups_drawn: int = 0,
+        distinct: bool = False,
+        per_class: int = 0,
         recentre: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
@@ -108,6 +112,8 @@ class Objective(nn.Module):
         self.mix = mix
         self.groups = groups
         self.groups_drawn = groups_drawn
+        self.distinct = distinct
+        self.per_class = per_class
         self.recentre = recentre
 
     @property

@@ -62,6 +62,8 @@ def set_up(
     else:
         validation = in_order(validation, transfer, num_classes)
     test = test_in_order(test, transfer, num_classes)
+    if settings.mean is not None and settings.std is not None:
+        preprocess = models.Preprocess(settings.mean, settings.std)
     student = build_student(model, transfer.pool, num_classes, preprocess, seed, learned(transfer), start)
     check_evaluation(student, validation, test)
     device = pick_device(settings.device)

@@ -47,7 +47,8 @@ def own_code(student: Student, objective: Objective, own: object | None) -> str 
     """
     function = None if isinstance(own, Objective) else own
     parts = [(term.name, term.weight, term.reads, term.loss) for term in objective.terms]
-    others = (objective.mix, objective.groups, objective.groups_drawn, objective.recentre)
+    drawn = (objective.groups, objective.groups_drawn, objective.distinct, objective.per_class)
+    others = (objective.mix, drawn, objective.recentre)
     loss = code_digest(type(objective), parts, others, function, but=objective.state, always=own is not None)
     model = code_digest(student.model, student.preprocess)
     return None if loss is None and model is None else f"student {model}, loss {loss}"

@@ -142,14 +142,21 @@ class TrainSettings(Settings):
     rare. Their default is AdamW, which starts with a learning rate of 0.003 (see `optimizer_defaults`).
     """
 
-    schedule: Literal["cosine", "stages"] = setting(
-        "cosine", "cosine of fixed length, or the paper's three stages with patience"
+    schedule: Literal["cosine", "stages", "milestones"] = setting(
+        "cosine",
+        "cosine of fixed length; the paper's three stages with patience; or its teachers' tenfold drops after 5/8, 6/8 "
+        "and 7/8 of the epochs",
     )
     epochs: int = setting(
-        120, "length of the cosine schedule; the most that the stages take", unit="epochs", ge=1, le=1_000_000
+        120, "length of the schedule; the most that the stages take", unit="epochs", ge=1, le=1_000_000
     )
     learning_rate: float = setting(0.05, "at the start of training", gt=0)
     patience: int = setting(50, "epochs without a better validation that end a stage", unit="epochs", ge=1)
+    ties: Literal["later", "first"] = setting("later", "which of equally good epochs is the best")
+    stage_momentum: Literal["clear", "keep"] = setting("clear", "of the optimizer, where a further stage begins")
+    stage_memory: Literal["restore", "keep"] = setting(
+        "restore", "of CRD where a further stage begins: as at the best epoch, like the weights, or as it is"
+    )
     warm_up: float = setting(
         0.0, "linear rise to the learning rate at the start; below 1 it is a share of the schedule", unit="epochs", ge=0
     )
@@ -157,6 +164,9 @@ class TrainSettings(Settings):
         None, "epochs without a better validation that end a cosine schedule early; null: none do", unit="epochs", ge=1
     )
     batch_size: int = setting(64, "inputs of one step", unit="inputs", ge=2)
+    last_batch: Literal["equal", "short"] = setting(
+        "equal", "all batches of an epoch are of one size to within an input, or the last holds what is left"
+    )
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "adamw is the default for students of text, sgd for others")
     momentum: float = setting(0.9, "of sgd", ge=0, lt=1)
     weight_decay: float = setting(5e-4, "of the optimizer", ge=0)
@@ -186,6 +196,8 @@ class TrainSettings(Settings):
         None, "balanced: each label's cross-entropy is weighted by the inverse frequency of its class"
     )
     augment: bool = setting(True, "random crops and flips, where the data has them")
+    mean: list[float] | None = setting(None, "subtracted from each channel in [0, 1]; null: that of the inputs")
+    std: list[float] | None = setting(None, "by which each channel is divided then; null: that of the inputs")
     accounting: Literal["published", "matched"] = setting(
         "published", "a step of groups forwards batch_size groups, as published, or batch_size inputs, matched"
     )
@@ -212,6 +224,8 @@ class TrainSettings(Settings):
     def _fit_each_other(self) -> Self:
         if self.stop_after is not None and self.schedule == "stages":
             raise SettingError("stop_after ends a cosine schedule, and stages end by patience; leave stop_after out.")
+        if (self.mean is None) != (self.std is None):
+            raise SettingError("mean and std belong together; give both or none.")
         if self.warm_up >= max(1, self.epochs):
             raise SettingError(
                 f"a warm-up of {self.warm_up:g} epochs is not shorter than the schedule of {self.epochs}; shorten it."

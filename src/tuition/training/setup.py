@@ -85,6 +85,7 @@ class Setup:
             generator=torch.Generator().manual_seed(self.seed),
             matched=self.settings.accounting == "matched",
             aligned=self.settings.aligned,
+            short=self.settings.last_batch == "short",
             rank=rank,
             processes=processes,
         )

@@ -1,0 +1,215 @@
+"""What the authors of the paper do differently (docs/deviations.md), each against a few lines of its own."""
+
+import copy
+import math
+from itertools import combinations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tuition import UserError, distill, models
+from tuition.pipeline.settings import DistillSettings, TeachSettings
+from tuition.pipeline.teach import teach
+from tuition.training import Objective, Student, Term, TrainSettings
+from tuition.training.batches import Batches
+from tuition.training.epochs import distinct_groups, draw_classes
+from tuition.training.loop import Training, train
+from tuition.training.schedule import Schedule
+
+CPU = torch.device("cpu")
+
+
+def on_course(transfer, validations, modules=(), **settings):
+    """Train through made-up validations, by a loss whose gradient never ends; what each epoch left."""
+    preprocess = models.Preprocess.fit(transfer.pool.inputs)
+    student = Student(models.create("cnn_4", num_classes=10, in_channels=1, seed=0), preprocess, input_shape=(1, 8, 8))
+    course, after = iter(validations), []
+
+    def loss(logits, batch):
+        for module in modules:
+            module.last += 1
+        return F.mse_loss(logits, batch.responses["logits"])
+
+    def validate(_):
+        after.append(copy.deepcopy(student.state_dict()))
+        return next(course)
+
+    objective = Objective([Term("mse", loss)], modules=modules)
+    batches = batches_of(transfer, objective, batch_size=64)
+    chosen = TrainSettings(schedule="stages", patience=2, batch_size=64, epochs=len(validations), **settings)
+    state, best = train(student, objective, batches, chosen, validate=validate)
+    return state, best, after
+
+
+def batches_of(transfer, objective, batch_size=16, **others):
+    return Batches(
+        transfer,
+        objective,
+        batch_size=batch_size,
+        augment=None,
+        num_classes=10,
+        device=CPU,
+        generator=torch.Generator().manual_seed(0),
+        **others,
+    )
+
+
+class Memory(torch.nn.Module):
+    """Counts the steps, as CRD's memory would keep embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.tensor(0))
+
+
+def plain_term():
+    return Term("mse", lambda logits, batch: F.mse_loss(logits, batch.responses["logits"]))
+
+
+# -- D6: a teacher by milestones, on all images ------------------------------------------------------------------------
+
+
+def test_d6_milestones_of_240_epochs_are_150_180_and_210():
+    schedule = Schedule(TrainSettings(schedule="milestones", epochs=240), steps=3)
+    rates = [schedule.factor(3 * epoch + 2) for epoch in range(240)]
+    assert rates == pytest.approx([1.0] * 150 + [0.1] * 30 + [0.01] * 30 + [0.001] * 30)
+
+
+def test_d6_a_teacher_may_learn_from_all_images_and_keeps_its_last_epoch(tmp_path):
+    settings = {"model": "cnn_4", "epochs": 8, "schedule": "milestones", "examples": 40, "test": None, "threads": 1}
+    run = teach(TeachSettings.of(settings | {"hold_out": False}), tmp_path / "all")
+    assert (run.images_seen, run.best_epoch, run.validation) == (8 * 40, 8, None)
+    held = teach(TeachSettings.of(settings), tmp_path / "held")
+    assert held.images_seen == 8 * 30
+    assert [row["learning_rate"] for row in run.history] == pytest.approx([0.05] * 5 + [0.005, 0.0005, 0.00005])
+
+
+# -- D8, D9, D14: the end of a stage -----------------------------------------------------------------------------------
+
+
+def test_d8_the_first_of_equal_validations_is_the_best(plain):
+    course = [10.0, 30.0, 30.0, 20.0, 30.0, 5.0]
+    for ties, expected in (("first", 2), ("later", 5)):
+        state, best, after = on_course(plain, course, ties=ties)
+        assert state.best_epoch == expected
+        assert all(torch.equal(best[name], value) for name, value in after[expected - 1].items())
+
+
+@pytest.mark.parametrize("stage_momentum", ["clear", "keep"])
+def test_d9_momentum_goes_on_into_the_next_stage(plain, stage_momentum):
+    """The first step of stage 2 is, but for its gradient, the momentum that the last of stage 1 left."""
+    preprocess = models.Preprocess.fit(plain.pool.inputs)
+    model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
+    student = Student(model, preprocess, input_shape=(1, 8, 8))
+    objective = Objective([plain_term()])
+    settings = TrainSettings(schedule="stages", patience=1, batch_size=64, stage_momentum=stage_momentum)
+    run = Training(student, objective, batches_of(plain, objective, batch_size=64), settings)
+    course = iter([2.0, 1.0])
+    for _ in range(2):
+        list(run.steps())
+        momenta = {name: run.optimizer.state[p]["momentum_buffer"].clone() for name, p in student.named_parameters()}
+        run.measure(lambda _: next(course))
+    assert run.schedule.stages.stage == 1
+    kept = {name: run.optimizer.state[p].get("momentum_buffer") for name, p in student.named_parameters()}
+    if stage_momentum == "clear":
+        assert set(kept.values()) == {None}
+    else:
+        assert all(torch.equal(kept[name], value) for name, value in momenta.items())
+
+
+@pytest.mark.parametrize(("stage_memory", "expected"), [("restore", 2), ("keep", 4)])
+def test_d14_a_memory_stays_as_it_is_at_the_end_of_a_stage(plain, stage_memory, expected):
+    """The best of stage 1 is its first epoch, and the stage ends after the third; another step is made."""
+    memory = Memory()
+    on_course(plain, [3.0, 2.0, 1.0, 0.0], modules=[memory], stage_memory=stage_memory)
+    assert int(memory.last) == expected
+
+
+# -- D5, D10, D13: batches ---------------------------------------------------------------------------------------------
+
+
+def test_d5_batches_of_five_images_a_class():
+    labels = torch.arange(100).repeat(16)[torch.randperm(1600)]
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(40):
+        rows = draw_classes(labels, 5, 64, generator)
+        assert len(set(rows.tolist())) == 64
+        assert sorted(labels[rows].bincount().tolist())[-13:] == [4] + [5] * 12
+        seen |= set(rows.tolist())
+    assert len(seen) > 1200  # of 40 * 64 draws out of 1,600 about 1,280 are expected to be seen
+
+
+def test_d5_a_class_of_few_images_gives_all_of_them():
+    labels = torch.tensor([0, 1, 1, 1, 1, 1, 1, 3])
+    rows = draw_classes(labels, 3, 64, torch.Generator().manual_seed(0))
+    assert labels[rows].bincount().tolist() == [1, 3, 0, 1]
+
+
+def test_d10_pairs_are_distinct_and_none_comes_twice_in_an_epoch(plain):
+    every = {frozenset(pair) for pair in combinations(range(30), 2)}
+    generator = torch.Generator().manual_seed(0)
+    found = [frozenset(pair) for pair in distinct_groups(30, 10_000, (1, 1), generator).tolist()]
+    assert len(found) == len(every)
+    assert set(found) == every
+    some = distinct_groups(1600, 500, (1, 1), generator)
+    assert len(some) == len({frozenset(pair) for pair in some.tolist()}) == 500
+    objective = Objective([plain_term()], groups=(1, 1), groups_drawn=100_000, distinct=True)
+    batches = batches_of(plain, objective)
+    for _ in range(3):
+        pairs = [frozenset(p) for b in batches.epoch() for p in zip(*b.rows.view(2, -1).tolist(), strict=True)]
+        assert len(pairs) == len(set(pairs)) == 4 * 16
+
+
+def test_d10_groups_of_equal_members_are_one():
+    found = distinct_groups(5, 1000, (2, 2), torch.Generator().manual_seed(1)).tolist()
+    sides = {frozenset((frozenset(row[:2]), frozenset(row[2:]))) for row in found}
+    assert len(found) == len(sides) == math.comb(5, 2) * math.comb(3, 2) // 2
+    found = distinct_groups(4, 1000, (2, 1), torch.Generator().manual_seed(1)).tolist()
+    assert len(found) == len({(frozenset(row[:2]), row[2]) for row in found}) == 12
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(16, [16] * 4), (15, [15] * 4 + [4]), (21, [21, 21, 22]), (63, [64]), (80, [64])]
+)
+def test_d13_the_last_batch_holds_what_is_left_and_is_never_one_row(plain, batch_size, expected):
+    batches = batches_of(plain, Objective([plain_term()]), batch_size=batch_size, short=True)
+    found = [batch.rows for batch in batches.epoch()]
+    assert [len(rows) for rows in found] == expected
+    assert len(batches) == len(expected)
+    assert sorted(torch.cat(found).tolist()) == list(range(64))
+
+
+# -- D12, D15: what the student begins with ----------------------------------------------------------------------------
+
+
+def test_d12_heads_begin_as_in_repdistiller():
+    def made(name, head):
+        return models.make(name, num_classes=100, in_channels=3, seed=0, start=models.Start(head=head)).model
+
+    vgg = made("vgg8", "repdistiller").classifier.requires_grad_(False)
+    assert float(vgg.weight.std()) == pytest.approx(0.01, rel=0.02)
+    assert float(vgg.weight.abs().max()) > 0.03  # normal, and not uniform
+    assert not vgg.bias.any()
+    assert float(made("vgg8", "default").classifier.weight.detach().std()) == pytest.approx(
+        1 / math.sqrt(3 * 512), rel=0.02
+    )
+    bias = made("resnet32", "repdistiller").classifier.bias.detach()
+    assert 0.9 / 8 < float(bias.abs().max()) <= 1 / 8  # uniform within 1 / sqrt(64)
+    assert float(bias.std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.25)
+    assert not made("resnet32", "default").classifier.bias.any()
+    ours, theirs = made("wrn_10_1", "default").state_dict(), made("wrn_10_1", "repdistiller").state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_d12_other_models_have_no_such_head():
+    with pytest.raises(UserError, match="no setting head; it is for VGG and ResNet"):
+        models.make("timm:resnet18", num_classes=2, in_channels=3, start=models.Start(head="repdistiller"))
+
+
+def test_d15_channels_are_normalised_by_fixed_constants(transfer):
+    run = distill("cnn_4", transfer, "kd", epochs=1, mean=[0.5], std=[0.25])
+    assert (run.student.preprocess.mean.tolist(), run.student.preprocess.std.tolist()) == ([0.5], [0.25])
+    with pytest.raises(UserError, match="mean and std belong together"):
+        DistillSettings.of({"mean": [0.5]})
