@@ -311,20 +311,20 @@ class CallsNeeded:
 def calls_needed(curve: Curve, target: float) -> CallsNeeded:
     """Calls for a target: interpolated in the measured range, else by a power law that passes its checks."""
     value, low, high = crossing(curve, target)
-    first, last = curve.calls[0], curve.calls[-1]
     if math.isfinite(value):
         return CallsNeeded(value, low, high, measured=True)
     if value < 0:
-        return CallsNeeded(math.nan, low, high, True, f"the fewest calls measured, {first:,.0f}, do it already")
-    best = f"{curve.accuracy.max():.1f} % is the most that was measured, with up to {last:,.0f} calls"
+        return CallsNeeded(
+            math.nan, low, high, True, f"the fewest calls measured, {curve.calls[0]:,.0f}, do it already"
+        )
     if len(curve.calls) < 2:
-        return CallsNeeded(math.nan, low, high, False, f"{best}, and one number of calls makes no curve")
+        return CallsNeeded(math.nan, low, high, False, "one number of calls makes no curve")
     estimate, distrust = fit(curve).predict(target)
+    if not distrust and math.isinf(estimate.high):
+        distrust = "its interval has no upper end"
     if distrust:
-        return CallsNeeded(math.nan, low, high, False, f"{best}, and a power law cannot be trusted beyond ({distrust})")
-    if math.isinf(estimate.high):
-        why = f"{best}, and the interval of the power law beyond has no upper end"
-        return CallsNeeded(math.nan, max(low, estimate.low), math.inf, False, why)
+        why = f"the target was not reached, and a power law must not be trusted beyond the range ({distrust})"
+        return CallsNeeded(math.nan, low, high, False, why)
     return CallsNeeded(estimate.value, estimate.low, estimate.high, measured=False)
 
 

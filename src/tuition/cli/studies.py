@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from tuition.cli.options import DryRun, Sets, TrustCode, pairs
 from tuition.cli.printer import Printer
-from tuition.cli.tables import print_accounts, print_forecast, print_report, print_study
+from tuition.cli.tables import print_accounts, print_forecast, print_report, print_study, print_targets
 
 
 class Executor(StrEnum):
@@ -132,3 +132,20 @@ def report(
     Example: tuition report study --out report
     """
     print_report(printer, folders, out)
+
+
+def plan(
+    printer: Printer,
+    folder: Annotated[Path, Argument(metavar="RUN_OR_STUDY", help="Folder of a run with --rounds, or of a study.")],
+    until: Annotated[list[float], Option(min=0, max=100, metavar="PERCENT", help="Target accuracy; give one or more.")],
+) -> None:
+    """Print the calls that target accuracies need, with intervals, and their price where one is known.
+
+    Inside the measured range calls are interpolated. Up to twice the calls measured they follow a power law, if it
+    predicts the last measurement from the others; beyond, the reason stands in place of a number.
+
+    Example: tuition plan study --until 90 --until 95
+    """
+    from tuition.studies import needed
+
+    print_targets(printer, needed.plan(needed.measured(folder), until))

@@ -134,3 +134,27 @@ def print_forecast(printer: Printer, ahead: Any) -> None:
         Fact("seconds", time, ahead.seconds, f"{hours:,} h {minutes} min"),
     ]
     printer.facts("Before the study", facts)
+
+
+def print_targets(printer: Printer, targets: list[Any]) -> None:
+    """The calls that target accuracies need; where they are not known, the reason."""
+    from tuition.studies import needed
+    from tuition.studies.names import label
+    from tuition.studies.table import count
+
+    printer.record(targets=[each.values() for each in targets])
+    columns = {"method": "method", "target": "target", "calls": "calls", "interval": "95 % interval", "cost": "cost"}
+    if all(each.cost is None for each in targets):
+        del columns["cost"]
+    for title, figure in dict.fromkeys((each.of.title, each.of.figure) for each in targets):
+        rows = []
+        for each in targets:
+            if each.of.title == title:
+                shown = count(each.needed)
+                beyond = "" if each.needed.measured or each.needed.why else ", by a power law"
+                row = {"method": label(each.of.method), "target": f"{each.target:g} %", "calls": shown.text}
+                rows.append(row | {"interval": f"{shown.detail}{beyond}", "cost": each.cost})
+        printer.show(f"Calls for a {figure}: {title}")
+        printer.table("", columns, rows)
+    for sentence in needed.unknown(targets):
+        printer.say(sentence)

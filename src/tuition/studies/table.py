@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuition import disk, escape
-from tuition.studies.statistics import IntervalEstimate
+from tuition.learning_curve import CallsNeeded, IntervalEstimate
 from tuition.studies.templating import render
 
 
@@ -59,7 +59,7 @@ def counts(values: Iterable[float]) -> list[Cell]:
     return [count(IntervalEstimate(value)) for value in values]
 
 
-def count(estimate: IntervalEstimate) -> Cell:
+def count(estimate: IntervalEstimate | CallsNeeded) -> Cell:
     known = math.isfinite(estimate.low) or math.isfinite(estimate.high)
     interval = f"[{_end(estimate.low)}, {_end(estimate.high)}]" if known else ""
     if math.isnan(estimate.value):
