@@ -25,6 +25,7 @@ from PIL import Image
 from tuition import ResponseStore, data, teachers
 from tuition.cli import main as cli
 from tuition.training import distill, train_teacher
+from tuition.training.callbacks import Shown
 
 # The user's own module, in the folder where the commands are given.
 USER = """
@@ -81,7 +82,15 @@ def build(folder: Path) -> None:
     transfer = ResponseStore(str(folder / "responses.db")).ask(teacher, pool.sample(PAID, seed=77), budget=PAID)
     distill("cnn_4", transfer, "kd", epochs=1, out=folder / "done")
     with contextlib.suppress(InterruptedError):
-        distill("cnn_4", transfer, "kd", epochs=2, out=folder / "unfinished", checkpoint_seconds=0.0, progress=_stop)
+        distill(
+            "cnn_4",
+            transfer,
+            "kd",
+            epochs=2,
+            out=folder / "unfinished",
+            checkpoint_seconds=0.0,
+            callbacks=[Shown(_stop, 2)],
+        )
     shutil.copytree(folder / "done", folder / "weightless")
     (folder / "weightless" / "student.safetensors").unlink()
     (folder / "thesis").mkdir()

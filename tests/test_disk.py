@@ -19,7 +19,8 @@ from tuition.cli import main as cli
 from tuition.data import TransferSet, cache
 from tuition.store import export, files
 from tuition.studies import demo, grid, report, study
-from tuition.training import tensorboard, train_teacher
+from tuition.training import train_teacher
+from tuition.training.logs import TensorBoard
 
 HOLDER = """
 import sys
@@ -147,14 +148,22 @@ def test_places_that_cannot_be_written_to(tmp_path):
         with pytest.raises(UserError, match=r"cannot write to .*; free space or choose another folder"):
             disk.check_writable(place)
     with pytest.raises(UserError, match="cannot write to"):
-        tensorboard.check(str(tmp_path / "file" / "logs"))
+        TensorBoard.check(str(tmp_path / "file" / "logs"))
     with pytest.raises(UserError, match="cannot write to"):
         disk.check_writable(Path("/proc/none/run"))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("log_dir", ["thesis.txt", "thesis.txt/logs"])
-def test_a_log_that_cannot_be_written_is_refused_before_paying(tmp_path, monkeypatch, capsys, log_dir):
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        ("log_dir=thesis.txt", "cannot write to thesis.txt"),
+        ("log_dir=thesis.txt/logs", "cannot write to thesis.txt"),
+        ("wandb_project=digits", "writing to wandb_project needs an extra"),
+    ],
+)
+def test_a_log_that_cannot_be_written_is_refused_before_paying(tmp_path, monkeypatch, capsys, log, says):
+    monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "thesis.txt").write_text("years of work")
     (tmp_path / "mine_log.py").write_text(
@@ -164,10 +173,10 @@ def test_a_log_that_cannot_be_written_is_refused_before_paying(tmp_path, monkeyp
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine_log", raising=False)
-    words = ["distill", "--teacher", "mine_log:teacher", "--calls", "20", "--set", f"log_dir={log_dir}"]
+    words = ["distill", "--teacher", "mine_log:teacher", "--calls", "20", "--set", log]
     monkeypatch.setattr("sys.argv", ["tuition", *words])
     assert cli.main() == 2
-    assert "cannot write to thesis.txt" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "__pycache__") == ["mine_log.py", "thesis.txt"]
 
 

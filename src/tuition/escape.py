@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
+from pathlib import PureWindowsPath
+from typing import Any
 
 from tuition.errors import without_passwords
 
@@ -15,6 +18,13 @@ _CONTROLS = re.compile(
 )
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)")
+_ADDRESS = re.compile(r"(\w[\w+.-]*://)(?:[^\s,]*@)?([^\s?#,]*)(?:[?#][^\s,]*)?")
+# A text that is an absolute path, perhaps after a kind, as in onnx:/a/b or sqlite:////a/b.
+_ABSOLUTE = re.compile(r"^(\s*(?:\w{2,}:(?:///?(?=/))?)?)((?:/(?!/)|~|\\|[A-Za-z]:[/\\]).*)$")
+_PATH = re.compile(r"(?<![\w.:/\\~-])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\,;:'\"()<>]+){2,}[/\\]?")  # inside of a text
+_SECRET = re.compile(
+    r"(?:^|[_.-])(?:(?:api)?key|token|secret|password|passwd|auth\w*|credentials?|cookie)s?$", re.IGNORECASE
+)
 _MARKDOWN = re.compile(r"([\\`*_|~$]|\](?=[(\[:]))")
 _TEX = {"\\": "\\textbackslash{}", "→": "$\\rightarrow$", "≤": "$\\le$", "²": "$^2$", "^": "\\^{}"}
 _TEX |= {"~": "\\textasciitilde{}", "<": "\\textless{}", ">": "\\textgreater{}"}
@@ -66,6 +76,29 @@ def markdown(text: object) -> str:
 def latex(text: object) -> str:
     """For the text of a LaTeX document."""
     return "".join(_TEX.get(character, character) for character in line(text))
+
+
+def public(value: Any) -> Any:
+    """A setting as strangers may read it: of absolute paths the last name, of addresses neither user nor query.
+
+    In mappings and lists too; a text under a name such as "api_key" becomes "***".
+    """
+    if isinstance(value, Mapping):
+        return {key: "***" if _secret(key, below) else public(below) for key, below in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [public(below) for below in value]
+    if not isinstance(value, str):
+        return value
+    text = _ADDRESS.sub(r"\1\2", value)
+    if "\n" not in text:  # names and paths, with blanks perhaps
+        text = ",".join(
+            _ABSOLUTE.sub(lambda m: (m[1] or "") + PureWindowsPath(m[2]).name, part) for part in text.split(",")
+        )
+    return _PATH.sub(lambda m: PureWindowsPath(m[0]).name, text)
+
+
+def _secret(key: object, value: object) -> bool:
+    return isinstance(value, str) and bool(value) and bool(_SECRET.search(str(key)))
 
 
 def _written(character: str) -> str:

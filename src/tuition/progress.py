@@ -51,7 +51,7 @@ def phases(file: Any = None) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextlib.contextmanager
 def training(file: Any = None) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    """As `counting`, for epochs: yields the `progress` function of `distill`, which shows loss and validation too."""
+    """As `counting`, for epochs: yields a function of (done, total, figures), which shows loss and validation too."""
     with counting("epochs", file) as advance:
 
         def show(done: int, total: int, figures: Mapping[str, float]) -> None:

@@ -85,6 +85,7 @@ def test_what_changes_only_how_a_run_is_made_is_free() -> None:
         "checkpoint_seconds",
         "keep_checkpoint",
         "log_dir",
+        "wandb_project",
     ]
     assert set(free) <= every.keys() - matters.keys()
     settings = DistillSettings.of({})

@@ -33,7 +33,8 @@ from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study
 from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.table import write
-from tuition.training import Student, TrainSettings
+from tuition.training import Student, TrainSettings, callbacks
+from tuition.training.callbacks import Shown
 
 SMALL = {
     "settings": {"epochs": 3, "device": "cpu"},
@@ -381,9 +382,9 @@ def test_no_time_is_no_run_and_then_it_goes_on(finished, teacher, tmp_path, here
 def test_a_teacher_is_trained_first_and_its_training_resumed(tmp_path, here, monkeypatch):
     full = Study.of(SMALL | {"teaching": {"epochs": 2, "examples": 60, "checkpoint_seconds": 0}, "methods": ["ce"]})
     clock = iter(range(10**6))
-    for module in (study, one_run):
+    for module in (study, one_run, callbacks):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
-    assert study.run(full, tmp_path, minutes=1.5 / 60).left == 4  # its time is up after the second epoch
+    assert study.run(full, tmp_path, minutes=0.5 / 60).left == 4  # its time is up after the first epoch
     assert json.loads((tmp_path / "teachers/cnn_16/run.json").read_text())["status"] == "running"
     assert (tmp_path / "teachers/cnn_16/checkpoint.bin").exists()
     summary, _ = made(study.run, full, tmp_path)
@@ -394,7 +395,7 @@ def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint(finished, teach
     slow = Study.of(SMALL | {"settings": SMALL["settings"] | {"checkpoint_seconds": 0}})
     monkeypatch.setattr(study, "CHECKPOINTED", 0)
     clock = iter(range(10**6))
-    for module in (study, one_run):
+    for module in (study, one_run, callbacks):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: next(clock)))
     summary = study.run(slow, tmp_path, teachers=[teacher], minutes=13 / 60)
     assert summary.done > 0
@@ -402,12 +403,12 @@ def test_a_run_stopped_in_the_middle_goes_on_from_its_checkpoint(finished, teach
     (folder,) = (tmp_path / "unfinished").iterdir()
     assert (folder / "checkpoint.bin").exists()
     epochs = []
-    for module in (study, one_run):
+    for module in (study, one_run, callbacks):
         monkeypatch.setattr(module, "time", time)
     distill = job.distill
 
-    def watched(*args, progress, **kwargs):
-        return distill(*args, progress=lambda done, *rest: epochs.append(done), **kwargs)
+    def watched(*args, callbacks, **kwargs):
+        return distill(*args, callbacks=[Shown(lambda done, *rest: epochs.append(done), 0)], **kwargs)
 
     monkeypatch.setattr(job, "distill", watched)
     assert study.run(slow, tmp_path, teachers=[teacher]).left == 0

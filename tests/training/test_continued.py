@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tuition import UserError, distill, load
+from tuition.training.callbacks import Shown
 
 
 def same(a, b):
@@ -72,7 +73,7 @@ def test_a_continued_run_that_is_stopped_resumes_in_the_same_bits(given, tmp_pat
 
     distill(**given, epochs=2, warm_up=0.5)
     with pytest.raises(KeyboardInterrupt):
-        distill(**given, epochs=6, warm_up=0.5, progress=stop)
+        distill(**given, epochs=6, warm_up=0.5, callbacks=[Shown(stop, 6)])
     with pytest.raises(UserError, match="not finished"):
         load(given["out"])
     with pytest.raises(UserError, match="epochs: 6 there, 8 now"):

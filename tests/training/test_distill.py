@@ -16,6 +16,7 @@ from torch import nn
 from tuition import UserError, data, distill, load, models
 from tuition.data import Accounts, TransferSet
 from tuition.training import Objective, TrainSettings, train_teacher
+from tuition.training.callbacks import Shown
 from tuition.training.evaluation import percent
 from tuition.training.objective import Term
 
@@ -111,15 +112,6 @@ def test_vectors_have_students_too():
     assert run.student.input_shape == (5,)
 
 
-def test_progress_is_told_every_epoch(transfer, validation):
-    told = []
-    run = distill(
-        "cnn_4", transfer, validation=validation, epochs=3, progress=lambda *facts: told.append(copy.deepcopy(facts))
-    )
-    assert [fact[:2] for fact in told] == [(1, 3), (2, 3), (3, 3)]
-    assert [fact[2] for fact in told] == run.history
-
-
 def test_python_is_silent_unless_progress_is_requested(transfer, capsys):
     distill("cnn_4", transfer, epochs=2)
     assert capsys.readouterr() == ("", "")
@@ -166,11 +158,11 @@ def test_metrics_grow_while_a_student_is_trained(transfer, tmp_path):
 
     stops = 3
     with pytest.raises(KeyboardInterrupt):
-        distill("cnn_4", transfer, epochs=5, out=tmp_path, progress=stop)
+        distill("cnn_4", transfer, epochs=5, out=tmp_path, callbacks=[Shown(stop, 5)])
     assert [len(lines) for lines in seen] == [2, 3, 4], "a header and a row an epoch"
     path.write_text(path.read_text() + "torn")
     stops = 0
-    distill("cnn_4", transfer, epochs=5, out=tmp_path, progress=stop)
+    distill("cnn_4", transfer, epochs=5, out=tmp_path, callbacks=[Shown(stop, 5)])
     assert [len(lines) for lines in seen[3:]] == [5, 6]
     assert [lines[:4] for lines in seen[3:]] == [seen[2], seen[2]]
     assert path.read_text().splitlines() == seen[-1]
@@ -321,7 +313,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(transfer, validation, test,
     stops = []
     for _ in range(whole.epochs):
         with pytest.raises(StoppedError):
-            distill("cnn_4", transfer, method, **given, out=tmp_path / "parts", progress=stop)
+            distill("cnn_4", transfer, method, **given, out=tmp_path / "parts", callbacks=[Shown(stop, 4)])
         assert (tmp_path / "parts" / "checkpoint.bin").exists(), "whatever stops a training, it is written first"
     run = distill("cnn_4", transfer, method, **given, out=tmp_path / "parts")
     assert same(run, whole)
@@ -344,7 +336,7 @@ def test_a_damaged_checkpoint_is_said_and_nothing_is_lost(transfer, tmp_path):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        distill("cnn_4", transfer, epochs=3, out=tmp_path / "run", progress=stop, checkpoint_seconds=0.0)
+        distill("cnn_4", transfer, epochs=3, out=tmp_path / "run", callbacks=[Shown(stop, 3)], checkpoint_seconds=0.0)
     checkpoint = tmp_path / "run" / "checkpoint.bin"
     content = checkpoint.read_bytes()
     for damaged in (content[:-1], content[:1000] + b"x" + content[1001:], b"", b"nonsense"):
@@ -464,13 +456,13 @@ def test_files_to_keep_are_written_when_the_run_begins(transfer, tmp_path):
     def stop(done, epochs, figures):
         raise KeyboardInterrupt
 
-    def run(content, epochs=2, progress=None):
+    def run(content, epochs=2, callbacks=()):
         settings = {"epochs": epochs, "batch_size": 16, "device": "cpu", "keep": {"note": content}}
-        distill("cnn_4", transfer, "kd", out=tmp_path, progress=progress, **settings)
+        distill("cnn_4", transfer, "kd", out=tmp_path, callbacks=callbacks, **settings)
         return (tmp_path / "note").read_bytes()
 
     with pytest.raises(KeyboardInterrupt):
-        run(b"first", progress=stop)
+        run(b"first", callbacks=[Shown(stop, 2)])
     assert (tmp_path / "note").read_bytes() == b"first"
     assert run(b"second") == b"first"
     assert run(b"third", epochs=3) == b"third"

@@ -16,6 +16,7 @@ from torch import nn
 from tuition import distill
 from tuition.held import Held
 from tuition.training import files
+from tuition.training.callbacks import Shown
 
 
 class Interrupted(nn.Module):
@@ -173,7 +174,7 @@ def test_a_run_resumes_with_its_number_of_threads(transfer, tmp_path):
         if len(used) == 1:
             raise KeyboardInterrupt
 
-    given = {"epochs": 3, "out": tmp_path / "run", "progress": note}
+    given = {"epochs": 3, "out": tmp_path / "run", "callbacks": [Shown(note, 3)]}
     try:
         torch.set_num_threads(2)
         with pytest.raises(KeyboardInterrupt):
@@ -192,7 +193,7 @@ def test_a_resumed_run_says_when_another_torch_goes_on(transfer, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        distill("cnn_4", transfer, "kd", epochs=2, out=tmp_path, progress=stop)
+        distill("cnn_4", transfer, "kd", epochs=2, out=tmp_path, callbacks=[Shown(stop, 2)])
     path = Path(tmp_path / "checkpoint.bin")
     saved = files.load_checkpoint(path)
     saved["made_by"]["torch"] = "1.0"

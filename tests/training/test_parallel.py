@@ -25,6 +25,7 @@ from tuition.cli import main as cli
 from tuition.data import TransferSet
 from tuition.training import Student, methods, parallel
 from tuition.training.batches import Batches
+from tuition.training.callbacks import Shown
 from tuition.training.loop import train
 from tuition.training.settings import TrainSettings
 
@@ -172,7 +173,7 @@ def run(out, method="crd", epochs=20, end_after=None, model=None, **settings):
         validation=digits[40:73],
         test=digits[80:120],
         out=out,
-        progress=end,
+        callbacks=[Shown(end, epochs)],
         epochs=epochs,
         batch_size=BATCH,
         learning_rate=0.02,

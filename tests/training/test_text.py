@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tuition import UserError, data, distill, load, models
 from tuition.data import TransferSet
 from tuition.pipeline.settings import DistillSettings, TeachSettings
+from tuition.training.callbacks import Shown
 from tuition.training.preflight import check
 
 THINGS = ("cat", "dog", "fern", "moss")
@@ -118,7 +119,7 @@ def test_a_text_student_resumes_to_the_same_weights(answered, tmp_path):
     given = {"epochs": 3, "learning_rate": 0.01, "optimizer": "adamw"}
     whole = distill("bag_32", answered, "ckd", **given)
     with pytest.raises(InterruptedError):
-        distill("bag_32", answered, "ckd", **given, out=tmp_path, progress=stop, checkpoint_seconds=0.0)
+        distill("bag_32", answered, "ckd", **given, out=tmp_path, callbacks=[Shown(stop, 3)], checkpoint_seconds=0.0)
     assert (tmp_path / "checkpoint.bin").exists()
     parts = distill("bag_32", answered, "ckd", **given, out=tmp_path).student.state_dict()
     assert all(torch.equal(parts[name], value) for name, value in whole.student.state_dict().items())

@@ -137,9 +137,4 @@ class Printer:
     def training(self) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
         """Progress of epochs, with their figures."""
         with stopping.keeping(), progress.training(self._err) as show:
-
-            def advance(done: int, total: int, figures: Mapping[str, float]) -> None:
-                stopping.check()
-                show(done, total, figures)
-
-            yield advance
+            yield show

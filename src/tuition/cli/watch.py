@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tuition import stopping
 from tuition.cli.asking import confirm
 from tuition.cli.printer import Printer
 from tuition.cli.tables import print_answers
@@ -13,7 +13,15 @@ from tuition.data import Pool, TransferSet
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.watch import Watch
-from tuition.training.loop import Progress
+from tuition.training import Callback
+from tuition.training.callbacks import Shown as ShownEpochs
+
+
+class Signals(Callback):
+    """Stops a training where a signal was received that some library has swallowed."""
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        self.stop = stopping.requested()
 
 
 class Shown(Watch):
@@ -25,8 +33,10 @@ class Shown(Watch):
     def say(self, sentence: str) -> None:
         self.printer.say(sentence)
 
-    def training(self) -> AbstractContextManager[Progress]:
-        return self.printer.training()
+    @contextlib.contextmanager
+    def training(self, epochs: int) -> Iterator[Sequence[Callback]]:
+        with self.printer.training() as show:
+            yield [ShownEpochs(show, epochs), Signals()]
 
 
 class ShownDistillation(Shown):

@@ -13,6 +13,7 @@ from torch import Tensor
 from tuition.data import Pool
 from tuition.data.transfer import by_class
 from tuition.errors import UserError, first_line
+from tuition.pipeline import logs
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
@@ -52,10 +53,7 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
     sources.train_pool(settings)
     test = sources.test_pool(settings.data)  # the sentence about a missing split comes before that about classes
     question = question_of(settings, sources, teacher)
-    if settings.log_dir is not None:
-        from tuition.training import tensorboard
-
-        tensorboard.check(settings.log_dir)
+    logs.check(settings)
     answer = None
     if teacher.local:
         layers = teacher_layers(settings.method, settings.student, settings.options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from tuition import disk, stopping
 from tuition.data import Pool, TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
+from tuition.pipeline import logs
 from tuition.pipeline.checks import Checked, check_distill, check_fit, described
 from tuition.pipeline.paid_mixes import add_paid_mixes
 from tuition.pipeline.settings import Asking, DistillSettings
@@ -20,8 +21,7 @@ from tuition.pipeline.teach import with_digits_teacher
 from tuition.pipeline.watch import Watch
 from tuition.store import ResponseStore, maps_bytes, recompute, refusals
 from tuition.teachers import Teacher
-from tuition.training import Run, distill, parallel
-from tuition.training.loop import Progress
+from tuition.training import Callback, Run, distill, parallel
 from tuition.training.methods import teacher_layers
 
 
@@ -51,8 +51,8 @@ def run(
             return complete(settings, checked.teacher, transfer, watch), validation
 
         transfer, validation = parallel.first(answers)
-        with watch.training() as progress:
-            return train(settings, transfer, validation, sources.test_pool(settings.data), out, progress)
+        with watch.training(settings.train.epochs) as callbacks:
+            return train(settings, transfer, validation, sources.test_pool(settings.data), out, callbacks)
 
 
 def ask(
@@ -115,13 +115,11 @@ def train(
     validation: Pool | TransferSet,
     test: Pool | None,
     out: Path | None = None,
-    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train on the answers, and evaluate on `test`."""
-    if settings.log_dir is not None and parallel.rank() == 0:
-        from tuition.training.tensorboard import logged
-
-        progress = logged(settings.log_dir, progress)
+    if parallel.rank() == 0:
+        callbacks = [*callbacks, *logs.begin(settings)]
     run = distill(
         settings.student,
         transfer,
@@ -134,7 +132,7 @@ def train(
         described=described(settings, transfer.teacher, transfer.fingerprint),
         keep=kept_settings(settings),
         start=settings.student_start,
-        progress=progress,
+        callbacks=callbacks,
         **settings.train.model_dump(),
     )
     if out is not None and transfer.refused and parallel.rank() == 0:

@@ -263,6 +263,9 @@ class DistillSettings(CommandSettings):
     options: dict[str, Any] = setting({}, "settings of the method")
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
     log_dir: str | None = setting(None, "folder for TensorBoard logs of every epoch", free=True)
+    wandb_project: str | None = setting(
+        None, "project of Weights & Biases for the figures of every epoch; needs tuition[wandb]", free=True
+    )
 
     @property
     def device(self) -> str:

@@ -27,7 +27,7 @@ def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run
     if validation is None and settings.hold_out:
         validation, train = pool.split(max(10, len(pool) // 10), seed=seed, stratified=True)
     test = sources.test_pool(settings.data)
-    with (watch or Watch()).training() as progress:
+    with (watch or Watch()).training(settings.train.epochs) as callbacks:
         return train_teacher(
             settings.model,
             train,
@@ -38,7 +38,7 @@ def teach(settings: TeachSettings, out: Path, watch: Watch | None = None) -> Run
             described=settings.data.model_dump(exclude={"seed"})
             | {"examples": settings.examples, "hold_out": settings.hold_out},
             keep=kept_settings(settings),
-            progress=progress,
+            callbacks=callbacks,
             **settings.train.model_dump(),
         )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from tuition.data import Pool, TransferSet
-from tuition.training.loop import Progress
+from tuition.training import Callback
 
 
 class Watch:
-    """Shows nothing. A caller overrides what it wants to show, or raises an exception to stop the job."""
+    """Shows nothing. A caller overrides what it wants to show."""
 
     def say(self, sentence: str) -> None:
         """A sentence for the user."""
@@ -22,6 +22,16 @@ class Watch:
     def answered(self, transfer: TransferSet, validation: Pool | TransferSet) -> None:
         """All answers have arrived."""
 
-    def training(self) -> AbstractContextManager[Progress | None]:
-        """Entered while a model is trained; gives what `distill` takes as `progress`."""
-        return nullcontext()
+    def training(self, epochs: int) -> AbstractContextManager[Sequence[Callback]]:
+        """Entered while a model is trained for at most `epochs`; gives the callbacks of the training."""
+        return nullcontext(())
+
+
+class Followed(Watch):
+    """Shows nothing, and has callbacks follow each training."""
+
+    def __init__(self, *callbacks: Callback) -> None:
+        self.callbacks = callbacks
+
+    def training(self, epochs: int) -> nullcontext[Sequence[Callback]]:
+        return nullcontext(self.callbacks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,9 @@ from tuition.data import Pool
 from tuition.pipeline import job
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
-from tuition.pipeline.watch import Watch
-from tuition.training import Student
-from tuition.training.loop import Progress
+from tuition.pipeline.watch import Followed
+from tuition.training import Deadline, Student, UnfinishedError
 from tuition.training.preflight import pick_device
-
-
-class DeadlineError(Exception):
-    """Raised in long work when a study's time is up."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +30,14 @@ class RunTask:
     spectrum: bool
 
 
-class EpochWatch(Watch):
-    """Calls `progress` after every epoch."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def training(self) -> nullcontext[Progress]:
-        return nullcontext(self.progress)
-
-
 def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], list[float] | None] | None:
     """The figures of one run and, if the task asks for it, its spectrum; None if its time was up first."""
-
-    def watch(*_: Any) -> None:
-        if time.time() > task.deadline:
-            raise DeadlineError
-
     settings = task.settings
+    if time.time() > task.deadline:
+        return None
     try:
-        watch()
-        run = job.run(settings, task.folder, sources, EpochWatch(watch))
-    except DeadlineError:
+        run = job.run(settings, task.folder, sources, Followed(Deadline(task.deadline)))
+    except UnfinishedError:
         return None
     figures = {name: math.nan if value is None else value for name, value in run.results().items()}
     figures |= {

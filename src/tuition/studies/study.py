@@ -23,7 +23,7 @@ from tuition.studies import cluster, study_calls
 from tuition.studies.executor import run_parallel
 from tuition.studies.finished import FinishedRuns, record_of
 from tuition.studies.grid import PlannedRun, RecordId, Study, StudyPlan, images, plan
-from tuition.studies.one_run import DeadlineError, RunTask, train
+from tuition.studies.one_run import RunTask, train
 from tuition.studies.records import Record
 from tuition.studies.study_sources import (
     Progress,
@@ -34,10 +34,14 @@ from tuition.studies.study_sources import (
     train_absent,
     with_teacher_path,
 )
-from tuition.training import files
+from tuition.training import Deadline, UnfinishedError, files
 
 SIGNS = ("runs.csv", "responses.db", "teachers", "unfinished")  # of a study's folder
 CHECKPOINTED = 20_000  # images; a shorter run is repeated sooner than checkpoints are written
+
+
+class DeadlineError(Exception):
+    """Raised between two calls or runs when a study's time is up."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def run(
             cluster.connect()
         finished, sources = FinishedRuns(study, out, continue_from, retry=retry), Sources()
         try:
-            train_absent(study, folders, watch)
+            train_absent(study, folders, show, Deadline(deadline))
             identify = identities(folders, sources)
             now = plan(study, finished.find, identify)
             runs = [with_teacher_path(run.settings, folders) for run in (*now.ready, *now.later)]
@@ -116,7 +120,7 @@ def run(
                     show("runs", done, total)
                 now = plan(study, finished.find, identify)
             finished.write(now.rows)
-        except DeadlineError:
+        except (DeadlineError, UnfinishedError):
             now = plan(study, finished.find, identities(folders, sources))
     records = {run.key: record for run in now.rows.values() if (record := finished.find(run)) is not None}
     failed = [record for record in records.values() if record.status == "failed"]

@@ -17,11 +17,12 @@ from tuition.pipeline.checks import check_distill
 from tuition.pipeline.settings import DataSettings, DistillSettings, TeachSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
+from tuition.pipeline.watch import Followed
 from tuition.store import ResponseStore
 from tuition.studies import cluster
 from tuition.studies.grid import Identify, Pair, Study
-from tuition.studies.one_run import EpochWatch
-from tuition.training import files
+from tuition.training import Callback, files
+from tuition.training.callbacks import Shown
 from tuition.training.run import versions
 
 Progress = Callable[[str, int, int], None]  # called with the name of what is counted, the count, and the total
@@ -70,17 +71,26 @@ def is_ready(teacher: str) -> bool:
     return ":" in folder.name or ((folder / files.RUN).exists() and files.read_run(folder)["status"] == "done")
 
 
-def train_absent(study: Study, folders: Mapping[str, str], watch: Progress) -> None:
-    """Train the teachers whose folders are not finished."""
+def train_absent(study: Study, folders: Mapping[str, str], show: Progress, *callbacks: Callback) -> None:
+    """Train the teachers whose folders are not finished.
+
+    Raises:
+        UnfinishedError: a callback stopped the training.
+    """
     for name, folder in folders.items():
         if not is_ready(folder):
-            _train(study, name, Path(folder), watch)
+            settings, what = _teaching(study, name), f"epochs of {name}"
+            shown = Shown(partial(_as_progress, show, what), settings.train.epochs)
+            teach(settings, Path(folder), Followed(shown, *callbacks))
 
 
-def _train(study: Study, name: str, folder: Path, watch: Progress) -> None:
+def _as_progress(show: Progress, what: str, done: int, total: int, _: Mapping[str, float]) -> None:
+    show(what, done, total)
+
+
+def _teaching(study: Study, name: str) -> TeachSettings:
     shared = {k: v for k, v in study.settings.items() if k in TEACHER_SETTINGS}
-    settings = TeachSettings.of({"model": name, **shared, **TeachSettings.flat_names(study.teaching)})
-    teach(settings, folder, EpochWatch(lambda done, total, _: watch(f"epochs of {name}", done, total)))
+    return TeachSettings.of({"model": name, **shared, **TeachSettings.flat_names(study.teaching)})
 
 
 def identities(folders: Mapping[str, str], sources: Sources) -> Identify:

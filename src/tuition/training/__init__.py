@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuition.training.callbacks import Callback, Deadline, UnfinishedError
     from tuition.training.distillation import distill, train_teacher
     from tuition.training.objective import Batch, Objective, Term
     from tuition.training.preflight import check
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Callback",
+    "Deadline",
     "Objective",
     "Run",
     "Student",
     "Task",
     "Term",
     "TrainSettings",
+    "UnfinishedError",
     "check",
     "distill",
     "load",
@@ -27,6 +31,7 @@ __all__ = [
 ]
 
 _MODULES = {  # imported when used: settings are read without torch
+    "callbacks": ("Callback", "Deadline", "UnfinishedError"),
     "distillation": ("distill", "train_teacher"),
     "objective": ("Batch", "Objective", "Term"),
     "preflight": ("check",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from tuition import disk, models
-from tuition import progress as progress_bars
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.errors import UserError
+from tuition.training import callbacks as following
 from tuition.training import evaluation, files, leaks, parallel
+from tuition.training.callbacks import Callback
 from tuition.training.cpu_threads import using
-from tuition.training.loop import Progress, train
+from tuition.training.loop import train
 from tuition.training.objective import Objective
 from tuition.training.preflight import set_up, train_settings
 from tuition.training.recentre import centre_of, recentre, recentred
@@ -44,7 +45,8 @@ def distill(
     preprocess: nn.Module | None = None,
     start: models.Start | None = None,
     settings: TrainSettings | None = None,
-    progress: Progress | bool | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = False,
     described: dict[str, Any] | None = None,
     keep: Mapping[str, bytes] | None = None,
     weights: str = STUDENT,
@@ -77,8 +79,8 @@ def distill(
         preprocess: from raw inputs to the student's; by default, the channels' mean and std over the transfer set.
         start: what a student that is given by name begins with: published weights, a number of layers, and the like.
         settings: how it is trained.
-        progress: by default nothing is shown; True draws a bar; a function is called after every epoch with (epochs
-            done, epochs, figures).
+        callbacks: what follows the training, such as a log or a deadline (see `Callback`).
+        progress: draw a bar on standard error.
         described: further settings to record with the run and compare on resume, such as where the data came from.
         keep: further files to write into `out` when the run begins, by name, such as its configuration.
         weights: name of the file of weights in `out`.
@@ -86,6 +88,7 @@ def distill(
 
     Raises:
         UserError: settings, sizes or files that do not fit, or a loss that is no longer finite.
+        UnfinishedError: a callback stopped the training; with `out`, the same call resumes.
     """
     if not isinstance(transfer, TransferSet):
         what = f"inputs with a teacher's answers, not a {type(transfer).__name__}"
@@ -114,9 +117,13 @@ def distill(
             if record["status"] == "done":
                 return reopen(directory, record, setup.student, setup.settings.keep_checkpoint)
         leaks.warn_of_shared(setup.transfer, validation=setup.validation, test=setup.test)
-        run = _train(setup, trained, directory, record, stack.enter_context(_shown(progress)))
+        if progress and parallel.rank() == 0:
+            callbacks = [*callbacks, stack.enter_context(following.bar(setup.settings.epochs))]
+        run = _train(setup, trained, directory, record, callbacks)
         if directory is not None:
             parallel.first(lambda: write_run(run, trained, record, weights, setup.settings.keep_checkpoint))
+        for callback in callbacks if parallel.rank() == 0 else ():
+            callback.on_end(run)
     return run
 
 
@@ -168,17 +175,8 @@ def _opened(
     return record
 
 
-@contextlib.contextmanager
-def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
-    if progress is True and parallel.rank() == 0:
-        with progress_bars.training() as show:
-            yield show
-    else:
-        yield progress if callable(progress) else None
-
-
 def _train(
-    setup: Setup, objective: Objective, directory: Path | None, record: dict[str, Any], progress: Progress | None
+    setup: Setup, objective: Objective, directory: Path | None, record: dict[str, Any], callbacks: Sequence[Callback]
 ) -> Run:
     """Train, and measure what was learned."""
     student, transfer, settings = setup.student, setup.encoded(setup.transfer), setup.settings
@@ -197,7 +195,7 @@ def _train(
             validate=validate,
             checkpoint=None if directory is None else directory / files.CHECKPOINT,
             record=None if directory is None else files.GrowingRows(directory / files.METRICS),
-            progress=progress,
+            callbacks=callbacks,
         )
     with recentred(student, transfer, centre):
         last = None if setup.test is None else student.evaluate(setup.test)

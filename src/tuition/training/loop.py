@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from tuition.held import Held
 from tuition.training import files, parallel
 from tuition.training.average import Average
 from tuition.training.batches import Batches
+from tuition.training.callbacks import Callback, UnfinishedError
 from tuition.training.learner import Learner, make_optimizer, make_scaler, step
 from tuition.training.objective import Objective
 from tuition.training.schedule import Schedule
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.trained import freezing, training_mode
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass
@@ -59,7 +58,7 @@ def train(
     validate: Callable[[Student], float] | None = None,
     checkpoint: Path | None = None,
     record: Callable[[list[dict[str, float]]], None] | None = None,
-    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[State, dict[str, Tensor]]:
     """Train `student` in place to its last epoch. Where `settings.average` is on, its average takes its place.
 
@@ -73,14 +72,15 @@ def train(
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
             processes may continue. A training that had ended continues for more epochs.
         record: called after every epoch, in the first process, with the figures of all epochs.
-        progress: called after every epoch, in the first process, with (epochs done, epochs at most, that epoch's
-            figures).
+        callbacks: called after every epoch, in the first process, with that epoch's figures; each may stop the
+            training.
 
     Returns:
         The final state, and the student's weights at the best validation (the last ones without validation).
 
     Raises:
         UserError: a loss is no longer finite; or no validation set is there for the schedule to read.
+        UnfinishedError: a callback stopped the training, after a checkpoint was written.
     """
     if settings.schedule == "stages" and validate is None:
         raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
@@ -107,8 +107,8 @@ def train(
             try:
                 if record is not None and parallel.rank() == 0:
                     record(run.state.history)
-                if progress is not None and parallel.rank() == 0:
-                    progress(run.state.epoch, settings.epochs, row)
+                for callback in callbacks if parallel.rank() == 0 else ():
+                    callback.on_epoch(row)
             except BaseException:
                 save()
                 raise
@@ -116,9 +116,16 @@ def train(
                 if parallel.rank() == 0:
                     save()
                 saved_at = time.monotonic()
-            if number := max(parallel.all_of(held.arrived)):
+            everyones = parallel.all_of((held.arrived, any(callback.stop for callback in callbacks)))
+            if number := max(arrived for arrived, _ in everyones):
                 parallel.first(save)  # which all wait for
                 held.deliver(number)
+            if any(stop for _, stop in everyones) and not run.finished:
+                parallel.first(save)
+                raise UnfinishedError(
+                    f"the training was stopped after epoch {run.state.epoch} of {settings.epochs}; "
+                    + ("the same call resumes it." if checkpoint is not None else "name a folder to resume it from.")
+                )
         if run.average is not None:
             student.load_state_dict(run.average.student.state_dict())
         if validate is None:
