@@ -11,6 +11,7 @@ from tuition import UserError, distill, models
 from tuition.training import Objective, Student, Term, TrainSettings
 from tuition.training.average import Average
 from tuition.training.batches import Batches
+from tuition.training.callbacks import Shown
 from tuition.training.loop import train
 
 
@@ -115,7 +116,7 @@ def test_a_stopped_run_resumes_in_the_same_bits(pool, transfer, tmp_path, settin
     given |= {"average": 0.9, **settings}
     straight = distill(**given, out=tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        distill(**given, out=tmp_path / "stopped", progress=stop)
+        distill(**given, out=tmp_path / "stopped", callbacks=[Shown(stop, given["epochs"])])
     resumed = distill(**given, out=tmp_path / "stopped")
     for name, value in straight.student.state_dict().items():
         assert torch.equal(value, resumed.student.state_dict()[name]), name

@@ -122,10 +122,7 @@ def train(
                 held.deliver(number)
             if any(stop for _, stop in everyones) and not run.finished:
                 parallel.first(save)
-                raise UnfinishedError(
-                    f"the training was stopped after epoch {run.state.epoch} of {settings.epochs}; "
-                    + ("the same call resumes it." if checkpoint is not None else "name a folder to resume it from.")
-                )
+                raise _unfinished(run.state, checkpoint is not None)
         if run.average is not None:
             student.load_state_dict(run.average.student.state_dict())
         if validate is None:
@@ -292,6 +289,11 @@ class Training:
         else:  # of several processes only the first has its state in the checkpoint
             _seed_dropout(self.batches.generator.initial_seed() + parallel.rank() + self.state.steps, device)
         _compare(saved["made_by"], device)
+
+
+def _unfinished(state: State, resumes: bool) -> UnfinishedError:
+    what = "the same call resumes it." if resumes else "name a folder to resume it from."
+    return UnfinishedError(f"the training was stopped after epoch {state.epoch} of {state.planned}; {what}")
 
 
 def _made_by(device: torch.device) -> dict[str, Any]:
