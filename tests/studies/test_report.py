@@ -77,7 +77,20 @@ def test_everything_is_rebuilt_from_the_records(study):
     )
     assert {run["key"]: run["accuracy"] for run in data["runs"]}[runs[0].key] == runs[0].accuracy
     assert text.index("<h2>Verdict</h2>") < text.index("<svg")
+    assert {run["accounting"] for run in data["runs"]} == {"steps as published", "equal images seen"}
     assert [run["accuracy"] for run in data["runs"] if run["status"] == "failed"] == [None]
+
+
+def test_the_same_stands_in_markdown(study):
+    page, *_ = study
+    text = (page.parent / "report.md").read_text()
+    assert text.index("## Verdict") < text.index("\nCKD is ahead") < text.index("\nNext: ") < text.index("![Accuracy")
+    assert "\n**CKD wins: " in text  # bold is what survives the correction
+    for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (page.parent / name.replace("\\", "")).is_file()
+    for table in (page.parent / "tables").glob("*.md"):
+        assert table.read_text() in text
+    assert "    tuition study figure2-wrn --fast --out first\n" in text
 
 
 FORMULA = "=HYPERLINK(1)"
@@ -126,16 +139,16 @@ def test_a_stranger_s_words_do_nothing_on_the_page(stranger, browser):
 
 
 def test_a_stranger_s_words_do_nothing_in_a_table(stranger):
-    for path in (stranger.parent / "tables").iterdir():
+    for path in (*(stranger.parent / "tables").iterdir(), stranger.parent / "report.md"):
         text = path.read_text()
         assert not set(text) & CONTROLS, path
         if path.suffix == ".csv":
             cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
             assert FORMULA not in cells
         if path.suffix == ".md":
-            assert "<img" not in text
-            rows = [line for line in text.splitlines() if line.startswith("|")]
-            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, path
+            assert not [line for line in text.splitlines() if "<img" in line and not line.startswith("    ")]  # code
+            rows = [line for line in text.splitlines() if line.startswith("|") and path.parent.name == "tables"]
+            assert not rows or len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, path
         if path.suffix == ".tex":
             assert re.search(r"50\\% \\& \\\{a\\_b\\\}\\\^\{\}\\textasciitilde", text) or "accuracy" not in path.name
 

@@ -72,19 +72,25 @@ def print_answers(printer: Printer, transfer: TransferSet, validation: Pool | Tr
 
 
 def print_report(printer: Printer, folders: list[Path], out: Path) -> None:
-    """Build the report; print mean and deviation by method and calls, and where to look."""
-    from tuition.studies import records, statistics
+    """Build the report; print its verdict, mean and deviation by method and calls, and where to look."""
+    from tuition.studies import paid_calls, records, statistics, verdict
     from tuition.studies import report as reports
 
-    page, sections = reports.build(folders, out), []
+    page, sections, stores = reports.build(folders, out), [], paid_calls.read(folders)
     for section in records.sections(records.read(*folders)):
         summaries = {
             method: {calls: statistics.summarise(list(curve.get(calls, {}).values())) for calls in section.calls}
             for method, curve in section.curves.items()
         }
-        sections.append({"title": section.title, "conditions": section.conditions, "methods": summaries})
-        printer.show(f"{section.title}: test accuracy (%), mean ± standard deviation over seeds, by teacher calls")
-        printer.show(section.conditions)
+        decided = verdict.verdict(section, stores)
+        words = [] if decided is None else decided.sentences
+        about = {"title": section.title, "conditions": section.conditions, "verdict": words}
+        sections.append({**about, "methods": summaries})
+        printer.show(f"{section.title}: {section.conditions}")
+        for sentence in words:
+            printer.show(f"- {sentence}")
+        printer.show("")
+        printer.show("Test accuracy (%), mean ± standard deviation over seeds, by teacher calls:")
         printer.table(
             "",
             {"method": "method"} | {calls: str(calls) for calls in section.calls},
@@ -93,7 +99,9 @@ def print_report(printer: Printer, folders: list[Path], out: Path) -> None:
                 for method, row in summaries.items()
             ],
         )
-    printer.say(f"Report: {page}. Figures, tables and runs.csv are beside it.", report=page, sections=sections)
+    for sentence in verdict.paid(stores):
+        printer.show(sentence)
+    printer.say(f"Report: {page}. report.md, figures and tables are beside it.", report=page, sections=sections)
 
 
 def mean_and_spread(summary: Any) -> str:

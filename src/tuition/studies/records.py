@@ -246,10 +246,7 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-ACCOUNTINGS = {
-    "published": "steps as in the paper, where methods that compare pairs see more images",
-    "matched": "every method sees equally many images",
-}
+ACCOUNTINGS = {"published": "steps as published", "matched": "equal images seen"}
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
-import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,20 +14,20 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from tuition import disk
+from tuition import disk, escape
 from tuition.errors import UserError
-from tuition.studies import figures, paid_calls, records, statistics, tables, totals, verdict
+from tuition.studies import figures, page, paid_calls, records, statistics, tables, totals, verdict
+from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.records import Record, Section
-from tuition.studies.table import write
+from tuition.studies.table import markdown, write
 from tuition.studies.templating import render, source
 
-GENERATOR = '<meta name="generator" content="tuition">'  # by which a page of ours is known
-PAGE, COMMAND = "report.html", "command.txt"  # command.txt: the commands of a study, one a line
-THEMED = {figures.INK: "ink", figures.MUTED: "muted", figures.PAPER: "paper", figures.BLUE: "blue"}
+COMMAND = "command.txt"  # the commands of a study, one a line
+TEXT = "report.md"
 
 
 def build(directories: Sequence[Path], out: Path) -> Path:
-    """Merge the run records of several folders; write OUT/figures, OUT/tables and OUT/report.html.
+    """Merge the run records of several folders; write OUT/figures, OUT/tables, OUT/report.html and OUT/report.md.
 
     Returns:
         The page.
@@ -38,8 +35,7 @@ def build(directories: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: a folder without records, or no run in any of them.
     """
-    if not (out / PAGE).is_file() or GENERATOR not in (out / PAGE).read_text(encoding="utf-8", errors="replace"):
-        disk.check_ours(out, ("runs.csv",), "a report")
+    page.check_ours(out, (records.RUNS,))
     with disk.hold(out):
         return _build(directories, out)
 
@@ -49,34 +45,54 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
     if not runs:
         raise UserError(f"no runs were found in {', '.join(map(str, directories))}; let the study finish one first.")
     spectra = records.read_spectra(*directories)
-    sections: list[dict[str, Any]] = []
+    stores, sections = paid_calls.read(directories), list[dict[str, Any]]()
     for section in records.sections(runs):
-        drawn = [(_inline(path), caption) for path, caption in draw(section, spectra, out / "figures")]
+        drawn = draw(section, spectra, out / "figures")
         filled = tables.all_tables(section)
         write(filled, out / "tables")
-        words = {"title": section.title, "conditions": section.conditions, "verdict": verdict.verdict(section)}
-        sections.append({**words, "figures": drawn, "tables": filled})
-    css, script = source("report.css"), source("report.js")
-    stores = paid_calls.read(directories)
+        words = {"title": section.title, "conditions": section.conditions}
+        told = {"verdict": verdict.verdict(section, stores), "figures": drawn, "tables": filled}
+        sections.append({**words, **told})
     known = all((Path(directory) / paid_calls.NAME).is_file() for directory in directories)
     common = [totals.paid(stores), *([] if known else [totals.accounts(runs)]), totals.versions(runs)]
-    page = render(
+    shown = {
+        "title": f"Study {out.resolve().name}",
+        "tiles": _tiles(runs, stores if known else []),
+        "paid": verdict.paid(stores),
+        "failures": [run for run in runs if run.status == "failed"],
+        "common": [table for table in common if table.rows],
+        "commands": _commands(directories, out),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    disk.write(out / TEXT, _text(sections, shown).encode())
+    disk.write(out / page.PAGE, _page(sections, shown, runs).encode())
+    return out / page.PAGE
+
+
+def _page(sections: Sequence[Mapping[str, Any]], shown: Mapping[str, Any], runs: Sequence[Record]) -> str:
+    """The page, its figures inside."""
+    drawn = [
+        {**section, "figures": [(page.inline(path), caption) for path, caption in section["figures"]]}
+        for section in sections
+    ]
+    css, script = source("report.css"), source("report.js")
+    return render(
         "report.html",
-        title=f"Study {out.resolve().name}",
-        policy=_policy(script, [css, *_styles(svg for section in sections for svg, _ in section["figures"])]),
+        policy=page.policy(script, [css, *page.styles(svg for section in drawn for svg, _ in section["figures"])]),
         css=css,
         script=script,
-        tiles=_tiles(runs),
-        paid=verdict.paid(stores),
-        failures=[run for run in runs if run.status == "failed"],
-        sections=sections,
-        common=[table for table in common if table.rows],
-        commands=_commands(directories, out),
+        sections=drawn,
         data=_embedded(runs),
+        **shown,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    disk.write(out / PAGE, page.encode())
-    return out / PAGE
+
+
+def _text(sections: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> str:
+    """The same in Markdown, which names the files of its figures."""
+    parts = [{**section, "tables": [Markup(markdown(table)) for table in section["tables"]]} for section in sections]
+    common = [Markup(markdown(table)) for table in shown["common"]]
+    commands = [Markup(escape.line(command)) for command in shown["commands"]]  # code is not marked up
+    return render("report.md", **{**shown, "sections": parts, "common": common, "commands": commands})
 
 
 def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Path) -> list[tuple[Path, str]]:
@@ -112,44 +128,18 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _policy(script: str, styles: Iterable[str]) -> str:
-    """The page's Content-Security-Policy: nothing is fetched, and only this script and these styles count."""
-
-    def digests(bodies: Iterable[str]) -> str:
-        each = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in dict.fromkeys(bodies))
-        return " ".join(f"'sha256-{digest}'" for digest in each)
-
-    return (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; script-src {digests([script])}; "
-        f"style-src-elem {digests(styles)}; style-src-attr 'unsafe-inline'"
-    )
-
-
-def _styles(pictures: Iterable[str]) -> list[str]:
-    return [body for svg in pictures for body in re.findall(r"<style[^>]*>(.*?)</style>", svg, re.DOTALL)]
-
-
-def _inline(path: Path) -> Markup:
-    """A figure as SVG that follows the page's theme and width."""
-    svg = path.with_name(path.name + ".svg").read_text(encoding="utf-8")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    root, rest = svg.split(">", 1)
-    svg = re.sub(r' (width|height)="[^"]*"', "", root) + ' role="img">' + rest
-    for colour, name in THEMED.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return Markup(svg)
-
-
-def _tiles(runs: Sequence[Record]) -> dict[str, str]:
+def _tiles(runs: Sequence[Record], stores: Sequence[PaidCalls]) -> dict[str, str]:
     once = list({run.key: run for run in runs}.values())
     hours = sum(run.seconds for run in once if not math.isnan(run.seconds)) / 3600
     counts = Counter(run.status for run in once)
+    calls = {"teacher calls paid": f"{sum(each.accounts.paid for each in stores):,}"} if stores else {}
     return {
         "runs done": f"{counts['done']:,}",
         "failed": f"{counts['failed']:,}",
         "methods": f"{len({run.method for run in runs})}",
         "seeds": f"{len({run.seed for run in runs})}",
-        "hours of training": f"{hours:,.1f}",
+        **calls,
+        "hours of training": f"{hours:,.1f}" if hours >= 0.1 else "under 0.1",
     }
 
 
@@ -168,6 +158,7 @@ def _embedded(runs: Sequence[Record]) -> dict[str, Any]:
     rows = [
         asdict(run)
         | {"settings": {k: v for k, v in settings.items() if k not in shared}, "versions": kinds.index(run.versions)}
+        | {"accounting": records.ACCOUNTINGS[run.accounting]}
         for run, settings in zip(runs, flat, strict=True)
     ]
     return _finite({"shared": shared, "versions": kinds, "runs": rows})

@@ -78,11 +78,13 @@ class Lead:
 
     Attributes:
         others: method -> (the best minus that method, p corrected over all pairs of methods at all numbers of calls).
+        undecided: pairs, at all numbers of calls, that the corrected p does not tell apart.
     """
 
     calls: int
     method: str
     others: Mapping[str, tuple[Paired, float]]
+    undecided: int
 
     @property
     def is_clear(self) -> bool:
@@ -102,8 +104,9 @@ def leads(curves: Mapping[str, Curve]) -> dict[int, Lead]:
         for a, b in combinations(methods, 2)
     }
     corrected = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    undecided = sum(p > ALPHA for p in corrected.values())
     return {
-        calls: Lead(calls, best, {b: (pairs[calls, best, b], corrected[calls, best, b]) for b in others})
+        calls: Lead(calls, best, {b: (pairs[calls, best, b], corrected[calls, best, b]) for b in others}, undecided)
         for calls, (best, *others) in ranked.items()
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tuition.learning_curve import MIN_COUNTS, LearningCurve
+from tuition.learning_curve import LearningCurve
 from tuition.studies import published, statistics
 from tuition.studies.names import label
 from tuition.studies.records import Section
@@ -176,16 +176,13 @@ def paired(section: Section) -> Table:
 
 
 def learning(section: Section) -> Table:
-    """Power laws, and the calls they predict for two accuracies that no method has reached; no rows without a fit."""
+    """Power laws that may be trusted, and the calls they predict for two accuracies that no method has reached."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
-    highest, widest = max(_means(section.curves)), _step(section.curves)
-    ahead = ([(math.floor(highest / s) + k) * s for k in (1, 2)] for s in reversed(STEPS) if s <= widest)
-    beyond = next((goals for goals in ahead if goals[-1] < 100), [])
-    rows, data, trusted = [], [], False
+    highest, beyond = max(_means(section.curves)), accuracies_ahead(section.curves)
+    rows, data, left_out = [], [], []
     for method, curve in curves.items():
         fit = statistics.fit_learning_curve(curve)
-        trusted |= not fit.distrust
-        row = [Cell(label(method)), _limit(fit, highest), _r2(fit)]
+        row = [Cell(label(method)), _limit(fit, highest), Cell(f"{fit.r2:.3f}", value=fit.r2)]
         for goal in beyond:
             estimate, distrust = fit.predict(goal)
             row.append(Cell("-", f"({distrust})") if distrust else count(estimate))
@@ -193,30 +190,35 @@ def learning(section: Section) -> Table:
             law = {name: math.nan if fit.distrust else getattr(fit, name) for name in ("a", "b", "c")}
             data.append({"method": method, **law, "r2": fit.r2, "target": goal, "distrust": distrust,
                          **_ends("calls", shown)})  # fmt: skip
-        rows.append(row)
+        if fit.distrust:
+            left_out.append(f"{label(method)} ({fit.distrust})")
+        else:
+            rows.append(row)
     header = ["method", "limit a (%)", "R²", *(f"calls for {goal:g} %" for goal in beyond)]
     note = (
         "Least-squares fit of accuracy = a - b calls^(-c) to the mean curve, and the calls it predicts for accuracies "
-        "not reached, with 95 % intervals over seeds (of the fit made linear); - with the reason where the fit must "
-        "not be trusted."
+        "not reached, with 95 % intervals over seeds (of the fit made linear); - with the reason where the prediction "
+        "must not be trusted."
     )
-    return Table("learning", "Learning curves beyond the range", note, header, rows if trusted else [], data)
+    if left_out:
+        note += f" Left out, because the fit must not be trusted: {'; '.join(left_out)}."
+    return Table("learning", "Learning curves beyond the range", note, header, rows, data)
+
+
+def accuracies_ahead(curves: Mapping[str, Curve]) -> list[float]:
+    """The next two round accuracies that no mean curve has reached, ascending; none near 100 %."""
+    highest, widest = max(_means(curves)), _step(curves)
+    ahead = ([(math.floor(highest / s) + k) * s for k in (1, 2)] for s in reversed(STEPS) if s <= widest)
+    return next((goals for goals in ahead if goals[-1] < 100), [])
 
 
 def _limit(fit: LearningCurve, highest: float) -> Cell:
     """The accuracy that no number of calls exceeds: at least the highest measured, at most 100."""
-    if fit.distrust:
-        return UNKNOWN
     if fit.a > 100:
         return Cell("over 100", value=fit.a)
     limit = fit.limit
     ends = (f"{min(max(end, highest), 100):.1f}" for end in (limit.low, limit.high))
     return Cell(f"{fit.a:.1f}", "" if math.isnan(limit.low) else f"[{', '.join(ends)}]", fit.a)
-
-
-def _r2(fit: LearningCurve) -> Cell:
-    """- where two or three points are fitted by three parameters."""
-    return UNKNOWN if len(fit.measured.calls) < MIN_COUNTS else Cell(f"{fit.r2:.3f}", value=fit.r2)
 
 
 QUALITIES = {
@@ -292,12 +294,13 @@ def selection(section: Section) -> Table:
 
     def cell(row: Row) -> Cell:
         mean = row["validation"]
-        return Cell(f"{mean:.2f}", f"[{row['runs']}]", mean, mean == best[row["method"], row["calls"]])
+        chosen = ", chosen" if mean == best[row["method"], row["calls"]] else ""
+        return Cell(f"{mean:.2f}", f"[{row['runs']}]{chosen}", mean)
 
     rates = sorted({row["learning_rate"] for row in data}, reverse=True)
     note = (
-        "Best validation accuracy in percent, mean over [runs]; bold: the highest, which is chosen. The test set takes "
-        "no part in the choice."
+        "Best validation accuracy in percent, mean over [runs]; the highest is chosen. The test set takes no part in "
+        "the choice."
     )
     rows = fill(data, "learning_rate", rates, heads, cell)
     return Table(

@@ -19,17 +19,14 @@ def accounts(runs: Iterable[Record]) -> Table:
         groups[run.dataset, run.teacher].append(run)
     rows, data = [], []
     for (dataset, teacher), group in groups.items():
-        largest: dict[int, int] = defaultdict(int)
-        for run in group:
-            largest[run.seed] = max(largest[run.seed], run.paid)
-        numbers = {"runs": len(group), "calls": sum(run.paid for run in group), "once": sum(largest.values())}
+        numbers = {"runs": len(group), "calls": sum(run.paid for run in group)}
         data.append({"dataset": dataset, "teacher": teacher, **numbers})
         rows.append([Cell(label(dataset)), Cell(label(teacher)), *counts(numbers.values())])
     note = (
-        "A run uses the answers of its transfer set. With one store for all runs a seed's answers are paid once; its "
-        "transfer sets are nested, so the calls paid are at most the largest of each seed."
+        "A run uses the answers of its transfer set, and runs of one seed share them. The calls that were paid for are "
+        "in the study's store, whose accounts.csv is not beside these runs."
     )
-    header = ["data", "teacher", "runs", "answers used", "paid at most, with one store"]
+    header = ["data", "teacher", "runs", "answers used"]
     return Table("accounts", "Answers that the runs used", note, header, rows, data)
 
 

@@ -1,28 +1,56 @@
-"""The verdict on a section in words: which method, by how much, whether seeds can tell, calls saved, and what next."""
+"""The verdict on a section in words: who won, by how much, whether seeds can tell, calls saved, cost, what next."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
 
 from tuition.store.price import money
-from tuition.studies import statistics
+from tuition.studies import power, statistics
 from tuition.studies.names import label
 from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.records import Section
-from tuition.studies.statistics import ALPHA, Lead, Paired
-from tuition.studies.tables import targets
+from tuition.studies.statistics import ALPHA, Curve, Lead, Paired
+from tuition.studies.tables import accuracies_ahead, targets
 
 
-def verdict(section: Section) -> list[str]:
-    """Sentences for whoever has to decide; none without results."""
+@dataclass(frozen=True)
+class Verdict:
+    """Sentences for whoever has to decide. `is_clear`: the winner survives the correction."""
+
+    winner: str
+    is_clear: bool
+    details: list[str]
+    next: str
+
+    @property
+    def sentences(self) -> list[str]:
+        return [self.winner, *self.details, self.next]
+
+
+def verdict(section: Section, stores: Sequence[PaidCalls] = ()) -> Verdict | None:
+    """The verdict on a section; None without results.
+
+    Args:
+        stores: what was paid for the teachers, where that is known.
+    """
     if not section.runs:
-        return []
+        return None
     lead = statistics.leads(section.curves)[section.calls[-1]]
-    return [_best(section, lead), *_separation(lead), *_saved(section, lead), *_teacher(section), _next(section, lead)]
+    price = _price(section, stores)
+    details = [
+        *_separation(lead),
+        *_saved(section, lead, price),
+        *_teacher(section, price),
+        *_more_calls(section, lead),
+    ]
+    return Verdict(_winner(section, lead), lead.is_clear, details, _next(section, lead))
 
 
-def paid(stores: Iterable[PaidCalls]) -> list[str]:
+def paid(stores: Sequence[PaidCalls]) -> list[str]:
     """What the teachers' calls cost."""
     return [
         f"{each.accounts.paid:,} calls of {label(each.teacher)} were paid"
@@ -31,10 +59,22 @@ def paid(stores: Iterable[PaidCalls]) -> list[str]:
     ]
 
 
-def _best(section: Section, lead: Lead) -> str:
+def _price(section: Section, stores: Sequence[PaidCalls]) -> Decimal | None:
+    """The mean price of a call of the section's teacher; None where it is not known."""
+    named = [each for each in stores if each.teacher == Path(section.teacher).name]
+    calls, cost = sum(each.accounts.paid for each in named), sum((each.bill.cost for each in named), Decimal(0))
+    return cost / calls if calls and cost else None
+
+
+def _winner(section: Section, lead: Lead) -> str:
     summary = statistics.summarise(list(section.curves[lead.method][lead.calls].values()))
     seeds = "one seed" if summary.n == 1 else f"mean of {summary.n} seeds"
-    return f"{label(lead.method)} is best at {lead.calls:,} calls: {summary.mean:.2f} % ({seeds})."
+    who = f"{label(lead.method)} wins"
+    if not lead.others:
+        who = f"{label(lead.method)} was run alone"
+    elif not lead.is_clear:
+        who = f"{label(lead.method)} is ahead, but not beyond the noise of the seeds"
+    return f"{who}: {summary.mean:.2f} % of the test set is right at {lead.calls:,} calls ({seeds})."
 
 
 def _separation(lead: Lead) -> list[str]:
@@ -43,9 +83,10 @@ def _separation(lead: Lead) -> list[str]:
     unclear = [_difference(other, pair) for other, (pair, p) in lead.others.items() if not p <= ALPHA]
     sentences = []
     if clear:
-        sentences.append(f"Its lead is beyond the noise of the seeds over {'; '.join(clear)}.")
+        sentences.append(f"It is better than {'; '.join(clear)}.")
     if unclear:
-        sentences.append(f"The seeds cannot tell it from {'; '.join(unclear)}.")
+        corrected = "After the correction for all comparisons, the" if lead.undecided > 1 else "The"
+        sentences.append(f"{corrected} seeds cannot tell it from {'; '.join(unclear)}.")
     return sentences
 
 
@@ -56,7 +97,7 @@ def _difference(other: str, pair: Paired) -> str:
     return f"{label(other)} ({pair.difference:+.2f} points{interval})"
 
 
-def _saved(section: Section, lead: Lead) -> list[str]:
+def _saved(section: Section, lead: Lead, price: Decimal | None) -> list[str]:
     """Calls saved at the highest accuracy that the best and a method it is compared with both cross."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     if lead.method not in curves:
@@ -67,42 +108,74 @@ def _saved(section: Section, lead: Lead) -> list[str]:
         if others and not math.isnan(calls[lead.method]):
             other = min(others, key=lambda method: calls[method])
             saved = statistics.saving(curves[lead.method], [curves[other]], goal)
-            needs = f"For {goal:g} % it needs {calls[lead.method]:,.0f} calls, and {label(other)} {calls[other]:,.0f}"
+            ours, theirs = calls[lead.method], calls[other]
+            needs = f"For {goal:g} % it needs {ours:,.0f} calls, and {label(other)} needs {theirs:,.0f}"
             if saved.value <= 0:
                 return [f"{needs}: it saves none."]
-            sure = (
-                f"{saved.low:.0f} % or more in the 95 % interval" if saved.low > 0 else "the seeds cannot rule out 0 %"
-            )
-            return [f"{needs}: {saved.value:.0f} % saved ({sure})."]
+            sure = "one seed gives no interval"
+            if not math.isnan(saved.low):
+                low = f"{saved.low:.0f}" if math.isfinite(saved.low) else "unknown"
+                sure = f"95 % interval {low} to {saved.high:.0f} %"
+                sure += "" if saved.low > 0 else ": the seeds cannot rule out that none are saved"
+            worth = "" if price is None else f", worth {money(round(price * Decimal(theirs - ours), 4))}"
+            return [f"{needs}: {saved.value:.0f} % of the calls saved{worth} ({sure})."]
     return []
 
 
-def _teacher(section: Section) -> list[str]:
+def _teacher(section: Section, price: Decimal | None) -> list[str]:
     measured = [run.teacher_accuracy for run in section.runs if not math.isnan(run.teacher_accuracy)]
-    if not measured:
+    facts = []
+    if measured:
+        facts.append(f"is right on {sum(measured) / len(measured):.2f} % of the inputs it was asked about")
+    if price is not None:
+        facts.append(f"costs {money(round(price, 6))} a call")
+    return [f"The teacher itself {' and '.join(facts)}."] if facts else []
+
+
+def _more_calls(section: Section, lead: Lead) -> list[str]:
+    """Whether the last step of calls helped, and what the learning curve expects of further ones."""
+    curve = section.curves[lead.method]
+    if len(curve) < 2:
         return []
-    return [f"The teacher itself is right on {sum(measured) / len(measured):.2f} % of the inputs it was asked about."]
+    *_, before, last = sorted(curve)
+    gain = statistics.paired(curve[last], curve[before])
+    step = f"the step from {before:,} to {last:,} calls"
+    if math.isnan(gain.low):
+        return []
+    if gain.low <= 0:
+        return [f"{before:,} calls may do, because {step} brought {gain.difference:+.2f} points, within the noise."]
+    return [f"More calls still help: {step} brought {gain.difference:+.2f} points{_expected(section, curve)}."]
+
+
+def _expected(section: Section, curve: Curve) -> str:
+    """The calls for an accuracy not reached yet, where the learning curve may be trusted."""
+    for goal in accuracies_ahead(section.curves):
+        estimate, distrust = statistics.fit_learning_curve(curve).predict(goal)
+        if not distrust:
+            high = f"{estimate.high:,.0f}" if math.isfinite(estimate.high) else "unknown"
+            return f", and {goal:g} % may take {estimate.value:,.0f} (95 % interval {estimate.low:,.0f} to {high})"
+    return ""
 
 
 def _next(section: Section, lead: Lead) -> str:
-    """More seeds, more calls, or ship it."""
-    curve = section.curves[lead.method]
-    if min(len(values) for values in curve.values()) < 2:
-        return "Next: run more seeds; one seed tells nothing about noise."
-    doubt = [label(other) for other, (_, p) in lead.others.items() if not p <= ALPHA]
-    advice = (
-        f"run more seeds if the choice between {' and '.join([label(lead.method), *doubt][:3])} matters"
-        if doubt
-        else f"ship {label(lead.method)}"
+    """More seeds, or ship it."""
+    best = label(lead.method)
+    if min(len(values) for values in section.curves[lead.method].values()) < 2:
+        return "Next: run three seeds or more; one seed tells nothing about noise."
+    unclear = [(other, pair) for other, (pair, p) in lead.others.items() if not p <= ALPHA]
+    if not unclear:
+        return f"Next: ship {best}." if lead.others else f"Next: compare {best} with another method, or ship it."
+    other, pair = unclear[0]  # others are sorted, so this is the nearest
+    if pair.n < 2:
+        return f"Next: run {best} and {label(other)} with the same seeds, two or more."
+    seeds = power.seeds_to_show(pair, lead.undecided)
+    if seeds is None:
+        return (
+            f"Next: treat {best} and {label(other)} as equal at {lead.calls:,} calls and ship either; more than "
+            f"{power.MOST} seeds would be needed to tell them apart."
+        )
+    return (
+        f"Next: ship {best} if {pair.difference:.2f} points more or less do not matter; else run {seeds - pair.n} more "
+        f"seeds, {seeds} in all, which tell it from {label(other)} with a probability of {100 * power.POWER:.0f} % if "
+        "the difference is as measured."
     )
-    counts = sorted(curve)
-    if len(counts) > 1:
-        gain = statistics.paired(curve[counts[-1]], curve[counts[-2]])
-        if gain.low > 0:
-            advice += (
-                f"; more calls still help, because the last step from {counts[-2]:,} to {counts[-1]:,} calls "
-                f"brought {gain.difference:.2f} points"
-            )
-        else:
-            advice += f"; {counts[-2]:,} calls may do, because the step to {counts[-1]:,} is within the noise"
-    return f"Next: {advice}."
