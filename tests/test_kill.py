@@ -195,7 +195,7 @@ def check_books(folder, kills):
     assert CALLS <= len(asked(folder)) <= paid
 
 
-FILES = ["checkpoint.bin", "config.yaml", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
+FILES = ["README.md", "checkpoint.bin", "config.yaml", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
 
 
 def test_undisturbed(whole):

@@ -20,7 +20,7 @@ _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)")
 _ADDRESS = re.compile(r"(\w[\w+.-]*://)(?:[^\s,]*@)?([^\s?#,]*)(?:[?#][^\s,]*)?")
 # A text that is an absolute path, perhaps after a kind, as in onnx:/a/b or sqlite:////a/b.
-_ABSOLUTE = re.compile(r"^(\s*(?:\w{2,}:(?:///?(?=/))?)?)((?:/(?!/)|~|\\|[A-Za-z]:[/\\]).*)$")
+_ABSOLUTE = re.compile(r"^(\s*(?:\w{2,}:(?:///?(?=/))?)?)((?:/(?![/\s]|$)|~|\\|[A-Za-z]:[/\\]).*)$")
 _PATH = re.compile(r"(?<![\w.:/\\~-])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\,;:'\"()<>]+){2,}[/\\]?")  # inside of a text
 _SECRET = re.compile(
     r"(?:^|[_.-])(?:(?:api)?key|token|secret|password|passwd|auth\w*|credentials?|cookie)s?$", re.IGNORECASE

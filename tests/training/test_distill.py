@@ -20,7 +20,7 @@ from tuition.training.callbacks import Shown
 from tuition.training.evaluation import percent
 from tuition.training.objective import Term
 
-FILES = ["checkpoint.bin", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
+FILES = ["README.md", "checkpoint.bin", "curves.png", "metrics.csv", "run.json", "student.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -262,13 +262,12 @@ def test_a_module_of_ones_own_is_loaded_with_its_code(transfer, validation, tmp_
 def test_a_teacher_has_a_card(pool, validation, test, tmp_path):
     run = train_teacher("cnn_4", pool[:64], validation=validation, test=test, epochs=2, out=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "README.md",
-        *FILES[:4],
+        *FILES[:5],
         "teacher.safetensors",
     ]
     card = (tmp_path / "README.md").read_text()
-    assert "Trained on 64 labelled examples" in card
-    assert f"| accuracy | {run.accuracy} |" in card
+    assert "| data | digits train, 64 inputs to train on |" in card
+    assert f"| test accuracy, weights of the best validation | {run.accuracy:.2f} |" in card
     assert run.agreement is None
     assert torch.equal(load(tmp_path).logits(test), run.student.logits(test))
 

@@ -15,21 +15,19 @@ from tuition import disk, models
 from tuition.data import Accounts, Bill, Pool, TransferSet
 from tuition.errors import UserError
 from tuition.training import callbacks as following
-from tuition.training import evaluation, files, leaks, parallel
+from tuition.training import evaluation, files, leaks, model_card, parallel
 from tuition.training.callbacks import Callback
 from tuition.training.cpu_threads import using
 from tuition.training.loop import train
 from tuition.training.objective import Objective
 from tuition.training.preflight import set_up, train_settings
 from tuition.training.recentre import centre_of, recentre, recentred
-from tuition.training.run import STUDENT, TEACHER, Run, card_of, reopen, write_run
+from tuition.training.run import STUDENT, TEACHER, Run, reopen, write_run
 from tuition.training.run_identity import recorded_digests, recorded_settings, tensors_digest
 from tuition.training.settings import TrainSettings
 from tuition.training.setup import Setup
 from tuition.training.student import Student
 from tuition.training.task_classes import answers_for
-
-CARD = "README.md"
 
 
 def distill(
@@ -121,6 +119,7 @@ def distill(
             callbacks = [*callbacks, stack.enter_context(following.bar(setup.settings.epochs))]
         run = _train(setup, trained, directory, record, callbacks)
         if directory is not None:
+            record["learned_from"] = _learned_from(transfer)
             parallel.first(lambda: write_run(run, trained, record, weights, setup.settings.keep_checkpoint))
         for callback in callbacks if parallel.rank() == 0 else ():
             callback.on_end(run)
@@ -137,14 +136,15 @@ def train_teacher(
 ) -> Run:
     """Train a teacher on labels by plain cross-entropy, which keeps the scale of logits that students match.
 
-    Arguments are those of `distill`. Without validation its weights are those of the last epoch. In `out`, a card
-    (README.md) says how the teacher was made.
+    Arguments are those of `distill`. Without validation its weights are those of the last epoch.
     """
-    run = distill(model, TransferSet(pool, {}), "ce", validation=validation, out=out, weights=TEACHER, **others)
-    if run.directory is not None:
-        path, card = run.directory / CARD, card_of(files.read_run(run.directory), len(pool)).encode()
-        parallel.first(lambda: None if path.exists() else files.write(path, card))  # people add to it
-    return run
+    return distill(model, TransferSet(pool, {}), "ce", validation=validation, out=out, weights=TEACHER, **others)
+
+
+def _learned_from(transfer: TransferSet) -> dict[str, Any]:
+    """What run.json says of the transfer set."""
+    teacher = transfer.teacher if transfer.responses else None
+    return {"pool": transfer.pool.name, "inputs": len(transfer), "teacher": teacher}
 
 
 def _recorded(setup: Setup, objective: Objective, described: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -166,9 +166,11 @@ def _opened(
     """What run.json of this run holds, whose folder is held from now on. Files to keep stay as they first were, unless
     the run was given more epochs.
     """
-    files.find_run(directory, recorded)  # refuses another folder before it is touched
+    before = files.find_run(directory, recorded)  # refuses another folder before it is touched
     stack.enter_context(disk.hold(directory))
     record = files.open_run(directory, recorded, transfer.accounts.as_dict(), transfer.bill.as_dict())
+    if before is not None and before["status"] != record["status"]:
+        model_card.remove_unedited(directory, before)
     for name, content in keep.items():
         if "continued" in record or not (directory / name).exists():
             files.write(directory / name, content)

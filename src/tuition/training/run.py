@@ -15,7 +15,7 @@ import torch
 from tuition import models
 from tuition.data import Accounts, Bill
 from tuition.data.readable import Readable, counted
-from tuition.training import files, parallel
+from tuition.training import files, model_card, parallel
 from tuition.training.objective import Objective
 from tuition.training.student import Student, load
 
@@ -107,19 +107,16 @@ def write_run(run: Run, objective: Objective, record: dict[str, Any], weights: s
         for name, content in run.student.preprocess.files().items():
             files.write(directory / name, content)
     files.write_rows(directory / files.METRICS, run.history)
-    files.write_json(
-        directory / files.RUN,
-        record
-        | {
-            "status": "done",
-            "results": run.results(),
-            "measured": run.measured,
-            "student": run.student.card() | {"weights": weights},
-            "versions": versions(),
-        },
-    )
+    record = record | {
+        "status": "done",
+        "results": run.results(),
+        "measured": run.measured,
+        "student": run.student.card() | {"weights": weights},
+        "versions": versions(),
+    }
+    files.write_json(directory / files.RUN, record)
     files.finish(directory, keep_checkpoint)
-    _draw(run, directory)
+    _show(run, directory, record)
 
 
 def reopen(directory: Path, record: dict[str, Any], student: Student, keep_checkpoint: bool) -> Run:
@@ -137,28 +134,18 @@ def reopen(directory: Path, record: dict[str, Any], student: Student, keep_check
         measured=record["measured"],
         **record["results"],
     )
-    parallel.first(lambda: _draw(run, directory))
+    parallel.first(lambda: _show(run, directory, record))
     return run
 
 
-def _draw(run: Run, directory: Path) -> None:
+def _show(run: Run, directory: Path, record: dict[str, Any]) -> None:
+    """What people look at: made from the other files, where it is not there."""
     from tuition.training.curves import try_to_draw
 
+    model_card.write(directory, record)
     path = directory / files.CURVES
     if run.history and not path.exists():
         try_to_draw(run.history, path)
-
-
-def card_of(record: dict[str, Any], examples: int) -> str:
-    """The text that says how a teacher was made."""
-    settings, results = record["settings"], record["results"]
-    model = settings["student"]["name"] if isinstance(settings["student"], dict) else settings["student"]
-    lines = [f"# Teacher {model}", "", f"Trained on {examples} labelled examples by plain cross-entropy.", ""]
-    rows = {k: v for k, v in results.items() if v is not None} | {k: v for k, v in settings.items() if v is not None}
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    lines += ["", f"Made with {', '.join(f'{k} {v}' for k, v in record['versions'].items())}.", ""]
-    lines += [f"Weights and preprocessing: `{TEACHER}`; `tuition.load(folder)` gives the model back.", ""]
-    return "\n".join(lines)
 
 
 def versions() -> dict[str, str]:
