@@ -7,39 +7,55 @@ from tuition.losses import tf_fd
 
 
 def naive_within(x: Tensor) -> Tensor:
-    strength = [x[:, c].abs().mean().item() for c in range(x.shape[1])]
+    """Channel by channel: the mean over samples and positions of the map, scaled to norm 1 over positions."""
+    strength = []
+    for c in range(x.shape[1]):
+        scaled = [x[n, c].detach() / x[n, c].detach().norm() for n in range(len(x))]
+        strength.append(torch.stack(scaled).mean().item())
     ranked = sorted(range(x.shape[1]), key=lambda c: -strength[c])
     half = x.shape[1] // 2
-    strong, weak = ranked[:half], ranked[-half:]
-    return sum(F.mse_loss(x[:, w], x[:, s].detach()) for w, s in zip(weak, strong, strict=True)) / half
+    return sum(F.mse_loss(x[:, a], x[:, b]) for a, b in zip(ranked[:half], ranked[-half:], strict=True)) / half
 
 
-def naive_across(shallow: Tensor, deep: Tensor) -> Tensor:
-    total = torch.zeros((), dtype=shallow.dtype)
-    for a, b in zip(shallow, deep, strict=True):
-        a, b = (a**2).mean(0), (b**2).mean(0).detach()
-        a = torch.stack([a[i : i + 2, j : j + 2].mean() for i in range(0, 4, 2) for j in range(0, 4, 2)])
-        total = total + F.mse_loss(a / a.norm(), b.flatten() / b.norm())
-    return total / len(shallow)
+def naive_across(shallow: Tensor, deep: Tensor, pool: int) -> Tensor:
+    """The first channels of both, the shallow map averaged in squares of `pool` cells."""
+    total, count = torch.zeros((), dtype=shallow.dtype), 0
+    for n in range(len(shallow)):
+        for c in range(min(shallow.shape[1], deep.shape[1])):
+            for i in range(deep.shape[2]):
+                for j in range(deep.shape[3]):
+                    cell = shallow[n, c, pool * i : pool * (i + 1), pool * j : pool * (j + 1)].mean()
+                    total, count = total + (cell - deep[n, c, i, j].detach()) ** 2, count + 1
+    return total / count
 
 
 @pytest.mark.parametrize("channels", [2, 5, 8])
 def test_naive(channels: int) -> None:
-    shallow, deep = torch.randn(3, channels, 4, 4).double(), torch.randn(3, 6, 2, 2).double()
-    for x in (shallow, deep):
-        x.requires_grad_()
-    expected = 2 * (naive_within(shallow) + naive_within(deep)) / 2 + 3 * naive_across(shallow, deep)
-    loss = tf_fd([shallow, deep], within=2, across=3)
+    first, second = torch.randn(3, channels, 4, 4).double(), torch.randn(3, 6, 2, 2).double()
+    third = torch.randn(3, 7, 1, 1).double()
+    maps = [x.requires_grad_() for x in (first, second, third)]
+    within = sum(map(naive_within, maps)) / 3
+    across = (naive_across(first, second, 2) + naive_across(first, third, 4) + naive_across(second, third, 2)) / 3
+    expected = 2 * within + 3 * across
+    loss = tf_fd(maps, within=2, across=3)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
-    for ours, theirs in zip(
-        torch.autograd.grad(loss, [shallow, deep]), torch.autograd.grad(expected, [shallow, deep]), strict=True
-    ):
+    for ours, theirs in zip(torch.autograd.grad(loss, maps), torch.autograd.grad(expected, maps), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_one_map_teaches_itself() -> None:
+def test_channels_are_ranked_by_sign_and_not_by_strength() -> None:
+    """Scaled to norm 1, a constant channel c is sign(c) / sqrt(positions), whatever its size."""
+    x = torch.tensor([-9.0, 1.0, 2.0, -1.0])[None, :, None, None].expand(2, 4, 2, 2)
+    # 1 and 2 rank alike and first, in their order; -9 and -1 follow: (1 + 9)^2 and (2 + 1)^2.
+    assert tf_fd([x], within=1).item() == pytest.approx((100 + 9) / 2)
+
+
+def test_one_map_teaches_itself_and_weights_are_the_author_s() -> None:
     x = torch.randn(3, 4, 5, 5)
-    assert tf_fd([x]).item() == pytest.approx(naive_within(x).item(), rel=1e-5)
+    assert tf_fd([x]).item() == pytest.approx(0.0008 * naive_within(x).item(), rel=1e-5)
+    maps = [x, torch.randn(3, 4, 5, 5)]
+    expected = 0.0008 * sum(map(naive_within, maps)) / 2 + 0.0005 * naive_across(*maps, 1)
+    assert tf_fd(maps).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_silent_maps() -> None:

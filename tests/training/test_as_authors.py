@@ -2,20 +2,23 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tuition import UserError, distill, models
+from tuition import UserError, distill, losses, models
 from tuition.pipeline.settings import DistillSettings, TeachSettings
 from tuition.pipeline.teach import teach
-from tuition.training import Objective, Student, Term, TrainSettings
+from tuition.training import Objective, Student, Term, TrainSettings, methods
 from tuition.training.batches import Batches
 from tuition.training.epochs import distinct_groups, draw_classes
 from tuition.training.loop import Training, train
+from tuition.training.objective import Batch
 from tuition.training.schedule import Schedule
+from tuition.training.task import Task
 
 CPU = torch.device("cpu")
 
@@ -213,3 +216,182 @@ def test_d15_channels_are_normalised_by_fixed_constants(transfer):
     assert (run.student.preprocess.mean.tolist(), run.student.preprocess.std.tolist()) == ([0.5], [0.25])
     with pytest.raises(UserError, match="mean and std belong together"):
         DistillSettings.of({"mean": [0.5]})
+
+
+# -- D2, D3: white-box methods -----------------------------------------------------------------------------------------
+
+
+def with_maps(transfer, student_map, teacher_map):
+    """What a white-box objective of one pair of layers is given: two inputs that make the one pair of a batch."""
+    layer = torch.nn.Conv2d(1, student_map.shape[1], 8)
+    model = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(student_map.shape[1], 10))
+    responses = transfer.responses | {"0": teacher_map}
+    example = torch.zeros(2, 1, 8, 8)
+    task = Task(transfer.labels, responses, num_classes=10, seed=0, model=model, example=example)
+    targets = F.one_hot(transfer.labels[:2], 10).float()
+    rows = torch.arange(2)
+    batch = Batch(example, rows, {name: value[:2] for name, value in responses.items()}, targets, groups=(1, 1))
+    return task, {"logits": torch.zeros(2, 10), "0": student_map}, batch
+
+
+def test_d2_the_regressor_reads_the_difference_of_the_student_s_maps(transfer):
+    """By hand: R = relu(2 x + 1); s = 3 and 1 differ by 2, so R gives 5, t = 4 and 1 differ by 3: (5 - 3)^2 = 4.
+
+    On each side R gives 7 and 3, which differ by 4: (4 - 3)^2 = 1, which is another loss.
+    """
+    student_map, teacher_map = torch.tensor([3.0, 1.0]).view(2, 1, 1, 1), torch.zeros(64, 1, 1, 1)
+    teacher_map[:2, 0, 0, 0] = torch.tensor([4.0, 1.0])
+    task, outputs, batch = with_maps(transfer, student_map, teacher_map)
+    options = {"sampled": True, "relu": "always", "pairs": {"0": "0"}, "weight": 1.0}
+    objective = methods.create("fitnets_ckd", task, options).eval()
+    (regressor,) = objective.state
+    with torch.no_grad():
+        regressor.conv.weight.fill_(2)
+        regressor.conv.bias.fill_(1)
+        regressor.norm.eps = 0.0  # in evaluation mode batch norm is the identity then
+    assert objective(outputs, batch)["hint_0"].item() == pytest.approx(4.0)
+    swapped = {**outputs, "0": student_map.flip(0)}
+    # Now R = relu(2 * -2 + 1) = 0, and (0 - 3)^2 = 9: the ReLU cuts every negative difference off.
+    assert objective(swapped, batch)["hint_0"].item() == pytest.approx(9.0)
+    exact = methods.create("fitnets_ckd", task, {"pairs": {"0": "0"}, "weight": 1.0}).eval()
+    exact.state.load_state_dict(objective.state.state_dict())
+    exact.state[0].norm.eps = 0.0
+    assert exact(outputs, replace(batch, groups=None))["hint_0"].item() == pytest.approx(1.0)
+
+
+def test_d2_vid_is_the_likelihood_of_the_teacher_s_difference(transfer):
+    """By hand, R the identity on positive numbers: difference 2 against 3, variance 5: ((2 - 3)^2 / 5 + log 5) / 2."""
+    student_map, teacher_map = torch.tensor([3.0, 1.0]).view(2, 1, 1, 1), torch.zeros(64, 1, 1, 1)
+    teacher_map[:2, 0, 0, 0] = torch.tensor([4.0, 1.0])
+    task, outputs, batch = with_maps(transfer, student_map, teacher_map)
+    objective = methods.create("vid_ckd", task, {"sampled": True, "pairs": {"0": "0"}})
+    with torch.no_grad():
+        for parameter in objective.state[0].regressor.parameters():
+            parameter.fill_(1)
+    assert objective(outputs, batch)["vid_0"].item() == pytest.approx((1 / 5 + math.log(5)) / 2)
+
+
+@pytest.mark.parametrize(("relu", "low"), [("auto", -1), ("always", 0)])
+def test_d3_the_regressor_ends_in_a_relu(transfer, relu, low):
+    """The default leaves it out where the teacher's maps go negative, as those of a wide residual net do."""
+    task, _, _ = with_maps(transfer, torch.zeros(2, 1, 1, 1), torch.linspace(-1, 1, 64).view(64, 1, 1, 1))
+    regressor = methods.create("fitnets", task, {"relu": relu, "pairs": {"0": "0"}}).state[0]
+    found = regressor(torch.randn(64, 1, 1, 1)).detach()
+    assert math.copysign(1, float(found.min())) == (-1 if low else 1)
+    assert not low or float(found.min()) < -0.5
+
+
+# -- D4, D5, D10, D11, D14, D16: options of methods --------------------------------------------------------------------
+
+
+def made(transfer, name, options, batch_size=16):
+    model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
+    task = Task(transfer.labels, transfer.responses, 10, 0, model, torch.zeros(2, 1, 8, 8))
+    objective = methods.create(name, task, options)
+    return objective, batches_of(transfer, objective, batch_size=batch_size)
+
+
+def test_d5_rkd_takes_batches_by_class(plain):
+    _, batches = made(plain, "rkd", {"per_class": 5}, batch_size=32)
+    counts = [sorted(plain.labels[batch.rows].bincount().tolist()) for batch in batches.epoch()]
+    assert len(counts) == len(batches) == 2
+    assert all(sum(each) <= 32 and max(each) <= 5 for each in counts)
+    assert all(each.count(5) >= 4 for each in counts)
+    with pytest.raises(UserError, match="need labels"):
+        made(replace(plain, pool=plain.pool.without_labels), "rkd", {"per_class": 5})
+
+
+def test_d10_published_ckd_compares_distinct_pairs(plain):
+    objective, batches = made(plain, "ckd_published", {"distinct": True})
+    pairs = [frozenset(p) for b in batches.epoch() for p in zip(*b.rows.view(2, -1).tolist(), strict=True)]
+    assert len(pairs) == len(set(pairs)) == 64
+    assert (objective.groups, objective.groups_drawn) == ((1, 1), 100_000)
+    with pytest.raises(UserError, match="drawn once"):
+        made(plain, "ckd_published", {"distinct": True, "groups_drawn": 0})
+
+
+def test_d11_mixup_partners_come_from_pairs_drawn_once(plain):
+    """Each input of a batch is an image and one partner, mixed by the batch's one share, targets alike."""
+    _, batches = made(plain, "mixup", {"pairs_drawn": 6})
+    drawn = {tuple(pair) for pair in batches.rows.groups.tolist()}
+    assert len(drawn) == 6
+    images, one_hot = plain.pool.inputs.float() / 255, F.one_hot(plain.labels, 10).float()
+    answers = plain.responses["logits"].softmax(dim=1)
+    for batch in batches.epoch():
+        assert len(batch.inputs) == len(batch.rows) == 16
+        assert batch.groups is None
+        found = set()
+        for row, mixed, target, answer in zip(
+            batch.rows.tolist(), batch.inputs, batch.targets, batch.responses["distribution"], strict=True
+        ):
+            for left, right in drawn:
+                own, other = images[left], images[right]
+                share = float(((mixed - other) * (own - other)).sum() / (own - other).square().sum())
+                if left == row and torch.allclose(mixed, share * own + (1 - share) * other, atol=1e-5):
+                    found.add(round(share, 4))
+                    torch.testing.assert_close(target, share * one_hot[left] + (1 - share) * one_hot[right])
+                    torch.testing.assert_close(answer, share * answers[left] + (1 - share) * answers[right])
+                    break
+            else:
+                raise AssertionError("this input is a mix of no pair")
+        assert len(found) == 1, "one share a batch"
+
+
+def test_d11_images_seen_are_those_forwarded(plain):
+    run = distill("cnn_4", plain, "mixup", epochs=2, options={"pairs_drawn": 100})
+    assert run.images_seen == 2 * 64
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_d14_negatives_are_drawn_alike_from_other_classes(labelled):
+    labels = torch.tensor([0, 1, 0, 2, 2, 2, 1]) if labelled else None
+    contrast = losses.CRD(3, 3, 7, negatives=20_000, labels=labels)
+    ids = torch.tensor([4, 0, 6])
+    drawn = contrast.draw(ids, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:, 0], ids)
+    for row, own in zip(drawn[:, 1:], ids.tolist(), strict=True):
+        allowed = [i for i in range(7) if (labels[i] != labels[own] if labelled else i != own)]
+        counts = row.bincount(minlength=7)
+        assert [i for i in range(7) if counts[i]] == allowed
+        expected = 20_000 / len(allowed)
+        assert all(abs(int(counts[i]) - expected) < 5 * math.sqrt(expected) for i in allowed)
+
+
+def test_d14_crd_contrasts_with_the_drawn_rows(plain):
+    """The loss of the objective is the module's on these rows; others are drawn for every batch."""
+    objective, batches = made(plain, "crd", {"drawn": True, "negatives": 50})
+    first, second = list(batches.epoch())[:2]
+    assert first.responses["contrast"].shape == (16, 51)
+    assert not torch.equal(first.responses["contrast"], second.responses["contrast"])
+    contrast = copy.deepcopy(objective.state[0])
+    logits = torch.randn(16, 10)
+    found = objective({"logits": logits}, first)["crd"] / 0.8
+    expected = contrast(logits, first.responses["logits"], first.rows, first.responses["contrast"])
+    torch.testing.assert_close(found, expected)
+
+
+def test_d16_boxes_are_cut_to_even_numbers():
+    """Mean area by simulation of the two rules: 0.300 against 0.323 for 32x32 pixels (cut off at the borders)."""
+
+    def area(even):
+        generator = torch.Generator().manual_seed(0)
+        zero_one = torch.cat([torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)])
+        total, sides = 0.0, set()
+        for _ in range(1500):
+            mixed, _ = losses.cutmix(zero_one, torch.eye(2), even=even, generator=generator)
+            box = mixed[0, 0]
+            if 0 < box.sum() < 1024:
+                rows, columns = box.any(1).nonzero().flatten(), box.any(0).nonzero().flatten()
+                for side in (rows, columns):
+                    if int(side[0]) > 0 and int(side[-1]) < 31:  # not cut off
+                        sides.add(len(side))
+            total += float(box.mean())
+        return total / 1500, sides
+
+    (even, even_sides), (rounded, rounded_sides) = area(True), area(False)
+    assert all(side % 2 == 0 for side in even_sides)
+    assert any(side % 2 for side in rounded_sides)
+    # A draw that exchanges no rows leaves the image as it is: half of the draws with two rows.
+    assert 2 * even == pytest.approx(0.300, abs=0.03)
+    assert 2 * rounded == pytest.approx(0.323, abs=0.03)
+    assert even < rounded

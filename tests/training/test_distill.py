@@ -382,7 +382,10 @@ def test_what_does_not_fit_is_refused_before_training(transfer, pool, tmp_path):
         ({"epochs": 0}, "the setting epochs cannot be 0: input should be greater than or equal to 1"),
         ({"epoch": 1}, "there is no setting 'epoch'; did you mean epochs"),
         ({"learning_rate": float("inf")}, "the setting learning_rate cannot be inf"),
-        ({"schedule": "cosin"}, "the setting schedule cannot be 'cosin': input should be 'cosine' or 'stages'"),
+        (
+            {"schedule": "cosin"},
+            "the setting schedule cannot be 'cosin': input should be 'cosine', 'stages' or 'milestones'",
+        ),
         ({"device": "gpu"}, "the device 'gpu' is not available; use device: auto or cpu"),
         ({"device": "cuda:99"}, "the device 'cuda:99' is not available"),
     ]

@@ -116,6 +116,22 @@ class CRD(nn.Module):
             self._z_known = True
         return loss
 
+    @torch.no_grad()
+    def draw(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows (b, 1 + K) to contrast `ids` (b,) with, for `forward`: their own, then negatives with replacement.
+
+        Args:
+            generator: on the CPU.
+        """
+        classes = torch.arange(len(self.memory_student)) if self.labels is None else self.labels.cpu()
+        by_class, counts = classes.argsort(stable=True), classes.bincount()
+        own = classes[ids.cpu()]
+        first, size = (counts.cumsum(0) - counts)[own, None], counts[own, None]
+        uniform = torch.rand(len(ids), self.negatives, generator=generator, dtype=torch.float64)
+        place = (uniform * (len(classes) - size)).long()
+        place += (place >= first) * size  # steps over the rows of its own class
+        return torch.cat([ids[:, None], by_class[place].to(ids.device)], dim=1)
+
     def _weights(self, ids: Tensor, contrast_idx: Tensor | None) -> Tensor:
         """(b, N): how often each row is, or is expected to be, drawn as a negative."""
         rows = torch.arange(len(self.memory_student), device=ids.device)

@@ -6,7 +6,11 @@ from torch import Tensor
 
 
 def mixup(
-    inputs: Tensor, *targets: Tensor, alpha: float = 1.0, generator: torch.Generator | None = None
+    inputs: Tensor,
+    *targets: Tensor,
+    alpha: float = 1.0,
+    partners: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
     """lambda x + (1 - lambda) x[order] of inputs and of every target, one lambda ~ Beta(alpha, alpha) a batch.
 
@@ -16,6 +20,7 @@ def mixup(
         inputs: (n, ...) floating, or uint8, which becomes float32.
         targets: any number of them, (n, k) probabilities or one-hot.
         alpha: 1 is the uniform distribution.
+        partners: (n,) rows that these are mixed with; None draws a permutation.
         generator: on any device; None is PyTorch's default generator.
 
     Returns:
@@ -29,12 +34,16 @@ def mixup(
     _check(inputs, targets)
     if not inputs.is_floating_point() and inputs.dtype != torch.uint8:
         raise ValueError(f"inputs to mix must be floating or uint8, but are {inputs.dtype}")
-    order, weight = _order(inputs, generator), _beta(alpha, generator)
+    order, weight = _order(inputs, generator) if partners is None else partners, _beta(alpha, generator)
     return tuple(_blend(x, order, weight) for x in (inputs, *targets))
 
 
 def cutmix(
-    inputs: Tensor, *targets: Tensor, alpha: float = 1.0, generator: torch.Generator | None = None
+    inputs: Tensor,
+    *targets: Tensor,
+    alpha: float = 1.0,
+    even: bool = False,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
     """Paste one box of x[order] into x; targets are mixed by area, one box a batch.
 
@@ -43,6 +52,7 @@ def cutmix(
 
     Args:
         inputs: (n, ..., h, w), any dtype.
+        even: cut the sides of the box down to even numbers of pixels, as is common; by default they are rounded.
         targets: as in `mixup`, like the other arguments, the result and the errors.
 
     Source: CutMix, arXiv 1905.04899.
@@ -51,8 +61,8 @@ def cutmix(
     order = _order(inputs, generator)
     h, w = inputs.shape[-2:]
     side = (1 - _beta(alpha, generator)) ** 0.5
-    top, bottom = _cut(h, side, generator)
-    left, right = _cut(w, side, generator)
+    top, bottom = _cut(h, side, even, generator)
+    left, right = _cut(w, side, even, generator)
     mixed = inputs.clone()
     mixed[..., top:bottom, left:right] = inputs[order][..., top:bottom, left:right]
     area = (bottom - top) * (right - left) / (h * w)
@@ -64,6 +74,7 @@ def cutmix_pick(
     *targets: Tensor,
     candidates: int = 2,
     alpha: float = 1.0,
+    even: bool = False,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, ...]:
     """The n most uncertain of `candidates` n CutMixes: those of the highest entropy of the last target.
@@ -79,7 +90,7 @@ def cutmix_pick(
     """
     if not targets:
         raise ValueError("cutmix_pick picks by the entropy of the last target, but there are no targets")
-    batches = [cutmix(inputs, *targets, alpha=alpha, generator=generator) for _ in range(candidates)]
+    batches = [cutmix(inputs, *targets, alpha=alpha, even=even, generator=generator) for _ in range(candidates)]
     mixed = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     entropy = -torch.special.xlogy(mixed[-1], mixed[-1]).sum(dim=1)
     picked = entropy.topk(len(inputs)).indices.sort().values
@@ -117,8 +128,8 @@ def _beta(alpha: float, generator: torch.Generator | None) -> float:
     return np.random.default_rng(_integer(2**63 - 1, generator)).beta(alpha, alpha)
 
 
-def _cut(length: int, share: float, generator: torch.Generator | None) -> tuple[int, int]:
+def _cut(length: int, share: float, even: bool, generator: torch.Generator | None) -> tuple[int, int]:
     """An interval of about share * length around a uniform centre, cut off at the borders."""
-    centre, size = _integer(length, generator), round(share * length)
+    centre, size = _integer(length, generator), int(share * length) // 2 * 2 if even else round(share * length)
     start = centre - size // 2
     return max(start, 0), min(start + size, length)

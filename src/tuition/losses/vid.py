@@ -22,8 +22,7 @@ class VID(nn.Module):
     `compare=True` is the form for VID + CKD: the likelihood of *differences*. The difference between the means of p and
     of q rows has variance (1/p + 1/q) v_c, so the average of its negative log-likelihood over all such groups has the
     same form, up to the constant 1/2 log(1/p + 1/q): S_c is now the mean over positions of the residuals' variance over
-    the batch (divided by n - 1), for every p and q. Given `left` and `right`, S_c is estimated from these groups alone,
-    as the mean square of their differences divided by 1/p + 1/q.
+    the batch (divided by n - 1), for every p and q. The published form is the plain one on differences of maps.
 
     Args:
         in_channels: channels of the student's map.
@@ -58,16 +57,12 @@ class VID(nn.Module):
         self.log_scale = nn.Parameter(torch.full((out_channels,), math.log(math.expm1(5.0 - self.eps))))
         self.compare = compare
 
-    def forward(
-        self, student_map: Tensor, teacher_map: Tensor, left: Tensor | None = None, right: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, student_map: Tensor, teacher_map: Tensor) -> Tensor:
         """Scalar, float32 or float64.
 
         Args:
             student_map: (n, in_channels, h, w).
             teacher_map: (n, out_channels, h', w'), a constant.
-            left: (m, p) row indices; with `right`, the groups to compare in place of all.
-            right: (m, q) row indices.
 
         Raises:
             ValueError: the maps do not fit each other, or comparing fewer than 2 rows.
@@ -81,12 +76,9 @@ class VID(nn.Module):
         student_map = _pooled(student_map.to(self.log_scale.dtype), size)
         residual = torch.sub(*pair(self.regressor(student_map), _pooled(widen(teacher_map), size)))
         variance = F.softplus(self.log_scale.to(residual.dtype)) + self.eps
-        return 0.5 * (self._spread(residual, left, right) / variance + variance.log()).mean()
+        return 0.5 * (self._spread(residual) / variance + variance.log()).mean()
 
-    def _spread(self, residual: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
-        if left is not None and right is not None:
-            difference = residual[left].mean(dim=1) - residual[right].mean(dim=1)
-            return difference.square().mean(dim=(0, 2, 3)) / (1 / left.shape[1] + 1 / right.shape[1])
+    def _spread(self, residual: Tensor) -> Tensor:
         if not self.compare:
             return residual.square().mean(dim=(0, 2, 3))
         n = len(residual)

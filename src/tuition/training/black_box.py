@@ -5,7 +5,7 @@ Where a task has no labels, terms on labels fall away.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -43,6 +43,8 @@ from tuition.training.task import (
 GroupsDrawn = Annotated[
     int, Field(ge=0, le=100_000_000), "number of groups that are drawn once and reused; 0 draws new ones every epoch"
 ]
+Drawn = Annotated[bool, "draw the negatives, as the authors do, and do not weight all by how often that takes them"]
+Even = Annotated[bool, "cut the sides of a box down to even numbers of pixels, as the authors do, and do not round"]
 Alpha = Annotated[Positive, "both parameters of the beta distribution of the mixing shares"]
 
 
@@ -137,15 +139,19 @@ def ckd_published(
     left: Annotated[Count, "inputs on one side of a comparison"] = 1,
     right: Annotated[Count, "inputs on its other side"] = 1,
     groups_drawn: GroupsDrawn = 100_000,
+    distinct: Annotated[bool, "draw no group twice, and take none twice in an epoch, as the authors do"] = False,
     teacher_weight: TeacherWeight = 1.0,
     label_weight: LabelWeight = 1.0,
     recentre: Recentre = False,
 ) -> Objective:
     """Comparisons of groups drawn once, sides forwarded apart, no anchor (Xu et al., 2025)."""
+    if distinct and not groups_drawn:
+        raise UserError("distinct groups are drawn once; set options.groups_drawn, or leave distinct out.")
     return Objective(
         group_terms(task, teacher_weight, label_weight),
         groups=(left, right),
         groups_drawn=groups_drawn,
+        distinct=distinct,
         recentre=(teacher_weight, label_weight) if recentre else None,
     )
 
@@ -171,6 +177,9 @@ def rkd(
     *,
     distance_weight: Annotated[Weight, "weight of the distances between pairs"] = 25.0,
     angle_weight: Annotated[Weight, "weight of the angles of triples"] = 50.0,
+    per_class: Annotated[
+        int, Field(ge=0), "inputs of each class in a batch, as the authors' 5; 0: whatever a random batch has"
+    ] = 0,
     kd_weight: KDWeight = 1.0,
     ce_weight: CEWeight = 1.0,
     temperature: Temperature = 4.0,
@@ -178,7 +187,7 @@ def rkd(
     """Distances and angles between samples (Park et al., 2019)."""
     loss = partial(losses.rkd, distance_weight=distance_weight, angle_weight=angle_weight)
     term = Term("rkd", on_response(task, loss, task.answer))
-    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)])
+    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)], per_class=per_class)
 
 
 def rkd_projected(
@@ -247,38 +256,59 @@ def crd(
     negatives: Annotated[Count, "expected number of other inputs that each one is contrasted with"] = 16384,
     tau: Annotated[Positive, "temperature of the contrast"] = 0.07,
     momentum: Annotated[float, Field(ge=0, lt=1), "share of an old embedding that the memory keeps"] = 0.5,
+    drawn: Drawn = False,
     kd_weight: KDWeight = 1.0,
     ce_weight: CEWeight = 1.0,
     temperature: Temperature = 4.0,
 ) -> Objective:
     """Contrast with a memory of embeddings of the logits (Tian et al., 2020)."""
-    term, contrast = contrasted(task, weight, dim=dim, negatives=negatives, temperature=tau, momentum=momentum)
-    return Objective([term, *distilled(task, kd_weight, ce_weight, temperature)], modules=[contrast])
+    terms = distilled(task, kd_weight, ce_weight, temperature)
+    constants: dict[str, Any] = {"dim": dim, "negatives": negatives, "temperature": tau, "momentum": momentum}
+    return contrasted(task, weight, terms, drawn=drawn, **constants)
 
 
-def contrasted(task: Task, weight: float, **constants: Any) -> tuple[Term, losses.CRD]:
-    """The contrast with a memory, and its module."""
+def contrasted(
+    task: Task, weight: float, terms: list[Term], modules: Sequence[nn.Module] = (), *, drawn: bool, **constants: Any
+) -> Objective:
+    """The contrast with a memory, beside other terms and their modules; its negatives are drawn or expected."""
     width, answer = task.shape("logits")[1], task.response(task.answer)
     contrast = losses.CRD(width, answer.shape[1], len(answer), labels=task.labels, seed=task.seed, **constants)
 
-    def loss(student: Tensor, batch: Batch) -> Tensor:
-        return contrast(student, batch.responses[task.answer], batch.rows)
+    def draw(batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, responses={**batch.responses, "contrast": contrast.draw(batch.rows, generator)})
 
-    return Term("crd", loss, weight), contrast
+    def loss(student: Tensor, batch: Batch) -> Tensor:
+        return contrast(student, batch.responses[task.answer], batch.rows, batch.responses.get("contrast"))
+
+    return Objective([Term("crd", loss, weight), *terms], modules=[*modules, contrast], mix=draw if drawn else None)
 
 
 def mixup(
-    task: Task, *, alpha: Alpha = 1.0, teacher_weight: TeacherWeight = 1.0, label_weight: LabelWeight = 1.0
+    task: Task,
+    *,
+    alpha: Alpha = 1.0,
+    pairs_drawn: Annotated[
+        int,
+        Field(ge=0, le=100_000_000),
+        "pairs to mix that are drawn once, as the authors do; 0 pairs those of a batch",
+    ] = 0,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """Mixed images; labels and cached teacher distributions mixed alike (Zhang et al., 2018)."""
-    return _mixed(task, partial(losses.mixup, alpha=alpha), teacher_weight, label_weight)
+    return _mixed(task, partial(losses.mixup, alpha=alpha), teacher_weight, label_weight, pairs_drawn)
 
 
 def cutmix(
-    task: Task, *, alpha: Alpha = 1.0, teacher_weight: TeacherWeight = 1.0, label_weight: LabelWeight = 1.0
+    task: Task,
+    *,
+    alpha: Alpha = 1.0,
+    even: Even = False,
+    teacher_weight: TeacherWeight = 1.0,
+    label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """Pasted boxes; labels and cached teacher distributions mixed by area (Yun et al., 2019)."""
-    return _mixed(task, partial(losses.cutmix, alpha=alpha), teacher_weight, label_weight)
+    return _mixed(task, partial(losses.cutmix, alpha=alpha, even=even), teacher_weight, label_weight)
 
 
 def cutmix_pick(
@@ -286,16 +316,23 @@ def cutmix_pick(
     *,
     alpha: Alpha = 1.0,
     candidates: Annotated[Count, "mixes that each kept one is picked from"] = 2,
+    even: Even = False,
     teacher_weight: TeacherWeight = 1.0,
     label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """CutMix, keeping mixes of the highest entropy of the mixed cached answers (Wang et al., 2022)."""
-    mix = partial(losses.cutmix_pick, alpha=alpha, candidates=candidates)
+    mix = partial(losses.cutmix_pick, alpha=alpha, candidates=candidates, even=even)
     return _mixed(task, mix, teacher_weight, label_weight)
 
 
-def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: float, label_weight: float) -> Objective:
-    """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are."""
+def _mixed(
+    task: Task,
+    mix: Callable[..., tuple[Tensor, ...]],
+    teacher_weight: float,
+    label_weight: float,
+    pairs_drawn: int = 0,
+) -> Objective:
+    """Cross-entropy at temperature 1 against labels and teacher on inputs mixed as they are, or in pairs drawn once."""
     if not task.example.is_floating_point():
         raise UserError("this method mixes images or vectors, and the inputs are text; use another, such as ckd.")
     hard = task.target == "votes"
@@ -306,10 +343,17 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: f
         answers = batch.responses["votes"] if hard else batch.responses["logits"].softmax(dim=1)
         # The teacher's distribution is the last target, by which CutMixPick picks.
         targets = [answers] if batch.targets is None else [batch.targets, answers]
-        inputs, *targets = mix(inputs, *targets, generator=generator)
+        if batch.groups is None:
+            inputs, *targets = mix(inputs, *targets, generator=generator)
+        else:  # the other side of each pair
+            m = len(batch.rows) // 2
+            partners = torch.arange(2 * m, device=inputs.device).roll(m)
+            inputs, *targets = (x[:m] for x in mix(inputs, *targets, partners=partners, generator=generator))
         return replace(
             batch,
             inputs=inputs,
+            rows=batch.rows[: len(inputs)],
+            groups=None,
             responses={"distribution": targets[-1]},
             targets=None if batch.targets is None else targets[0],
         )
@@ -318,4 +362,7 @@ def _mixed(task: Task, mix: Callable[..., tuple[Tensor, ...]], teacher_weight: f
         return losses.cross_entropy(student, batch.responses["distribution"])
 
     terms = [Term("ce_teacher", on_teacher, teacher_weight)]
-    return Objective(terms + cross_entropy_terms(task, label_weight), mix=apply)
+    terms += cross_entropy_terms(task, label_weight)
+    paired = pairs_drawn > 0
+    groups = (1, 1) if paired else None
+    return Objective(terms, mix=apply, groups=groups, groups_drawn=pairs_drawn, distinct=paired)

@@ -81,7 +81,8 @@ class Objective(nn.Module):
     Args:
         terms: at least one, names distinct.
         modules: the state that terms train or keep (projectors, memories); trained and saved with the run.
-        mix: replaces a batch before the student sees it (Mixup, CutMix), drawing from a CPU generator.
+        mix: replaces a batch before the student sees it (Mixup, CutMix, the negatives of CRD), drawing from a CPU
+            generator.
         groups: (p, q) when batches are groups drawn from the transfer set, both sides forwarded apart.
         groups_drawn: number of groups drawn once and reused; 0 draws new ones every epoch.
         distinct: whether the `groups_drawn` groups all differ, and an epoch takes each at most once, in random order.

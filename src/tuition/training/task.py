@@ -94,6 +94,12 @@ def between_groups(student: Tensor, target: Tensor, batch: Batch) -> Tensor:
     return losses.ckd_groups(student.flatten(1), target.flatten(1), *batch.group_indices())
 
 
+def differences(x: Tensor, batch: Batch) -> Tensor:
+    """Differences (m, ...) of the means of the two sides of every group of the batch, of rows (b, ...)."""
+    left, right = batch.group_indices()
+    return x[left].mean(dim=1) - x[right].mean(dim=1)
+
+
 def label_terms(task: Task, name: str, loss: Loss, weight: float = 1.0) -> list[Term]:
     """The term on labels, which falls away where there are none."""
     return [] if task.labels is None or weight == 0 else [Term(name, on_label(loss), weight)]

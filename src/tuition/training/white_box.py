@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -10,26 +10,31 @@ from torch import Tensor, nn
 
 from tuition import losses
 from tuition.errors import UserError
-from tuition.training.black_box import ce, ckd, contrasted, group_terms
+from tuition.training.black_box import Drawn, ce, ckd, contrasted, group_terms
 from tuition.training.objective import Batch, Objective, Term
 from tuition.training.options import CEWeight, KDWeight, LabelWeight, Name, Pairs, TeacherWeight, Temperature, Weight
-from tuition.training.task import Loss, Task, between_groups, distilled, layer_pairs, middle_layer, middle_layers
+from tuition.training.task import Loss, Task, differences, distilled, layer_pairs, middle_layer, middle_layers
 
+ReLU = Annotated[
+    Literal["auto", "always"], "at the end of the regressor: where the map to reach has no negative values, or always"
+]
 CRDWeight = Annotated[Weight, "weight of CRD on the logits, beside the maps; 0 leaves it out"]
 Anchor = Annotated[Weight, "anchor of ckd on the logits"]
-Sampled = Annotated[bool, "compare sampled pairs, as published, and not every pair of a batch"]
+Sampled = Annotated[
+    bool, "as published: sampled pairs, and the regressor reads the difference of the student's maps; not every pair"
+]
 
 
 def tf_fd(
     task: Task,
     *,
-    within_weight: Annotated[Weight, "weight of the channels of a layer, which teach one another"] = 1.0,
-    across_weight: Annotated[Weight, "weight of the deeper layers, which teach the shallower"] = 1.0,
+    within_weight: Annotated[Weight, "weight of the channels of a layer, which teach one another"] = 0.0008,
+    across_weight: Annotated[Weight, "weight of the deeper layers, which teach the shallower"] = 0.0005,
     layers: Annotated[
         Annotated[list[Name], Field(min_length=1)] | None, "module paths of the student; by default its middle layers"
     ] = None,
 ) -> Objective:
-    """The student's own features teach one another, with cross-entropy; no teacher (after Li et al., 2022)."""
+    """The student's own features teach one another, with cross-entropy; no teacher (Li, 2022)."""
     paths = tuple(layers if layers is not None else middle_layers(task.model))
 
     def loss(maps: list[Tensor], batch: Batch) -> Tensor:
@@ -43,14 +48,16 @@ def fitnets(
     *,
     weight: Annotated[Weight, "weight of the regression onto the map"] = 100.0,
     crd_weight: CRDWeight = 0.0,
+    crd_drawn: Drawn = False,
+    relu: ReLU = "auto",
     pairs: Pairs = None,
     kd_weight: KDWeight = 1.0,
     ce_weight: CEWeight = 1.0,
     temperature: Temperature = 4.0,
 ) -> Objective:
     """Regression onto a middle layer's map (Romero et al., 2015)."""
-    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint)
-    return _with_crd(task, terms, modules, crd_weight, distilled(task, kd_weight, ce_weight, temperature))
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), losses.hint, relu)
+    return _with_crd(task, terms, modules, crd_weight, crd_drawn, distilled(task, kd_weight, ce_weight, temperature))
 
 
 def fitnets_ckd(
@@ -59,13 +66,14 @@ def fitnets_ckd(
     weight: Annotated[Weight, "weight of the comparisons of the maps"] = 100.0,
     anchor: Anchor = 0.1,
     sampled: Sampled = False,
+    relu: ReLU = "auto",
     pairs: Pairs = None,
     teacher_weight: TeacherWeight = 1.0,
     label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """Comparisons of a middle layer's maps, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
-    loss = between_groups if sampled else losses.ckd
-    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), loss)
+    loss = losses.hint if sampled else losses.ckd
+    terms, modules = _hints(task, weight, layer_pairs(task, pairs, middle_layer), loss, relu, sampled=sampled)
     return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
 
 
@@ -74,14 +82,15 @@ def vid(
     *,
     weight: Annotated[Weight, "weight of the likelihood of the maps"] = 1.0,
     crd_weight: CRDWeight = 0.0,
+    crd_drawn: Drawn = False,
     pairs: Pairs = None,
     kd_weight: KDWeight = 1.0,
     ce_weight: CEWeight = 1.0,
     temperature: Temperature = 4.0,
 ) -> Objective:
     """Likelihood of the middle layers' maps, with learned variances (Ahn et al., 2019)."""
-    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=False, sampled=False)
-    return _with_crd(task, terms, modules, crd_weight, distilled(task, kd_weight, ce_weight, temperature))
+    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=False)
+    return _with_crd(task, terms, modules, crd_weight, crd_drawn, distilled(task, kd_weight, ce_weight, temperature))
 
 
 def vid_ckd(
@@ -95,7 +104,8 @@ def vid_ckd(
     label_weight: LabelWeight = 1.0,
 ) -> Objective:
     """Likelihood of the maps' differences, with ckd (Xu et al., 2025); sampled: in pairs, as published."""
-    terms, modules = _variational(task, weight, layer_pairs(task, pairs, middle_layers), compare=True, sampled=sampled)
+    layers = layer_pairs(task, pairs, middle_layers)
+    terms, modules = _variational(task, weight, layers, compare=not sampled, sampled=sampled)
     return _with_ckd(task, terms, modules, anchor, sampled, teacher_weight, label_weight)
 
 
@@ -117,19 +127,27 @@ def _shape(task: Task, path: str) -> tuple[int, ...]:
     return tuple(_as_map(torch.empty(shape, device="meta")).shape)
 
 
-def _hints(task: Task, weight: float, pairs: dict[str, str], loss: Loss) -> tuple[list[Term], list[nn.Module]]:
+def _maps(student: Tensor, answer: Tensor, batch: Batch, sampled: bool) -> tuple[Tensor, Tensor]:
+    """What a layer's term reads of student and teacher: maps, or their differences in the sampled pairs."""
+    maps = _as_map(student), _as_map(answer)
+    return (differences(maps[0], batch), differences(maps[1], batch)) if sampled else maps
+
+
+def _hints(
+    task: Task, weight: float, pairs: dict[str, str], loss: Loss, relu: str, *, sampled: bool = False
+) -> tuple[list[Term], list[nn.Module]]:
     """A regressor and a term for each pair of layers."""
     terms: list[Term] = []
     modules: list[nn.Module] = []
     for path, answer in pairs.items():
         target = task.response(answer)
         # Maps that are read behind a ReLU have no negative values, and then the regressor ends in one too.
-        relu = bool((target >= 0).all())
-        regressor = losses.Regressor(_shape(task, path), _as_map(target[:2]).shape, relu=relu, seed=task.seed)
+        ends = relu == "always" or (not sampled and bool((target >= 0).all()))
+        regressor = losses.Regressor(_shape(task, path), _as_map(target[:2]).shape, relu=ends, seed=task.seed)
 
         def term(student: Tensor, batch: Batch, regressor: nn.Module = regressor, answer: str = answer) -> Tensor:
-            maps = regressor(_as_map(student)), _as_map(batch.responses[answer])
-            return loss(*maps, batch) if loss is between_groups else loss(*maps)
+            maps, targets = _maps(student, batch.responses[answer], batch, sampled)
+            return loss(regressor(maps), targets)
 
         terms.append(Term(f"hint_{path}", term, weight, path))
         modules.append(regressor)
@@ -137,7 +155,7 @@ def _hints(task: Task, weight: float, pairs: dict[str, str], loss: Loss) -> tupl
 
 
 def _variational(
-    task: Task, weight: float, pairs: dict[str, str], *, compare: bool, sampled: bool
+    task: Task, weight: float, pairs: dict[str, str], *, compare: bool, sampled: bool = False
 ) -> tuple[list[Term], list[nn.Module]]:
     """A VID module and a term for each pair of layers."""
     terms: list[Term] = []
@@ -147,18 +165,18 @@ def _variational(
         module = losses.VID(*channels, compare=compare, seed=task.seed)
 
         def term(student: Tensor, batch: Batch, module: nn.Module = module, answer: str = answer) -> Tensor:
-            maps = _as_map(student), _as_map(batch.responses[answer])
-            return module(*maps, *(batch.group_indices() if sampled else ()))
+            return module(*_maps(student, batch.responses[answer], batch, sampled))
 
         terms.append(Term(f"vid_{path}", term, weight, path))
         modules.append(module)
     return terms, modules
 
 
-def _with_crd(task: Task, terms: list[Term], modules: list[nn.Module], weight: float, others: list[Term]) -> Objective:
+def _with_crd(
+    task: Task, terms: list[Term], modules: list[nn.Module], weight: float, drawn: bool, others: list[Term]
+) -> Objective:
     if weight:
-        term, contrast = contrasted(task, weight)
-        terms, modules = [*terms, term], [*modules, contrast]
+        return contrasted(task, weight, [*terms, *others], modules, drawn=drawn)
     return Objective([*terms, *others], modules=modules)
 
 
@@ -173,6 +191,6 @@ def _with_ckd(
 ) -> Objective:
     if sampled:
         terms = [*terms, *group_terms(task, teacher_weight, label_weight)]
-        return Objective(terms, modules=modules, groups=(1, 1), groups_drawn=100_000)
+        return Objective(terms, modules=modules, groups=(1, 1), groups_drawn=100_000, distinct=True)
     others = ckd(task, anchor=anchor, teacher_weight=teacher_weight, label_weight=label_weight).terms
     return Objective([*terms, *others], modules=modules)
