@@ -32,7 +32,6 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]
     "hint": (losses.hint, (6, 3, 4, 4), (6, 3, 4, 4)),
     "VID": (losses.VID(3, 5), *MAPS),
     "VID_compare": (losses.VID(3, 5, compare=True), *MAPS),
-    "VID_groups": (partial(losses.VID(3, 5), left=LEFT, right=RIGHT), *MAPS),
     "CRD": (partial(losses.CRD(5, 4, 12, dim=8), ids=torch.arange(6)), (6, 5), (6, 4)),
     "CRD_drawn": (
         partial(losses.CRD(5, 4, 12, dim=8), ids=torch.arange(6), contrast_idx=torch.arange(18).view(6, 3) % 12),
