@@ -179,6 +179,35 @@ def test_rows_tell_variants_apart():
     assert {end.row for end in plan(study).rows} == {"ckd [anchor=0.3]", "mine", "kd"}
 
 
+def test_a_row_has_settings_of_its_own():
+    """Beside each other or under `settings`; they take precedence over those of the study, and make another key."""
+    rows = [
+        "ckd",
+        {"method": "ckd", "name": "stratified", "select": "stratified", "momentum": 0.5},
+        {"method": "ckd", "settings": {"ask": {"select": "medoids"}}, "options": {"anchor": 0.3}},
+    ]
+    study = Study.of(SMALL | {"methods": rows, "settings": {"epochs": 4, "momentum": 0.8}})
+    runs = {run.row: run for run in plan(study).ready}
+    assert list(runs) == ["ckd", "stratified", "ckd [anchor=0.3, select=medoids]"]
+    chosen = [(run.settings.ask.select, run.settings.train.momentum) for run in runs.values()]
+    assert chosen == [("random", 0.8), ("stratified", 0.5), ("medoids", 0.8)]
+    assert len({run.key for run in runs.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"calls": 10}, "calls of the row ckd .calls=10. is also an axis or a candidate"),
+        ({"student": "cnn_8"}, "student of the row .* is not of a row"),
+        ({"roundz": 4}, "roundz"),
+        ({"momentum": "much"}, "momentum"),
+    ],
+)
+def test_a_setting_that_a_row_cannot_have_is_named(row, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan(Study.of(SMALL | {"methods": [{"method": "ckd"} | row]}))
+
+
 def test_settings_are_chosen_for_each_row_budget_and_accounting():
     study = Study.of(SMALL | {"choose": RATES | {"also": {"ckd_published": {"options.left": [1, 2]}}}})
     now = plan(study)

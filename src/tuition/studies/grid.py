@@ -38,15 +38,30 @@ class Pair(Settings):
 
 
 class MethodRow(Settings):
-    """A row of the tables: a method with options of its own."""
+    """A row of the tables: a method with options of its own, and any other settings, such as `rounds: 4`, beside it."""
 
     method: str
-    name: str = Field("", description="by default the method, with its options in brackets")
+    name: str = Field("", description="by default the method, with its options and settings in brackets")
     options: dict[str, Any] = Field({}, description="settings of the method")
+    settings: Annotated[dict[str, Any], AfterValidator(DistillSettings.flat_names)] = Field(
+        {}, description="other settings of the row's runs"
+    )
+
+    @classmethod
+    def read(cls, value: Any) -> Any:
+        """A method's name will do. What is a setting of a run is moved into `settings`."""
+        if isinstance(value, str):
+            return {"method": value}
+        if not isinstance(value, Mapping):
+            return value
+        moved = {k: v for k, v in value.items() if k not in cls.model_fields and k in DistillSettings.known()}
+        kept = {k: v for k, v in value.items() if k not in moved}
+        return kept | {"settings": {**kept.get("settings", {}), **moved}} if moved else kept
 
     def title(self, variant: Mapping[str, Any]) -> str:
         """The row's name, where `variant` tells it from others of the same method."""
-        values = ([] if self.name else [*self.options.items()]) + [*variant.items()]
+        own = [] if self.name else [*self.options.items(), *self.settings.items()]
+        values = own + [*variant.items()]
         brackets = ", ".join(f"{name.removeprefix('options.')}={value}" for name, value in values)
         return (self.name or self.method) + (f" [{brackets}]" if brackets else "")
 
@@ -67,11 +82,7 @@ class Study(Settings):
     )
     teaching: dict[str, Any] = Field({}, description="how teachers that are absent are trained (`tuition teach`)")
     pairs: list[Pair] = Field(min_length=1)
-    methods: list[
-        Annotated[
-            MethodRow, BeforeValidator(lambda it: {"method": it} if isinstance(it, str) else it)
-        ]  # a name will do
-    ] = Field(min_length=1)
+    methods: list[Annotated[MethodRow, BeforeValidator(MethodRow.read)]] = Field(min_length=1)
     axes: dict[str, list[Any]] = Field({}, description="setting: values")
     choose: Choose = Choose()
     spectra: bool = Field(False, description="keep the singular values of the students' features")
@@ -296,6 +307,7 @@ class _Point:
         title = self.method.title({k: v for k, v in self.values.items() if k not in COMMON_AXES and len(axes[k]) > 1})
         place = {"teacher": self.pair.teacher, "student": self.pair.student, "method": self.method.method}
         flat = self.study.settings | place | {f"options.{k}": v for k, v in self.method.options.items()}
+        flat |= self.method.settings
         for change in (self.values, *changes):
             flat |= DistillSettings.flat_names(change)
         settings = DistillSettings.of(flat)
@@ -318,6 +330,11 @@ def _check_size(study: Study) -> None:
     empty = [name for name, values in axes.items() if not values]
     if empty:
         raise UserError(f"{empty[0]} of the study has no value; give at least one.")
+    for row in study.methods:
+        for name in row.settings:
+            if name in axes or name in ("seed", "method", "student", "teacher"):
+                place = "also an axis or a candidate" if name in axes else "not of a row"
+                raise UserError(f"{name} of the row {row.title({})} is {place} of the study; keep it in one place.")
     runs = len(study.pairs) * len(study.methods) * math.prod(map(len, axes.values()))
     if runs > MOST_RUNS:
         raise UserError(f"the study has {runs:,} runs, and at most {MOST_RUNS:,} are possible; take values away.")
