@@ -27,7 +27,7 @@ from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
 from tuition.store import usage
 from tuition.store.price import money
-from tuition.studies import one_run, paid_calls, records, report, study, tables
+from tuition.studies import best, one_run, paid_calls, records, report, study, tables
 from tuition.studies.executor import Outcome
 from tuition.studies.forecast import forecast
 from tuition.studies.grid import Study
@@ -56,7 +56,9 @@ def in_this_process(function, jobs, workers=None):
 
 @pytest.fixture
 def here(monkeypatch):
+    """In this process, without a best student, which would be one more run."""
     monkeypatch.setattr(study, "run_parallel", in_this_process)
+    monkeypatch.setattr(best, "winner", lambda results: None)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def finished(teacher, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "run_parallel", in_this_process)
-        study.run(Study.of(SMALL), out, teachers=[teacher])
+        study.run(Study.of(SMALL), out, teachers=[teacher], keep="none")
     return out
 
 

@@ -21,6 +21,12 @@ class Executor(StrEnum):
     ray = "ray"
 
 
+class Kept(StrEnum):
+    best = "best"
+    all = "all"
+    none = "none"
+
+
 Spread = Annotated[
     Executor,
     Option(
@@ -85,6 +91,9 @@ def study(
         list[Path] | None, Option(help="Another study's folder; its runs are not repeated.")
     ] = None,
     retry: Annotated[bool, Option("--retry", help="Repeat failed runs.")] = False,
+    keep: Annotated[
+        Kept, Option(help="Students to keep: best (by validation, as OUT/best), all (in OUT/students too), or none.")
+    ] = Kept.best,
     max_minutes: Annotated[
         float | None, Option(min=0, help="Stop after this time with exit code 3; the same command resumes.")
     ] = None,
@@ -117,7 +126,9 @@ def study(
         return 0
     minutes = math.inf if max_minutes is None else max_minutes
     with printer.phases() as progress:
-        summary = studies.run(chosen, out, minutes=minutes, executor=executor, progress=progress, **shared)
+        summary = studies.run(
+            chosen, out, minutes=minutes, executor=executor, keep=keep.value, progress=progress, **shared
+        )
     studies.note_command(out, sys.argv[1:])
     return print_study(printer, summary, out)
 

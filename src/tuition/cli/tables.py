@@ -127,6 +127,13 @@ def print_study(printer: Printer, summary: Any, out: Path) -> int:
         )
         return 3
     print_report(printer, [out], out)
+    if summary.best is not None:
+        place, best = out / "best", summary.best
+        printer.say(
+            f"Best by validation: {best.method} at {best.calls:,} calls, seed {best.seed}, {best.validation:.1f} % of "
+            f"validation. It is in {place}; `tuition export {place} student.onnx` makes a file of it.",
+            best=place,
+        )
     return 1 if failed else 0
 
 

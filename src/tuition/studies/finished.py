@@ -21,7 +21,9 @@ class FinishedRuns:
         self.out, self.keep_spectra = out, study.spectra
         own = records.read(out) if (out / records.RUNS).exists() else []
         self.known: dict[str, Record] = {}
-        for record in (*records.read(*others), *own):
+        theirs = records.read(*others)
+        self.elsewhere = {record.key for record in theirs}
+        for record in (*theirs, *own):
             if record.status == "done" or not (retry or record.key in self.known):
                 self.known[record.key] = record
         self.written = {RecordId(r.key, r.method, r.purpose, r.accounting): r.status for r in own}

@@ -61,7 +61,7 @@ class MethodRow(Settings):
     def title(self, variant: Mapping[str, Any]) -> str:
         """The row's name, where `variant` tells it from others of the same method."""
         own = [] if self.name else [*self.options.items(), *self.settings.items()]
-        values = own + [*variant.items()]
+        values = [*own, *variant.items()]
         brackets = ", ".join(f"{name.removeprefix('options.')}={value}" for name, value in values)
         return (self.name or self.method) + (f" [{brackets}]" if brackets else "")
 

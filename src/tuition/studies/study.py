@@ -7,20 +7,22 @@ import math
 import shlex
 import shutil
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tuition import disk
-from tuition.errors import without_passwords
+from tuition import disk, escape
+from tuition.errors import Notice, without_passwords
 from tuition.pipeline.sources import Sources
-from tuition.studies import cluster, study_calls
-from tuition.studies.executor import run_parallel
+from tuition.studies import best, cluster, study_calls
+from tuition.studies.executor import Outcome, run_parallel
 from tuition.studies.finished import FinishedRuns, record_of
 from tuition.studies.grid import PlannedRun, RecordId, Study, StudyPlan, images, plan
 from tuition.studies.one_run import RunTask, train
@@ -36,7 +38,7 @@ from tuition.studies.study_sources import (
 )
 from tuition.training import Deadline, UnfinishedError, files
 
-SIGNS = ("runs.csv", "responses.db", "teachers", "unfinished")  # of a study's folder
+SIGNS = ("runs.csv", "responses.db", "teachers", best.UNFINISHED)  # of a study's folder
 CHECKPOINTED = 20_000  # images; a shorter run is repeated sooner than checkpoints are written
 
 
@@ -46,11 +48,16 @@ class DeadlineError(Exception):
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The runs of a study: how many are done, those that failed, and how many are left because time ran out."""
+    """The runs of a study: how many are done, those that failed, and how many are left because time ran out.
+
+    Attributes:
+        best: the record of the best run by validation, if its student is in OUT/best.
+    """
 
     done: int
     failed: list[Record]
     left: int
+    best: Record | None = None
 
 
 def run(
@@ -61,6 +68,7 @@ def run(
     continue_from: Sequence[Path] = (),
     workers: int | None = None,
     retry: bool = False,
+    keep: best.Keep = "best",
     minutes: float = math.inf,
     executor: str = "local",
     progress: Progress | None = None,
@@ -75,6 +83,8 @@ def run(
         continue_from: folders of other studies, whose finished runs are not repeated.
         workers: runs at a time; by default one a core.
         retry: repeat failed runs.
+        keep: "best": the winner by validation becomes OUT/best, the folder of a run. "all": the students of all runs
+            that are made from now on are kept in OUT/students as well. "none": neither.
         minutes: stop after this time, and leave the rest to the next call.
         executor: "local" for processes of this machine, "ray" for the nodes of a Ray cluster. These need `out`, the
             teachers' folders and the data at the same paths, and a store in PostgreSQL; this process writes runs.csv.
@@ -96,7 +106,11 @@ def run(
         if executor == "ray":
             cluster.check_store(study.settings["store"])
             cluster.connect()
+        if keep != "none":
+            best.check(out)
         finished, sources = FinishedRuns(study, out, continue_from, retry=retry), Sources()
+        making = _Making(finished, folders, workers, deadline, executor, keep)
+        chosen, kept, late = None, None, False
         try:
             train_absent(study, folders, show, Deadline(deadline))
             identify = identities(folders, sources)
@@ -115,16 +129,22 @@ def run(
                 finished.write(now.rows)
                 total = done + len(now.ready) + len(now.later)
                 watch("runs", done, total)
-                for _ in _train_ready(now, finished, folders, workers, deadline, executor):
+                for _ in making.ready(now):
                     done += 1
                     show("runs", done, total)
                 now = plan(study, finished.find, identify)
             finished.write(now.rows)
+            chosen = None if keep == "none" else best.winner(making.results(now))
+            if chosen is not None:
+                watch("best student", 0, 1)
+                kept = best.keep_best(out, *chosen, partial(making.again, chosen[0]), continue_from)
         except (DeadlineError, UnfinishedError):
+            late = True
             now = plan(study, finished.find, identities(folders, sources))
     records = {run.key: record for run in now.rows.values() if (record := finished.find(run)) is not None}
     failed = [record for record in records.values() if record.status == "failed"]
-    return StudyResult(len(records) - len(failed), failed, len(now.ready) + len(now.later))
+    left = len(now.ready) + len(now.later) + (late and chosen is not None)
+    return StudyResult(len(records) - len(failed), failed, left, chosen[1] if chosen and kept else None)
 
 
 def note_command(out: Path, arguments: Sequence[str]) -> None:
@@ -138,45 +158,79 @@ def note_command(out: Path, arguments: Sequence[str]) -> None:
         files.write(path, "".join(f"{each}\n" for each in [*there, line]).encode())
 
 
-def _train_ready(
-    now: StudyPlan,
-    finished: FinishedRuns,
-    folders: Mapping[str, str],
-    workers: int | None,
-    deadline: float,
-    executor: str,
-) -> Iterator[Record]:
-    """Train the runs that are ready, and record each as it ends. Runs whose time was up are left out."""
-    rows: dict[str, dict[RecordId, PlannedRun]] = defaultdict(dict)
-    for row, run in now.rows.items():
-        rows[row.key][row] = run
-    gpus = 0 if executor == "ray" else torch.cuda.device_count()
-    tasks = [_task(run, i % gpus if gpus > 1 else None, finished, folders, deadline) for i, run in enumerate(now.ready)]
-    spread = cluster.run_on_cluster if executor == "ray" else run_parallel
-    with closing(spread(partial(train, sources=Sources()), tasks, workers=workers)) as outcomes:  # type: ignore[type-var]
-        for outcome in outcomes:
-            if outcome.result is None and outcome.error is None:
-                continue  # its time was up
-            run, folder = now.ready[outcome.index], tasks[outcome.index].folder
-            figures, spectrum = outcome.result or (None, None)
-            record = record_of(run, figures, outcome.error)
-            finished.add(record, spectrum)
-            finished.write(rows[run.key])
-            if folder is not None and folder.exists():
-                shutil.rmtree(folder)
-            yield record
+@dataclass(frozen=True)
+class _Making:
+    """How the runs of a study are made."""
 
+    finished: FinishedRuns
+    folders: Mapping[str, str]
+    workers: int | None
+    deadline: float
+    executor: str
+    keep: best.Keep
 
-def _task(
-    run: PlannedRun, gpu: int | None, finished: FinishedRuns, folders: Mapping[str, str], deadline: float
-) -> RunTask:
-    """What a worker needs for a run, which may pay for nothing."""
-    share = {} if gpu is None or run.settings.device != "auto" else {"device": f"cuda:{gpu}"}
-    settings = with_teacher_path(run.settings, folders, budget=0, **share)
-    if settings.log_dir is not None:
-        log = f"{run.row}-{settings.ask.calls}-seed{settings.data.seed}-{run.key[:8]}"
-        settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
-    # Checkpoints know data and teachers by their places, so the name of their folder covers these too.
-    name = hashlib.sha256(f"{run.key} {settings.data.data} {settings.ask.teacher}".encode()).hexdigest()[:32]
-    folder = finished.out.absolute() / "unfinished" / name if images(settings) > CHECKPOINTED else None
-    return RunTask(settings, folder, deadline, finished.keep_spectra)
+    def ready(self, now: StudyPlan) -> Iterator[Record]:
+        """Train the runs that are ready, and record each as it ends. Runs whose time was up are left out."""
+        rows: dict[str, dict[RecordId, PlannedRun]] = defaultdict(dict)
+        for row, run in now.rows.items():
+            rows[row.key][row] = run
+        gpus = 0 if self.executor == "ray" else torch.cuda.device_count()
+        tasks = [self._task(run, i % gpus if gpus > 1 else None) for i, run in enumerate(now.ready)]
+        with closing(self._spread(tasks)) as outcomes:  # type: ignore[type-var]
+            for outcome in outcomes:
+                if outcome.result is None and outcome.error is None:
+                    continue  # its time was up
+                run, folder = now.ready[outcome.index], tasks[outcome.index].folder
+                figures, spectrum = outcome.result or (None, None)
+                record = record_of(run, figures, outcome.error)
+                if self.keep == "all" and folder is not None and record.status == "done":
+                    best.keep_one(self.finished.out, run, folder)
+                self.finished.add(record, spectrum)
+                self.finished.write(rows[run.key])
+                if folder is not None and folder.exists() and not self._leads(run, now):
+                    shutil.rmtree(folder)
+                yield record
+
+    def results(self, now: StudyPlan) -> list[tuple[PlannedRun, Record]]:
+        """The results so far."""
+        runs = (run for row, run in now.rows.items() if row.purpose == "result")
+        return [(run, record) for run in runs if (record := self.finished.find(run)) is not None]
+
+    def again(self, run: PlannedRun) -> Path | None:
+        """The folder of a finished run, which is repeated if none was kept."""
+        if run.key in self.finished.elsewhere:
+            warnings.warn("the best student is of another study, which did not keep it.", Notice, stacklevel=2)
+            return None
+        task = self._task(run, None, kept=True)
+        (outcome,) = self._spread([task])
+        if outcome.error is not None:
+            warnings.warn(
+                f"the best student was not kept: {escape.shorten(outcome.error.strip().splitlines()[-1])}",
+                Notice,
+                stacklevel=2,
+            )
+        elif outcome.result is None:
+            raise DeadlineError
+        return task.folder if outcome.result is not None else None
+
+    def _leads(self, run: PlannedRun, now: StudyPlan) -> bool:
+        """Whether a run may be the one to keep, so that it need not be repeated."""
+        leader = best.winner(self.results(now)) if self.keep == "best" else None
+        return leader is not None and leader[0].key == run.key
+
+    def _spread(self, tasks: list[RunTask]) -> Iterator[Outcome[Any]]:
+        spread = cluster.run_on_cluster if self.executor == "ray" else run_parallel
+        return spread(partial(train, sources=Sources()), tasks, workers=self.workers)
+
+    def _task(self, run: PlannedRun, gpu: int | None, *, kept: bool = False) -> RunTask:
+        """What a worker needs for a run, which may pay for nothing."""
+        share = {} if gpu is None or run.settings.device != "auto" else {"device": f"cuda:{gpu}"}
+        settings = with_teacher_path(run.settings, self.folders, budget=0, **share)
+        if settings.log_dir is not None:
+            log = f"{run.row}-{settings.ask.calls}-seed{settings.data.seed}-{run.key[:8]}"
+            settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
+        # Checkpoints know data and teachers by their places, so the name of their folder covers these too.
+        name = hashlib.sha256(f"{run.key} {settings.data.data} {settings.ask.teacher}".encode()).hexdigest()[:32]
+        filed = kept or self.keep == "all" or images(settings) > CHECKPOINTED
+        folder = self.finished.out.absolute() / best.UNFINISHED / name if filed else None
+        return RunTask(settings, folder, self.deadline, self.finished.keep_spectra)
