@@ -167,7 +167,8 @@ def _methods() -> str:
     parts = [
         "# Methods and models",
         "Name a method with `--method NAME` or `distill(..., objective=NAME)`; set its options with "
-        "`--set options.NAME=VALUE` or `options={...}`. Without labels, the terms on "
+        "`--set options.NAME=VALUE` or `options={...}`. [Choosing a method](../choosing.md) says what the measurements "
+        "say about them, and [Your own method](../guides/own-method.md) how to add one. Without labels, the terms on "
         "labels fall away.",
         "\n".join(_table(("method", "what it is"), [(f"[`{n}`](#{n})", methods.summary(n)) for n in methods.METHODS])),
     ]
