@@ -169,7 +169,8 @@ def _methods() -> str:
         "Name a method with `--method NAME` or `distill(..., objective=NAME)`; set its options with "
         "`--set options.NAME=VALUE` or `options={...}`. [Choosing a method](../choosing.md) says what the measurements "
         "say about them, and [Your own method](../guides/own-method.md) how to add one. Without labels, the terms on "
-        "labels fall away.",
+        "labels fall away. The layers of white-box methods are `--set 'options={pairs: {stage2: stage2}}'`, "
+        "student: teacher, with defaults for models of the zoo.",
         "\n".join(_table(("method", "what it is"), [(f"[`{n}`](#{n})", methods.summary(n)) for n in methods.METHODS])),
     ]
     for name, method in methods.METHODS.items():

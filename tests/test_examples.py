@@ -1,10 +1,9 @@
 """Each script in examples/ runs in an empty folder, without a network, and says what its readers are to see.
 
-What a script or the README trains on, validates on and tests on share no input.
+What a script trains on, validates on and tests on share no input. Code of pages and of the README: tests/docs.
 """
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,33 +79,6 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
         assert words in run.stdout
     if "distill(" in (EXAMPLES / f"{name}.py").read_text():
         assert "shared inputs: 0 0" in run.stdout
-
-
-FITTED = """
-import torch
-from tuition import data
-
-pool = data.load("digits")
-inputs, targets = pool.inputs.flatten(1) / 255, torch.nn.functional.one_hot(pool.labels).float()
-linear = torch.nn.Linear(64, 10, bias=False)
-linear.weight.data = 10 * torch.linalg.lstsq(inputs, targets, driver="gelsd").solution.T
-my_model = torch.nn.Sequential(torch.nn.Flatten(), linear)
-"""
-
-
-@pytest.mark.slow
-def test_the_first_example_of_the_readme_runs(tmp_path: Path) -> None:
-    (first, *_) = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
-    assert first.count("my_model") == 1
-    script = tmp_path / "first.py"
-    (tmp_path / "fitted.py").write_text(FITTED)
-    script.write_text(f"from fitted import my_model\n{first}")
-    run = subprocess.run(
-        [sys.executable, "-c", WATCHED, script, "epochs=2"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert "shared inputs: 0 0" in run.stdout
-    assert "320 paid" in run.stdout
 
 
 def test_the_watch_sees_a_leak(tmp_path: Path) -> None:

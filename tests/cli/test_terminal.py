@@ -40,12 +40,12 @@ def shell(command, **environment):
     [
         ("tuition methods >&-", 0),
         ("tuition methods >&- 2>&- <&-", 0),
-        ("tuition methods --markdown >&- 2>/dev/full", 0),
+        ("tuition methods --json >&- 2>/dev/full", 0),
         ("tuition methods nonsense 2>/dev/full", 2),
         ("tuition methods nonsense 2>&-", 2),
         ("tuition methods > /dev/full", 2),
-        ("tuition methods --markdown > /dev/full", 2),
-        ("set -o pipefail; tuition methods --markdown | head -1", 0),
+        ("tuition methods --json > /dev/full", 2),
+        ("set -o pipefail; tuition methods --json | head -1", 0),
         ("set -o pipefail; tuition methods | true", 0),
     ],
 )

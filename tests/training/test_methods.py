@@ -1,8 +1,5 @@
 """Every method by its name alone: on digits, on CIFAR-100, and against its formula."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,10 +51,6 @@ def test_takes_a_few_steps_on_cifar100(method):
     run = distill("resnet8", transfer, method, validation=pool[-8:], epochs=2)
     assert run.steps == 2
     assert all(torch.isfinite(value).all() for value in run.student.state_dict().values())
-
-
-def test_readme_has_the_table_of_methods():
-    assert methods.markdown() in (ROOT / "README.md").read_text()
 
 
 def objective_value(name, student, teacher, labels, **options):
@@ -151,34 +144,3 @@ def test_an_objective_of_ones_own(digits):
     term = Term("absolute", lambda student, batch: (student - batch.responses["logits"]).abs().mean(), weight=3.0)
     run = distill("cnn_4", digits, Objective([term]), epochs=3)
     assert set(run.history[0]) >= {"absolute"}
-
-
-# It answers by the likeness to the mean image of each class, which is right more often than by chance.
-MY_MODEL = """
-import torch
-from tuition import data as known
-digits = known.load("digits")
-images = digits.inputs.float().flatten(1)
-means = torch.stack([images[digits.labels == label].mean(dim=0) for label in range(10)])
-my_model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10, bias=False))
-my_model[1].weight.data = torch.nn.functional.normalize(means)
-"""
-
-
-def test_readme_python_runs_as_printed(tmp_path):
-    """The block under "From Python", with a real model in place of `my_model`."""
-    text = (ROOT / "README.md").read_text()
-    block = text.split("```python")[1].split("```")[0]
-    program = MY_MODEL + block
-    program = program.replace("test=data", "epochs=3, test=data")
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "320 paid" in done.stdout
-    assert (tmp_path / "runs/ckd/run.json").exists()

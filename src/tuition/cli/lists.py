@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from tuition.cli.output import data as write_data
 from tuition.cli.printer import Fact, Printer
 from tuition.cli.signatures import PANELS, takes
 from tuition.errors import UserError
@@ -18,7 +17,6 @@ from tuition.pipeline.settings import CommandSettings, DistillSettings, TeachSet
 def methods(
     printer: Printer,
     name: Annotated[str | None, Argument(help="A method, to explain its options.")] = None,
-    markdown: Annotated[bool, Option("--markdown", metavar="", help="Print the README's table.")] = False,
 ) -> None:
     """List the methods, or one method's options with type, default and meaning.
 
@@ -26,9 +24,7 @@ def methods(
     """
     from tuition.training import methods as known
 
-    if markdown:
-        write_data(known.markdown() + "\n")
-    elif name is None:
+    if name is None:
         rows = [{"name": method.name, "summary": method.summary} for method in known.METHODS.values()]
         printer.table("Methods", {"name": "name", "summary": "what it is"}, rows, key="methods", text=2)
         printer.say("`tuition methods NAME` explains a method's options.")

@@ -112,12 +112,14 @@ def read(part: Part, class_names: Sequence[str] | None) -> EncodedImages:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, in order, wherever they lie in it. A folder without any may be data of other kinds."""
+    """All pictures below a folder, in order, wherever they lie in it. Without any it may hold other data."""
     walk = Walk(root_of(folder))
     files = list(walk.files(folder))
     found = sorted(path for path in files if is_picture(path))
     if found:
-        report_passed(folder, [path for path in files if not is_picture(path)] + walk.passed, "not a picture by its suffix")
+        report_passed(
+            folder, [path for path in files if not is_picture(path)] + walk.passed, "not a picture by its suffix"
+        )
     return found
 
 

@@ -101,15 +101,6 @@ def summary(name: str) -> str:
     return find(name).summary
 
 
-def markdown() -> str:
-    """The table of all methods, for the README."""
-    rows = ["| method | what it is | options |", "|---|---|---|"]
-    for name, method in METHODS.items():
-        values = ", ".join(f"{key} {value}" for key, value in method.defaults.items() if value is not None)
-        rows.append(f"| `{name}` | {method.summary} | {values} |")
-    return "\n".join(rows)
-
-
 def teacher_layers(name: str, model: nn.Module | str, options: Mapping[str, Any] | None = None) -> list[str]:
     """Module paths of the teacher whose maps a method compares; none for a black-box method."""
     return find(name).teacher_layers(model, options or {})
