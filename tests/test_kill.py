@@ -244,6 +244,24 @@ def test_killed_in_every_phase(zygote, whole, tmp_path):
     assert f"teacher calls paid {accounts['paid']} " in " ".join((folder / "stdout").read_text().split())
 
 
+def test_killed_while_it_learns_from_unasked_inputs(zygote, tmp_path):
+    """The average of the student and the draws of unasked inputs go on where they were."""
+    command = [*COMMAND, "--unasked", "all", "--set", "batch_size=4"]
+    folders = [tmp_path / name for name in ("killed", "whole")]
+    for folder in folders:
+        folder.mkdir()
+    killed, whole = folders
+    seen = killed / "run/metrics.csv"
+    until = lambda: seen.exists() and len(seen.read_text().splitlines()) > 2  # noqa: E731
+    assert zygote.run(killed, *command, until=until) == -signal.SIGKILL, (killed / "stderr").read_text()
+    assert status(killed) == "running"
+    for folder in folders:
+        assert zygote.run(folder, *command) == 0, (folder / "stderr").read_text()
+    assert books(killed) == books(whole) == (CALLS, 0, CALLS)
+    assert "unasked" in (whole / "run/metrics.csv").read_text()
+    check_same(killed, whole)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments(zygote, whole, tmp_path, seed):
     dice, kills = random.Random(seed), 0

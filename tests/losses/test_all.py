@@ -22,6 +22,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]
     "standardised_kd": (losses.standardised_kd, *MATRICES),
     "ckd": (losses.ckd, *MATRICES),
     "ckd_anchored": (partial(losses.ckd, anchor=0.1), *MATRICES),
+    "consistency": (losses.consistency, *MATRICES),
     "ckd_groups": (partial(losses.ckd_groups, left=LEFT, right=RIGHT), *MATRICES),
     "rkd": (losses.rkd, *MATRICES),
     "rkd_projected": (partial(losses.rkd_projected, projection=losses.orthonormal_projection(5, 2, seed=0)), *MATRICES),

@@ -156,7 +156,7 @@ def everything():
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
-def run(out, method="crd", epochs=20, end_after=None, model=None, **settings):
+def run(out, method="crd", epochs=20, end_after=None, model=None, beside=False, **settings):
     """A run of a student with frozen batch norm; after the epoch `end_after` all processes are killed."""
 
     def end(done, total, figures):
@@ -166,6 +166,8 @@ def run(out, method="crd", epochs=20, end_after=None, model=None, **settings):
     digits = data.load("digits")
     right = 5 * F.one_hot(digits.labels[:ROWS], CLASSES)
     transfer = TransferSet(digits[:ROWS], {"logits": right + transfer_set().responses["logits"]})
+    if beside:
+        settings |= {"unasked": digits[120:200]}
     return distill(
         model or frozen(models.create("cnn_4", num_classes=CLASSES, in_channels=1, seed=0)),
         transfer,
@@ -180,6 +182,9 @@ def run(out, method="crd", epochs=20, end_after=None, model=None, **settings):
         checkpoint_seconds=0.0,
         **settings,
     )
+
+
+BESIDE = {"method": "ckd", "epochs": 5, "beside": True}
 
 
 def run_and_save(folder, out, **settings):
@@ -298,6 +303,8 @@ def main(folder):
     assert group(1, lambda: run(folder / "changing", end_after=4)) == killed
     assert group(4, lambda: run_and_save(folder, "changing")) == [0] * 4
     assert group(2, lambda: run_and_save(folder, "changing")) == [0, 0]  # finished: returned
+    assert group(2, lambda: run(folder / "beside", **BESIDE, end_after=2)) == 2 * killed
+    assert group(2, lambda: run_and_save(folder, "beside", **BESIDE)) == [0, 0]
     codes = {}
     for name, arguments in FAILURES.items():
         (folder / name).mkdir()
@@ -386,6 +393,14 @@ def test_resumed_by_two_then_one_then_four_it_ends_as_one_process_does(folder, t
     alone = run(tmp_path / "alone")
     assert alone.validation > 20, "something was learnt"
     for weights, figures in (*load(folder, "whole", 2), *load(folder, "changing", 4), *load(folder, "changing", 2)):
+        for name, value in alone.student.state_dict().items():
+            assert torch.allclose(weights[name], value, rtol=1e-4, atol=1e-6), name
+        check_figures(figures, alone.results(), abs=0.01)
+
+
+def test_unasked_inputs_are_shared_killed_and_resumed(folder, tmp_path):
+    alone = run(tmp_path / "alone", **BESIDE)
+    for weights, figures in load(folder, "beside", 2):
         for name, value in alone.student.state_dict().items():
             assert torch.allclose(weights[name], value, rtol=1e-4, atol=1e-6), name
         check_figures(figures, alone.results(), abs=0.01)

@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
 
 
 def trained(folder, out, in_memory, *, method, answers="logits", view=False, validate="labels", **settings):
+    beside = settings.pop("unasked", False)
     with mock.patch.object(ondisk, "IN_MEMORY", in_memory):
         train, test = data.load(folder), data.load(folder, split="test")
         assert isinstance(train.inputs, OnDisk) == isinstance(test.inputs, OnDisk) == (in_memory < 0)
@@ -37,6 +38,8 @@ def trained(folder, out, in_memory, *, method, answers="logits", view=False, val
         responses[answers] = torch.randn(160, *shape, generator=generator)
         transfer = TransferSet(pool, responses)[10:]
         validation = test[:90] if validate == "labels" else TransferSet(test, responses)
+        if beside:
+            settings |= {"unasked": train[:100]}
         return distill(
             "cnn_8", transfer, method, validation=validation, test=test, out=out, epochs=2, batch_size=32, **settings
         )
@@ -51,6 +54,8 @@ def trained(folder, out, in_memory, *, method, answers="logits", view=False, val
         {"method": "cutmix", "view": True},
         {"method": "crd"},
         {"method": "fitnets", "answers": "stage2", "aligned": True, "view": True},
+        {"method": "mse", "unasked": True},
+        {"method": "mse", "unasked": True, "augment": False, "view": True},
     ],
     ids=lambda case: " ".join(map(str, case.values())),
 )

@@ -73,7 +73,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
-@takes(DistillSettings, f"{ASKED} test student weights method {TRAINED} {COLUMNS}")
+@takes(DistillSettings, f"{ASKED} test student weights method unasked {TRAINED} {COLUMNS}")
 def distill(
     printer: Printer,
     settings: DistillSettings,

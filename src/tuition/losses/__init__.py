@@ -6,6 +6,7 @@ float64 stays; the result is a scalar; shapes are checked at the door with a Val
 
 from tuition.losses.cc import cc
 from tuition.losses.ckd import ckd, ckd_groups
+from tuition.losses.consistency import consistency
 from tuition.losses.crd import CRD
 from tuition.losses.cross_entropy import cross_entropy
 from tuition.losses.dist import dist
@@ -28,6 +29,7 @@ __all__ = [
     "cc",
     "ckd",
     "ckd_groups",
+    "consistency",
     "cross_entropy",
     "cutmix",
     "cutmix_pick",

@@ -18,9 +18,11 @@ class TextReader(nn.Module, ABC):
 
     Attributes:
         length: tokens a text.
+        padding: id that fills short texts.
     """
 
     length: int
+    padding: int
 
     def forward(self, texts: Sequence[str] | Tensor) -> Tensor:
         return texts if isinstance(texts, Tensor) else self.read(texts)

@@ -34,7 +34,7 @@ class Hashing(TextReader):
 
     def __init__(self, length: int = 64, buckets: int = BUCKETS, ngrams: Sequence[int] = ()) -> None:
         super().__init__()
-        self.length, self.buckets, self.ngrams = length, buckets, tuple(ngrams)
+        self.length, self.buckets, self.ngrams, self.padding = length, buckets, tuple(ngrams), PADDING
 
     def settings(self) -> dict[str, object]:
         """What makes an equal one: Hashing(**settings)."""

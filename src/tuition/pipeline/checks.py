@@ -17,6 +17,7 @@ from tuition.pipeline import logs
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
+from tuition.pipeline.unasked import unasked_of
 from tuition.store import BudgetError, address
 from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
@@ -32,6 +33,7 @@ class Checked:
     teacher: Teacher
     question: Question
     test: Pool | None = None
+    unasked: Pool | None = None
 
 
 def check_ask(settings: Asking, sources: Sources) -> Checked:
@@ -64,7 +66,8 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
             answer = {"votes": torch.eye(len(teacher.class_names))[:1]}
     if settings.paid_mixes and answer is not None and "logits" not in answer:
         raise UserError("paid mixes need a teacher that answers with logits; set paid_mixes: 0.")
-    checked = Checked(teacher, question, test)
+    unasked = unasked_of(settings, sources, question.inputs, question.validation, test)
+    checked = Checked(teacher, question, test, unasked)
     check_fit(settings, checked, answer, out)
     check_budget(settings, teacher, question.inputs)
     return checked
@@ -81,6 +84,7 @@ def check_fit(
         answer=answer,
         validation=checked.question.validation,
         test=checked.test,
+        unasked=checked.unasked,
         seed=settings.data.seed,
         out=out,
         options=settings.options,

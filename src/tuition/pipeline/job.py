@@ -41,18 +41,19 @@ def run(
     settings = with_digits_teacher(settings, sources, watch)
     with ExitStack() as held:  # the folder, from before a call is paid
 
-        def answers() -> tuple[TransferSet, Pool | TransferSet]:
+        def answers() -> tuple[TransferSet, Pool | TransferSet, Pool | None]:
             checked = check_distill(settings, out, sources)
             if out is not None:
                 held.enter_context(disk.hold(out))
             with watch.asking() as progress:
                 transfer, validation = ask(settings, checked, progress)
             watch.answered(transfer, validation)
-            return complete(settings, checked.teacher, transfer, watch), validation
+            return complete(settings, checked.teacher, transfer, watch), validation, checked.unasked
 
-        transfer, validation = parallel.first(answers)
+        transfer, validation, unasked = parallel.first(answers)
+        test = sources.test_pool(settings.data)
         with watch.training(settings.train.epochs) as callbacks:
-            return train(settings, transfer, validation, sources.test_pool(settings.data), out, callbacks)
+            return train(settings, transfer, validation, test, out, callbacks, unasked)
 
 
 def ask(
@@ -116,8 +117,9 @@ def train(
     test: Pool | None,
     out: Path | None = None,
     callbacks: Sequence[Callback] = (),
+    unasked: Pool | None = None,
 ) -> Run:
-    """Train on the answers, and evaluate on `test`."""
+    """Train on the answers, and on unasked inputs, and evaluate on `test`."""
     if parallel.rank() == 0:
         callbacks = [*callbacks, *logs.begin(settings)]
     run = distill(
@@ -127,6 +129,7 @@ def train(
         options=settings.options,
         validation=validation,
         test=test,
+        unasked=unasked,
         seed=settings.data.seed,
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),

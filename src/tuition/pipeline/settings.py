@@ -10,7 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from tuition import escape
@@ -261,6 +269,9 @@ class DistillSettings(CommandSettings):
     )
     method: str = setting("ckd", "what it is trained by (see `tuition methods`), or package.module:function")
     options: dict[str, Any] = setting({}, "settings of the method")
+    unasked: Annotated[int, Field(ge=0)] | Literal["all"] = setting(
+        0, "inputs of train that the teacher is not asked about, learned from beside its answers: a number, or all"
+    )
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
     log_dir: str | None = setting(None, "folder for TensorBoard logs of every epoch", free=True)
     wandb_project: str | None = setting(
@@ -288,6 +299,14 @@ class DistillSettings(CommandSettings):
         if ask.calls < 2:
             raise SettingError("a student needs at least 2 calls; raise calls.")
         return ask
+
+    @field_validator("unasked", mode="wrap")
+    @classmethod
+    def _number_or_all(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise SettingError(f"unasked is a number of inputs, or all, not {value!r}.") from None
 
     @field_validator("method")
     @classmethod

@@ -37,6 +37,7 @@ def distill(
     *,
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
+    unasked: Pool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
@@ -67,6 +68,10 @@ def distill(
         validation: labelled inputs to choose the best epoch by; or a transfer set, to choose it by agreement with
             its responses.
         test: labelled inputs, evaluated twice: after the last epoch and at the best validation.
+        unasked: inputs that no teacher was asked about, without those to validate and test on. At every step a batch of
+            them is learned from beside the answers: what the student answers for strong views is to equal what its
+            average answers for weak ones (see `losses.consistency`). Their labels are never read. `average` is 0.99
+            then, unless it is set. Steps take about three times as long.
         seed: of the order of batches, augmentation and, for a name, the initial weights.
         out: folder for the run's files; a finished run there is returned, an unfinished one resumes, another is
             refused. It is another run if the code of your own student, objective or preprocessing was edited.
@@ -100,6 +105,7 @@ def distill(
         options=options,
         validation=validation,
         test=test,
+        unasked=unasked,
         preprocess=preprocess,
         seed=seed,
         start=start,
@@ -194,6 +200,7 @@ def _train(
             objective,
             batches,
             settings,
+            unasked=setup.beside(),
             validate=validate,
             checkpoint=None if directory is None else directory / files.CHECKPOINT,
             record=None if directory is None else files.GrowingRows(directory / files.METRICS),

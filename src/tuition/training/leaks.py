@@ -15,8 +15,8 @@ def warn_of_shared(transfer: TransferSet, **others: Pool | TransferSet | None) -
         pool = other.pool if isinstance(other, TransferSet) else other
         if pool is None:
             continue
-        known = set(_digests(transfer.pool)) if known is None else known
-        shared = sum(digest in known for digest in _digests(pool))
+        known = set(digests(transfer.pool)) if known is None else known
+        shared = sum(digest in known for digest in digests(pool))
         if shared:
             warnings.warn(
                 f"{shared:,} of the {len(pool):,} {name} inputs are in the transfer set too, so the {name} figures are "
@@ -26,6 +26,6 @@ def warn_of_shared(transfer: TransferSet, **others: Pool | TransferSet | None) -
             )
 
 
-def _digests(pool: Pool) -> list[bytes]:
+def digests(pool: Pool) -> list[bytes]:
     """Of the inputs themselves, without their views."""
     return (pool if pool.crop is None else pool.view(None)).digests

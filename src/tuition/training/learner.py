@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuition import models
+from tuition import losses, models
 from tuition.training import parallel
-from tuition.training.objective import Batch, Objective
+from tuition.training.objective import Batch, Beside, Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.trained import parameter_groups
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+UNASKED = "unasked"  # the term on inputs without answers
 
 
 class Learner(nn.Module):
@@ -32,14 +33,24 @@ class Learner(nn.Module):
         self.student, self.objective, self.precision = student, objective, precision
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        device = batch.rows.device.type
-        precision = ("bf16" if device == "cuda" else "float32") if self.precision == "auto" else self.precision
-        with torch.autocast(device, HALVES.get(precision), enabled=precision in HALVES):
+        with self.autocast(batch.rows.device):
             outputs = forward(self.student, batch, self.objective.reads)
         if batch.own is not None:
             outputs = {name: parallel.gather(x, batch.own, len(batch.rows)) for name, x in outputs.items()}
         terms: dict[str, Tensor] = self.objective(outputs, batch)
-        return terms
+        return terms if batch.beside is None else terms | {UNASKED: self._on_unasked(batch.beside)}
+
+    def _on_unasked(self, beside: Beside) -> Tensor:
+        with self.autocast(beside.inputs.device):
+            outputs = self.student(beside.inputs)
+        if beside.own is not None:
+            outputs = parallel.gather(outputs, beside.own, len(beside.target))
+        return beside.weight * losses.consistency(outputs, beside.target)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision of forward passes in training."""
+        precision = ("bf16" if device.type == "cuda" else "float32") if self.precision == "auto" else self.precision
+        return torch.autocast(device.type, HALVES.get(precision), enabled=precision in HALVES)
 
 
 def forward(student: Student, batch: Batch, reads: list[str]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from tuition.training.average import Average
 from tuition.training.batches import Batches
 from tuition.training.callbacks import Callback, UnfinishedError
 from tuition.training.learner import Learner, make_optimizer, make_scaler, step
-from tuition.training.objective import Objective
+from tuition.training.objective import Beside, Objective
 from tuition.training.schedule import Schedule
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.trained import freezing, training_mode
+from tuition.training.unasked import Unasked
 
 
 @dataclass
@@ -55,6 +57,7 @@ def train(
     batches: Batches,
     settings: TrainSettings,
     *,
+    unasked: Unasked | None = None,
     validate: Callable[[Student], float] | None = None,
     checkpoint: Path | None = None,
     record: Callable[[list[dict[str, float]]], None] | None = None,
@@ -67,6 +70,7 @@ def train(
 
     Args:
         student, objective: on the device of the batches; their parameters are optimised together.
+        unasked: inputs without answers, of which a batch is learned from at every step.
         validate: a figure to maximise, in percent, read after every epoch.
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
@@ -88,7 +92,7 @@ def train(
         raise UserError("stop_after needs validation; give a validation set, or leave stop_after out.")
     devices = [batches.device] if batches.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), freezing(student, settings), Held() as held:
-        run = Training(student, objective, batches, settings)
+        run = Training(student, objective, batches, settings, unasked)
         saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
         if saved is not None:
             run.resume(saved)
@@ -135,8 +139,15 @@ def train(
 class Training:
     """A student while it is trained: all that a checkpoint holds, after any step."""
 
-    def __init__(self, student: Student, objective: Objective, batches: Batches, settings: TrainSettings) -> None:
-        self.student, self.batches, self.settings = student, batches, settings
+    def __init__(
+        self,
+        student: Student,
+        objective: Objective,
+        batches: Batches,
+        settings: TrainSettings,
+        unasked: Unasked | None = None,
+    ) -> None:
+        self.student, self.batches, self.settings, self.unasked = student, batches, settings, unasked
         self.state, self.schedule = State(planned=settings.epochs), Schedule(settings, len(batches))
         self.learner = Learner(student, objective, settings.precision)
         self.shared = parallel.averaged(self.learner)
@@ -160,11 +171,13 @@ class Training:
         training_mode(self.student, self.settings)
         if self.state.done == 0:
             self.sums, self.began_at = {}, self.batches.generator.get_state()
-        for drawn in self._left():
+        for drawn, beside in self._left():
             self.rate = self.settings.learning_rate * self.schedule.factor(self.state.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * group["factor"]
             batch = replace(self.batches.batch(*drawn), epoch=self.state.epoch)
+            if beside is not None:
+                batch = replace(batch, beside=self._beside(*beside))
             clip_norm = self.settings.clip_norm
             terms = step(self.shared, self.optimizer, batch, clip_norm=clip_norm, scaler=self.scaler)
             for name, value in terms.items():
@@ -173,15 +186,32 @@ class Training:
                 self.average.update(self.state.steps)
             self.state.steps += 1
             self.state.done += 1
-            self.state.images += len(batch.rows)
+            self.state.images += len(batch.rows) + (0 if batch.beside is None else len(batch.beside.target))
             yield
 
-    def _left(self) -> Iterator[tuple[Any, ...]]:
+    @torch.no_grad()
+    def _beside(self, inputs: Tensor, seed: int) -> Beside:
+        """What is learned from these raw inputs: that their strong views are answered as the average does weak ones."""
+        assert self.unasked is not None
+        assert self.average is not None
+        weak, strong = self.unasked.views(inputs, seed)
+        own = None
+        if parallel.count() > 1:
+            own = torch.arange(len(inputs), device=weak.device).tensor_split(parallel.count())[parallel.rank()]
+            weak, strong = weak[own], strong[own]
+        with self.learner.autocast(weak.device):
+            target = self.average.student(weak)
+        if own is not None:
+            target = parallel.gather(target, own, len(inputs))
+        return Beside(strong, target, self.schedule.risen(self.state.steps), own)
+
+    def _left(self) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, int] | None]]:
         """The draws of the epoch after those done, which are repeated to be skipped; mixes draw as they are reached."""
         generator, done = self.batches.generator, self.state.done
         now = generator.get_state()
         generator.set_state(self.began_at)
-        drawn = self.batches.draw()
+        beside = repeat(None) if self.unasked is None else self.unasked.draw(len(self.batches), generator)
+        drawn = zip(self.batches.draw(), beside, strict=False)
         for _ in range(done):
             next(drawn)
         if done:

@@ -10,6 +10,23 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Inputs without answers that are learned from beside a batch.
+
+    Attributes:
+        inputs: strong views (b, ...); of several processes, those that this one forwards.
+        target: (b, k) outputs of the student's average for weak views; of several processes, the complete ones.
+        weight: of the term.
+        own: as of a batch.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    weight: float
+    own: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """Rows of a transfer set on the device.
 
@@ -21,6 +38,7 @@ class Batch:
         groups: (p, q) when the batch is m groups of p rows (first m * p rows) against m of q rows; else None.
         epoch: number of epochs that were finished before this one.
         own: int64 positions of the inputs in the batch, where several processes share it; None where all are here.
+        beside: inputs without answers, or None.
     """
 
     inputs: Tensor
@@ -30,6 +48,7 @@ class Batch:
     groups: tuple[int, int] | None = None
     own: Tensor | None = None
     epoch: int = 0
+    beside: Beside | None = None
 
     @property
     def labels(self) -> Tensor:

@@ -31,6 +31,7 @@ from tuition.training.task_classes import (
     task_names,
     test_in_order,
 )
+from tuition.training.unasked import fitted, refuse_maps, with_average
 
 
 def set_up(
@@ -41,6 +42,7 @@ def set_up(
     options: Mapping[str, Any] | None,
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
+    unasked: Pool | None = None,
     preprocess: nn.Module | None = None,
     start: models.Start | None = None,
     seed: int,
@@ -69,6 +71,9 @@ def set_up(
     device = pick_device(settings.device)
     if settings.precision == "fp16" and device.type != "cuda":
         raise UserError(f"fp16 needs a CUDA device, and this training runs on {device.type}; use precision: bf16.")
+    if unasked is not None:
+        settings = with_average(settings)
+        unasked = fitted(unasked, transfer.pool, student, method)
     setup = Setup(
         student=student,
         method=method,
@@ -82,6 +87,7 @@ def set_up(
         device=device,
         teacher_accuracy=accuracy,
         is_module=not isinstance(model, str) or models.fine_tunes(model, start),
+        unasked=unasked,
     )
     trial_step.attempt(setup)
     return setup
@@ -105,6 +111,7 @@ def check(
     answer: Mapping[str, Tensor] | None,
     validation: Pool | None = None,
     test: Pool | None = None,
+    unasked: Pool | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
@@ -128,6 +135,8 @@ def check(
     transfer = TransferSet(pool, {name: value.expand(len(pool), *value.shape[1:]) for name, value in known.items()})
     method, tried = methods.of(objective), objective
     options = method.checked(options or {})
+    if unasked is not None:
+        refuse_maps(method)
     if set(method.teacher_layers(student, options)) - set(known):
         tried = "mse"  # a remote teacher's feature maps are seen when they arrive
     ordered = answer is not None or pool.class_names is not None  # otherwise the classes are not known yet
@@ -138,6 +147,7 @@ def check(
         options=options if tried is objective else None,
         validation=validation if ordered else None,
         test=test if ordered else None,
+        unasked=unasked,
         seed=seed,
         start=start,
         settings=chosen,

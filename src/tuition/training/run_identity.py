@@ -36,6 +36,7 @@ def recorded_digests(setup: Setup, objective: Objective) -> dict[str, str | None
         "own_code": own_code(setup.student, objective, setup.method.own),
         "transfer_digest": data_digest(setup.transfer),
         "validation_digest": None if setup.validation is None else data_digest(setup.validation),
+        "unasked_digest": None if setup.unasked is None else data_digest(setup.unasked),
         "test_digest": None if setup.test is None else data_digest(setup.test),
     }
 

@@ -72,6 +72,19 @@ class Schedule:
             return factor * milestones(step // self.steps, self.settings.epochs - self.since)
         return factor if step < rising else cosine(step - rising, total - rising)
 
+    def risen(self, step: int) -> float:
+        """The weight of unasked inputs at a step: it rises linearly from 0 to 1 in the first fifth of the epochs.
+
+        Of stages, which may end long before their most epochs, in their patience where that is shorter. In a training
+        that is continued with a new cosine it has risen.
+        """
+        if self.since:
+            return 1.0
+        epochs = self.settings.epochs / 5
+        if self.settings.schedule == "stages":
+            epochs = min(epochs, self.settings.patience)
+        return min(step / (epochs * self.steps), 1.0)
+
     def lengthen(self, epoch: int) -> None:
         """Go on for more epochs than were planned, from this one. A new cosine begins, and new milestones; stages stay
         as they are.

@@ -183,9 +183,10 @@ class TrainSettings(Settings):
     freeze: Annotated[list[str], BeforeValidator(_several)] = setting(
         [], "module paths of the student that are not trained; batch norms there keep their statistics"
     )
-    average: float = setting(
-        0.0,
-        "decay of an exponential average of the student, such as 0.99, which is kept in its place; 0: off",
+    average: float | None = setting(
+        None,
+        "decay of an exponential average of the student, which is kept in its place; 0: off; null: 0.99 with unasked, "
+        "else 0",
         ge=0,
         lt=1,
     )

@@ -15,6 +15,7 @@ from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.task import Task
+from tuition.training.unasked import Unasked, strong_view
 
 
 def balanced(transfer: TransferSet, num_classes: int) -> Tensor | None:
@@ -40,6 +41,7 @@ class Setup:
         transfer: where `teacher_labels` is set, with the teacher's answers in place of missing labels.
         validation, test: with labels in the order of the student's classes.
         num_classes: width of the student's output.
+        unasked: bare inputs to learn from beside the answers, or None.
         teacher_accuracy: of the answers on labels of the data.
         is_module: whether the student's weights do not follow from its name and seed.
     """
@@ -56,6 +58,7 @@ class Setup:
     device: torch.device
     teacher_accuracy: float | None
     is_module: bool
+    unasked: Pool | None = None
 
     def objective(self, student: Student, transfer: TransferSet) -> Objective:
         """The objective by which this student learns from these rows."""
@@ -67,9 +70,22 @@ class Setup:
 
     def encoded(self, transfer: TransferSet) -> TransferSet:
         """The same rows with texts as token ids, which are made once for all epochs."""
-        if not self.student.reads_text:
-            return transfer
-        return replace(transfer, pool=replace(transfer.pool, inputs=self.student.read(transfer.pool)))
+        return replace(transfer, pool=self._encoded(transfer.pool)) if self.student.reads_text else transfer
+
+    def _encoded(self, pool: Pool) -> Pool:
+        return replace(pool, inputs=self.student.read(pool)) if self.student.reads_text else pool
+
+    def beside(self) -> Unasked | None:
+        """Batches of the unasked inputs, on the device."""
+        if self.unasked is None:
+            return None
+        return Unasked(
+            self._encoded(self.unasked),
+            strong_view(self.unasked, self.student),
+            augment=self.unasked.augment if self.settings.augment else None,
+            batch_size=self.settings.batch_size,
+            device=self.device,
+        )
 
     def batches(
         self, transfer: TransferSet, objective: Objective, *, batch_size: int, rank: int = 0, processes: int = 1
