@@ -2,7 +2,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +17,6 @@ from tuition.studies import records, report
 
 HOSTILE = 'RuntimeError: </script><img src="http://example.com/x.png"><script>window.hacked = 1</script> {{data}}'
 MARKUP = "<img src=x onerror='window.hacked=1'>\"><script>window.hacked=1</script>"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"]  # fmt: skip
 RUN = records.Record(
     key="k",
     dataset="some/folder",
@@ -210,73 +206,6 @@ def test_a_thousand_runs_take_less_than_1_gib(tmp_path, runs, monkeypatch):
     result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1
     assert (tmp_path / "report.html").stat().st_size < 10e6
-
-
-class Browser:
-    """A page in headless Chromium, driven by the DevTools protocol over pipes."""
-
-    def __init__(self, profile: Path) -> None:
-        their_in, self.to = os.pipe()
-        self.of, their_out = os.pipe()
-        assert CHROMIUM
-        script = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'  # Chromium reads from 3 and writes to 4
-        self.process = subprocess.Popen(
-            ["bash", "-c", script, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(their_in, their_out),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(their_in)
-        os.close(their_out)
-        self.sent, self.unread, self.events, self.session = 0, b"", [], {}
-        (target, *_) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-
-    def receive(self):
-        while b"\0" not in self.unread:
-            part = os.read(self.of, 1 << 16)
-            assert part, "Chromium has gone"
-            self.unread += part
-        message, self.unread = self.unread.split(b"\0", 1)
-        return json.loads(message)
-
-    def send(self, method, **params):
-        self.sent += 1
-        message = {"id": self.sent, "method": method, "params": params} | self.session
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != self.sent:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def open(self, page: Path, width: int) -> None:
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.events.clear()
-        self.send("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.receive())
-
-    def __call__(self, expression):
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def seen(self, *methods):
-        return [event["params"] for event in self.events if event["method"] in methods]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    chromium = Browser(tmp_path_factory.mktemp("profile"))
-    yield chromium
-    chromium.process.kill()
-    chromium.process.wait()
 
 
 @pytest.mark.parametrize("width", [1280, 400])

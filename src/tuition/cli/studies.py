@@ -14,6 +14,7 @@ from typer import Argument, Option
 from tuition.cli.options import DryRun, Sets, TrustCode, pairs
 from tuition.cli.printer import Printer
 from tuition.cli.tables import print_accounts, print_forecast, print_report, print_study, print_targets
+from tuition.errors import UserError
 
 
 class Executor(StrEnum):
@@ -135,14 +136,32 @@ def study(
 
 def report(
     printer: Printer,
-    folders: Annotated[list[Path], Argument(help="Folders of studies, with runs.csv.")],
-    out: Annotated[Path, Option(help="Folder for figures, tables and report.html.")],
+    folders: Annotated[list[Path], Argument(help="Folders of studies, or the folder of one run.")],
+    out: Annotated[
+        Path | None, Option(help="Folder for report.html; by default a study's own, or `report` in that of a run.")
+    ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
-    """Build figures, tables and the page again from the records of runs.
+    """Build the report of studies, or of one run: a verdict in words, figures and tables, as a page and in Markdown.
+
+    Of a run it shows curves, calibration, the worst classes, and inputs about which student and teacher disagree, by
+    answers that the store holds. Nothing is asked.
 
     Example: tuition report study --out report
     """
-    print_report(printer, folders, out)
+    if not (folders[0] / "run.json").is_file():
+        if out is None and len(folders) > 1:
+            raise UserError("a report of several studies needs a folder of its own; name it with --out.")
+        print_report(printer, folders, folders[0] if out is None else out)
+        return
+    if len(folders) > 1:
+        raise UserError("a report is of one run, or of studies; name one folder of a run.")
+    from tuition.studies import run_report
+
+    page, verdict = run_report.build(folders[0], folders[0] / "report" if out is None else out, trust_code=trust_code)
+    for sentence in verdict:
+        printer.show(f"- {sentence}")
+    printer.say(f"Report: {page}. report.md and figures are beside it.", report=page, verdict=verdict)
 
 
 def plan(

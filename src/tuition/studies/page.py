@@ -59,3 +59,8 @@ def inline(path: Path) -> Markup:
     for colour, name in THEMED.items():
         svg = svg.replace(colour, f"var(--{name})")
     return Markup(svg)
+
+
+def data_url(picture: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"

@@ -75,7 +75,7 @@ def _page(sections: Sequence[Mapping[str, Any]], shown: Mapping[str, Any], runs:
         {**section, "figures": [(page.inline(path), caption) for path, caption in section["figures"]]}
         for section in sections
     ]
-    css, script = source("report.css"), source("report.js")
+    css, script = source("report.css"), Markup(source("page.js") + source("report.js"))
     return render(
         "report.html",
         policy=page.policy(script, [css, *page.styles(svg for section in drawn for svg, _ in section["figures"])]),

@@ -1,0 +1,386 @@
+"""The report of one run: a page and a text made from its folder, its data and the stored answers. Nothing is asked."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from markupsafe import Markup
+from torch import Tensor
+
+from tuition import disk, escape
+from tuition.data import Accounts, Bill, Pool
+from tuition.errors import UserError
+from tuition.pipeline.question import question_of
+from tuition.pipeline.settings import DistillSettings, TeachSettings
+from tuition.pipeline.settings_file import CONFIG, read_settings, refuse_code
+from tuition.pipeline.sources import Sources
+from tuition.pipeline.stored_answers import stored_answers
+from tuition.store.price import money
+from tuition.studies import disagreements, page, run_figures
+from tuition.studies.disagreements import Disagreement, Shown
+from tuition.studies.records import flatten, read_rows
+from tuition.studies.table import UNKNOWN, Cell, Table, counts, markdown
+from tuition.studies.templating import render, source
+from tuition.training import Student, calibration, evaluation, files, load
+
+TEXT, ROUNDS = "report.md", "rounds.csv"
+LOOKED_AT = 2000  # stored answers that are searched for disagreements
+WORST, TAKEN_FOR = 10, 3  # classes, and the classes that each is taken for most often
+T = TypeVar("T")
+
+
+@dataclass
+class RunReport:
+    """What is shown of a run, as it is gathered."""
+
+    directory: Path
+    record: dict[str, Any]
+    figures: list[tuple[Path, str]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is left out, and why
+    facts: list[str] = field(default_factory=list)  # sentences of the verdict
+    test: evaluation.Evaluation | None = None
+    differ: str = ""
+    examples: list[Disagreement] = field(default_factory=list)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return self.record["results"]
+
+    def attempt(self, what: str, make: Callable[[], T]) -> T | None:
+        """Its result; where the user's files do not allow it, None and a note of what is left out."""
+        try:
+            return make()
+        except UserError as error:
+            self.notes.append(f"{what}: {error}")
+            return None
+
+
+def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | None = None) -> tuple[Path, list[str]]:
+    """Write OUT/report.html, OUT/report.md and OUT/figures.
+
+    Args:
+        trust_code: import code that the run's folder names, as the factory of its student.
+        sources: pools and a teacher that are loaded already.
+
+    Returns:
+        The page, and its verdict.
+
+    Raises:
+        UserError: the folder holds no finished run, or `out` holds other files.
+    """
+    record = files.read_run(run)
+    if record["status"] != "done":
+        raise UserError(f"the run in {run} is not finished; `tuition watch {run}` shows how far it is.")
+    page.check_ours(out, ())
+    with disk.hold(out):
+        report = RunReport(run, record)
+        settings, sources = report.attempt("Data", lambda: _settings(run, trust_code)), sources or Sources()
+        student = report.attempt("Student", lambda: load(run, trust_code=trust_code))
+        _training(report, out / "figures")
+        if settings is not None and student is not None:
+            report.attempt("Test data", lambda: _on_test(report, student, settings, sources, out / "figures"))
+            if isinstance(settings, DistillSettings):
+                report.attempt("Disagreements", lambda: _disagreements(report, student, settings, sources))
+        verdict = [*_verdict(report), *report.facts, *_next(report)]
+        _write(report, out, verdict)
+    return out / page.PAGE, verdict
+
+
+def _settings(run: Path, trust_code: bool) -> DistillSettings | TeachSettings:
+    """The settings that the run's folder keeps.
+
+    Raises:
+        UserError: there are none, or they name code that is not trusted.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise UserError(f"a run that Python made has no {CONFIG}, so that its inputs are not known here.")
+    values = read_settings(path)
+    refuse_code(values, str(path), trust_code)
+    if "ask" not in values:
+        return TeachSettings.of(values)
+    return DistillSettings.of(values | {"trust_code": True} if trust_code else values)
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def _training(report: RunReport, folder: Path) -> None:
+    """Curves over epochs and rounds."""
+    with (report.directory / files.METRICS).open(newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    if history and "validation" in history[0]:
+        run_figures.validation(history, report.results["best_epoch"], folder / "validation")
+        measured = report.record.get("measured", {}).get("validation", "")
+        report.figures.append((folder / "validation", f"Validation by epoch: {measured}."))
+    if history:
+        run_figures.losses(history, folder / "losses")
+        report.figures.append((folder / "losses", "Terms of the loss by epoch, as they are weighted."))
+    path = report.directory / ROUNDS
+    rows = read_rows(path, lambda row: (int(row["calls"]), float(row["validation"]))) if path.is_file() else []
+    if rows:
+        calls, values = zip(*rows, strict=True)
+        run_figures.rounds(calls, values, folder / "rounds")
+        report.figures.append((folder / "rounds", "Validation after each round, by the inputs asked about so far."))
+
+
+def _on_test(
+    report: RunReport, student: Student, settings: DistillSettings | TeachSettings, sources: Sources, folder: Path
+) -> None:
+    """Accuracy, calibration and the worst classes, measured on the test data again."""
+    if student.output != "logits":
+        raise UserError("a student of embeddings names no classes.")
+    test = sources.test_pool(settings.data)
+    if test is None:
+        raise UserError("none was named.")
+    labels, logits = student.labels_of(test), student.logits(test)
+    report.test = measured = evaluation.evaluate(logits, labels)
+    recorded = report.results["accuracy"]
+    if recorded is not None and abs(recorded - measured.accuracy) * len(labels) > 300:  # more than three inputs
+        report.notes.append(
+            f"Test data: it gives {measured.accuracy:.2f} % now, and the run recorded {recorded:.2f} %; the data has "
+            "changed."
+        )
+    bins, validation = calibration.reliability(logits, labels), _labelled_validation(settings, sources)
+    after = None
+    if validation is not None:
+        heat = calibration.temperature(student.logits(validation), student.labels_of(validation))
+        after = calibration.reliability(logits / heat, labels)
+        error = evaluation.calibration_error(logits / heat, labels)
+        report.facts.append(
+            f"Its confidence is {measured.calibration_error:.1f} points off on average; with logits divided by "
+            f"{heat:.2f}, which was fitted on {len(validation):,} labelled validation inputs, it is {error:.1f} off."
+        )
+    else:
+        report.facts.append(f"Its confidence is {measured.calibration_error:.1f} points off on average.")
+    run_figures.reliability(bins, after, folder / "reliability")
+    report.figures.append(
+        (folder / "reliability", "Reliability on the test data: below the diagonal it is too sure, above not enough.")
+    )
+    report.tables.append(_worst_classes(student, logits.argmax(dim=1), labels))
+
+
+def _labelled_validation(settings: DistillSettings | TeachSettings, sources: Sources) -> Pool | None:
+    """The labelled inputs that chose the epoch, on which nothing was trained."""
+    if isinstance(settings, TeachSettings):
+        return sources.validation_pool(settings.data)
+    held_out = question_of(settings.changed(select="random", features=None), sources).validation
+    return held_out if isinstance(held_out, Pool) else None
+
+
+def _worst_classes(student: Student, predicted: Tensor, labels: Tensor) -> Table:
+    """The classes that are recognised least, and what they are taken for."""
+    classes = int(max(predicted.max(), labels.max())) + 1
+    names = student.class_names or tuple(map(str, range(classes)))
+    confusion = evaluation.confusion(predicted, labels, classes)
+    rows = [row for row in evaluation.per_class(predicted, labels, classes) if row.recall is not None]
+    cells = []
+    for row in sorted(rows, key=lambda row: (row.recall, -row.count))[:WORST]:
+        taken = confusion[row.index].clone()
+        taken[row.index] = 0
+        most = [i for i in taken.argsort(descending=True, stable=True)[:TAKEN_FOR].tolist() if taken[i]]
+        precision = UNKNOWN if row.precision is None else Cell(f"{row.precision:.1f}", value=row.precision)
+        cells.append([
+            Cell(names[row.index]), *counts([row.count]), Cell(f"{row.recall:.1f}", value=row.recall), precision,
+            Cell(", ".join(f"{names[i]} ({int(taken[i]):,})" for i in most) or "-"),
+        ])  # fmt: skip
+    note = (
+        f"The {len(cells)} of {len(rows)} classes that the student recognises least. Recognised: the percentage of the "
+        "class's inputs that is right. Right: the percentage of the inputs that the student names so. Taken for: other "
+        "classes, with the number of inputs."
+    )
+    header = ["class", "inputs", "recognised (%)", "right (%)", "taken for"]
+    return Table("classes", "Worst classes on the test data", note, header, cells)
+
+
+def _disagreements(report: RunReport, student: Student, settings: DistillSettings, sources: Sources) -> None:
+    recorded = report.record["settings"].get("fingerprint")
+    if not isinstance(recorded, str):
+        raise UserError("the run does not say which teacher it had.")
+    found = stored_answers(settings, sources, recorded, LOOKED_AT)
+    if student.output == "embedding":
+        if len(found.transfer) < 3:
+            raise UserError("fewer than three answers are stored.")
+        differ, report.examples = disagreements.of_embeddings(student, found.transfer)
+        what = "have another nearest input by the student's embedding than by the teacher's"
+    else:
+        try:
+            differ, report.examples = disagreements.of_classes(student, found.transfer, found.labels)
+        except ValueError as error:
+            raise UserError(f"{error}.") from error
+        what = "get another class from the student than from the teacher"
+    looked = f" ({found.stored:,} are stored)" if found.stored > len(found.transfer) else ""
+    report.differ = (
+        f"{differ:,} of {len(found.transfer):,} inputs with stored answers{looked} {what}. The run was trained on some "
+        "of these inputs or all; nothing was asked for this page."
+    )
+
+
+# -- the verdict -------------------------------------------------------------------------------------------------------
+
+
+def _verdict(report: RunReport) -> Iterable[str]:
+    results, measured = report.results, report.record.get("measured", {})
+    if report.test is not None:
+        from scipy.stats import binomtest
+
+        right = round(report.test.accuracy * report.test.count / 100)
+        low, high = binomtest(right, report.test.count).proportion_ci(method="wilson")
+        yield (
+            f"{report.test.accuracy:.2f} % of {report.test.count:,} test inputs are right (95 % interval "
+            f"{100 * low:.1f} to {100 * high:.1f} %, for other inputs of this kind; another seed may differ by more)."
+        )
+    elif results["accuracy"] is not None:
+        yield f"{results['accuracy']:.2f} % of the test inputs are right: {measured.get('accuracy', 'as recorded')}."
+    elif results["validation"] is not None:
+        where = measured.get("validation", "on validation inputs")
+        yield f"The best validation figure is {results['validation']:.2f} %: {where}. Nothing was tested on labels."
+    else:
+        yield "Nothing was measured on labels, neither for validation nor for test."
+    if results["teacher_accuracy"] is not None:
+        yield (
+            f"The teacher itself is right on {results['teacher_accuracy']:.2f} % of the "
+            f"{results['teacher_inputs']:,} labelled inputs it was asked about."
+        )
+    if results["agreement"] is not None:
+        yield f"The student agrees with the teacher to {results['agreement']:.2f} % on what it was trained on."
+    accounts, bill = Accounts(**report.record["accounts"]), Bill.from_dict(report.record.get("bill", {}))
+    if accounts.paid or accounts.served:
+        price = f", for {money(bill.cost)} in the currency of the price" if bill.cost else ""
+        each = f" ({money(round(bill.cost / accounts.paid, 6))} a call)" if bill.cost and accounts.paid else ""
+        stored = f"; {accounts.served:,} answers were stored already" if accounts.served else ""
+        yield f"It took {accounts.paid:,} paid calls{price}{each}{stored}."
+
+
+def _next(report: RunReport) -> list[str]:
+    """What to do next, where teacher and student were measured in classes."""
+    accuracy, theirs = report.results["accuracy"], report.results["teacher_accuracy"]
+    agreement = report.results["agreement"]
+    if accuracy is None or theirs is None or agreement is None:
+        return []
+    behind = theirs - accuracy
+    if behind <= 1:
+        return ["Next: ship it; it is about as good as the teacher."]
+    if agreement < 95:
+        return [
+            "Next: train for more epochs, or a larger student; it does not reproduce answers that it was trained on, "
+            f"and is {behind:.1f} points behind the teacher."
+        ]
+    return [
+        f"Next: ask about more inputs, if {behind:.1f} points to the teacher are worth them; the student reproduces "
+        "the answers that it has."
+    ]
+
+
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+
+def _write(report: RunReport, out: Path, verdict: Sequence[str]) -> None:
+    accounts = Accounts(**report.record["accounts"])
+    tables = [_results(report), *report.tables]
+    if any(accounts.as_dict().values()):
+        tables.append(_accounts(accounts, Bill.from_dict(report.record.get("bill", {}))))
+    shown = {
+        "title": f"Run {report.directory.resolve().name}",
+        "verdict": verdict,
+        "notes": report.notes,
+        "differ": report.differ,
+        "settings": flatten(report.record["settings"]),
+        "versions": report.record["versions"],
+    }
+    pictures = _pictures(report.examples, out / "figures")
+    out.mkdir(parents=True, exist_ok=True)
+    text = render(
+        "run.md",
+        tables=[Markup(markdown(table)) for table in tables],
+        figures=report.figures,
+        examples=_examples(report, {content: f"figures/{name}" for content, name in pictures.items()}),
+        command=Markup(escape.line(_command(report))),
+        **shown,
+    )
+    disk.write(out / TEXT, text.encode())
+    css, script = source("report.css"), source("page.js")
+    drawn = [(page.inline(path), caption) for path, caption in report.figures]
+    made = render(
+        "run.html",
+        policy=page.policy(script, [css, *page.styles(svg for svg, _ in drawn)], pictures=bool(pictures)),
+        css=css,
+        script=script,
+        tables=tables,
+        figures=drawn,
+        examples=_examples(report, {content: page.data_url(content) for content in pictures}),
+        command=_command(report),
+        **shown,
+    )
+    disk.write(out / page.PAGE, made.encode())
+
+
+def _command(report: RunReport) -> str:
+    """What makes the same run again; empty where its folder does not say."""
+    path = report.directory / CONFIG
+    if not path.is_file():
+        return ""
+    command = "distill" if "calls" in report.record["settings"] else "teach"
+    return shlex.join(["tuition", command, "--config", str(path), "--out", "NEW_FOLDER"])
+
+
+def _results(report: RunReport) -> Table:
+    names = {
+        "accuracy": "test accuracy, best validation (%)",
+        "accuracy_last": "test accuracy, last epoch (%)",
+        "top5": "test top-5 (%)",
+        "calibration_error": "test calibration error (%)",
+        "validation": "validation, best (%)",
+        "agreement": "agreement with the teacher on the transfer set (%)",
+        "teacher_accuracy": "the teacher's accuracy on the transfer set (%)",
+        "best_epoch": "best epoch",
+        "epochs": "epochs",
+        "images_seen": "inputs seen",
+        "seconds": "seconds of training",
+    }
+    known = {words: report.results.get(name) for name, words in names.items()}
+    rows = [
+        [Cell(words), Cell(f"{value:,.2f}" if isinstance(value, float) else f"{value:,}", value=value)]
+        for words, value in known.items()
+        if value is not None
+    ]
+    return Table("results", "Results", "As the run recorded them.", ["figure", "value"], rows)
+
+
+def _accounts(accounts: Accounts, bill: Bill) -> Table:
+    rows = [[Cell(word), *counts([count])] for word, count in accounts.in_words().items()]
+    if bill.cost:
+        rows.append([Cell("cost"), Cell(money(bill.cost), value=float(bill.cost))])
+    if bill.metered:
+        rows += [[Cell("tokens in"), *counts([bill.input_tokens])], [Cell("tokens out"), *counts([bill.output_tokens])]]
+    note = "Of the ask that made the transfer set, further answers to validate on included."
+    return Table("bill", "Teacher calls and price", note, ["calls", "number"], rows)
+
+
+def _pictures(examples: Sequence[Disagreement], folder: Path) -> dict[bytes, str]:
+    """Write each picture once; its file's name by its content."""
+    names: dict[bytes, str] = {}
+    for shown in (shown for each in examples for shown in (each.input, each.teacher, each.student)):
+        if shown.picture is not None and shown.picture not in names:
+            names[shown.picture] = f"example-{len(names) + 1}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            disk.write(folder / names[shown.picture], shown.picture)
+    return names
+
+
+def _examples(report: RunReport, urls: Mapping[bytes, str]) -> list[dict[str, Any]]:
+    """The disagreements as a template shows them, with the addresses of their pictures."""
+
+    def cell(shown: Shown) -> dict[str, str]:
+        return {"text": shown.text, "url": "" if shown.picture is None else urls[shown.picture]}
+
+    return [
+        {"label": each.label, "input": cell(each.input), "teacher": cell(each.teacher), "student": cell(each.student)}
+        for each in report.examples
+    ]
