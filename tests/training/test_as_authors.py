@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from tuition import UserError, distill, losses, models
+from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TeachSettings
+from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
 from tuition.training import Objective, Student, Term, TrainSettings, methods
 from tuition.training.batches import Batches
@@ -395,3 +397,40 @@ def test_d16_boxes_are_cut_to_even_numbers():
     assert 2 * even == pytest.approx(0.300, abs=0.03)
     assert 2 * rounded == pytest.approx(0.323, abs=0.03)
     assert even < rounded
+
+
+# -- D1, D4: views -----------------------------------------------------------------------------------------------------
+
+
+def test_d1_the_teacher_sees_one_random_view_of_each_image(pool):
+    """Every view is a crop of the image within a border of one zero; a student still sees views of its own."""
+    settings = DistillSettings.of({"calls": 40, "view": "random", "seed": 2})
+    asked = question_of(settings, Sources()).inputs
+    clean = question_of(settings.changed(view="clean"), Sources()).inputs
+    images, seen = F.pad(clean.asked_tensor(), (1, 1, 1, 1)), asked.asked_tensor()
+    places = []
+    for image, view in zip(images, seen, strict=True):
+        crops = {(y, x): image[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)}
+        found = [place for place, crop in crops.items() if torch.equal(crop, view)]
+        assert found, "the view is not a crop of its image"
+        places += found[:1]
+    assert len(set(places)) > 5
+    assert torch.equal(question_of(settings, Sources()).inputs.asked_tensor(), seen), "it is drawn once"
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_d4_maps_stay_where_the_teacher_saw_them(transfer, aligned):
+    maps = torch.rand(64, 2, 4, 4)
+    answered = replace(transfer, responses=transfer.responses | {"stage2": maps})
+    batches = Batches(
+        answered,
+        Objective([plain_term()]),
+        batch_size=16,
+        augment=transfer.pool.augment,
+        num_classes=10,
+        device=CPU,
+        generator=torch.Generator().manual_seed(0),
+        aligned=aligned,
+    )
+    same = [torch.equal(batch.responses["stage2"], maps[batch.rows]) for batch in batches.epoch()]
+    assert same == [not aligned] * 4

@@ -80,6 +80,9 @@ def study(
     ],
     out: Annotated[Path, Option(help="Folder for the study; a study in it resumes.")],
     fast: Annotated[bool, Option("--fast", help="A cosine of fixed length, fewer budgets and seeds.")] = False,
+    as_authors: Annotated[
+        bool, Option("--as-authors", help="The authors' protocol to the letter; docs/deviations.md says what differs.")
+    ] = False,
     smoke: Annotated[bool, Option("--smoke", help="Minutes on two cores, to see that it works.")] = False,
     data: Annotated[str | None, Option(help="digits (with its own pair and budgets), a folder, or a name.")] = None,
     teacher: Annotated[
@@ -111,7 +114,8 @@ def study(
     from tuition.studies import forecast, grid
     from tuition.studies import study as studies
 
-    variants = [word for word, chosen in (("fast", fast), ("digits", data == "digits"), ("smoke", smoke)) if chosen]
+    words = (("fast", fast), ("as_authors", as_authors), ("digits", data == "digits"), ("smoke", smoke))
+    variants = [word for word, chosen in words if chosen]
     if "digits" not in grid.variants_of(name):
         variants = [word for word in variants if word != "digits"]
     changes = pairs(sets) | ({} if data is None else {"data": data})

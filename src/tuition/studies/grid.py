@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from tuition.errors import UserError
 from tuition.pipeline.settings import DistillSettings
@@ -83,9 +83,15 @@ class Study(Settings):
     teaching: dict[str, Any] = Field({}, description="how teachers that are absent are trained (`tuition teach`)")
     pairs: list[Pair] = Field(min_length=1)
     methods: list[Annotated[MethodRow, BeforeValidator(MethodRow.read)]] = Field(min_length=1)
+    options: dict[str, dict[str, Any]] = Field({}, description="method: settings of every row of it")
     axes: dict[str, list[Any]] = Field({}, description="setting: values")
     choose: Choose = Choose()
     spectra: bool = Field(False, description="keep the singular values of the students' features")
+
+    @field_validator("options")
+    @classmethod
+    def _of_methods(cls, options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {method: methods.checked(method, of_method) for method, of_method in options.items()}
 
     @classmethod
     def unknown(cls, name: Any) -> str:
@@ -108,8 +114,9 @@ def read(
 ) -> Study:
     """A study by the name of one of the paper's or by its YAML file.
 
-    A file may name another that it `extends`, and hold `variants`, such as `fast`. What is later goes before what is
-    earlier, key by key, and null removes a key: the extended file, the file, each of `variants` in turn.
+    A file may name another that it `extends`, hold `variants`, such as `fast`, and name those of them that it is, as in
+    `variant: as_authors`. What is later goes before what is earlier, key by key, and null removes a key: the extended
+    file, the file, each of its variants and of `variants` in turn.
 
     Args:
         changes: settings, which replace an axis or candidates of that name; a list makes an axis.
@@ -120,7 +127,7 @@ def read(
     """
     values = _read(name)
     known = _mapping(values.pop("variants", {}), "variants")
-    for variant in variants:
+    for variant in dict.fromkeys((*_own_variants(values), *variants)):
         if variant not in known:
             raise UserError(f"the study {name} has no variant {variant!r}; it has {', '.join(known) or 'none'}.")
         values = merge(values, _mapping(known[variant], variant))
@@ -141,6 +148,12 @@ def read(
 def variants_of(name: str) -> list[str]:
     """The variants that a study has."""
     return list(_mapping(_read(name).get("variants", {}), "variants"))
+
+
+def _own_variants(values: dict[str, Any]) -> list[Any]:
+    """The variants that a study says it is, taken out of its values."""
+    own = values.pop("variant", [])
+    return own if isinstance(own, list) else [own]
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
@@ -306,7 +319,8 @@ class _Point:
         axes = self.study.axes
         title = self.method.title({k: v for k, v in self.values.items() if k not in COMMON_AXES and len(axes[k]) > 1})
         place = {"teacher": self.pair.teacher, "student": self.pair.student, "method": self.method.method}
-        flat = self.study.settings | place | {f"options.{k}": v for k, v in self.method.options.items()}
+        options = self.study.options.get(self.method.method, {}) | self.method.options
+        flat = self.study.settings | place | {f"options.{k}": v for k, v in options.items()}
         flat |= self.method.settings
         for change in (self.values, *changes):
             flat |= DistillSettings.flat_names(change)
