@@ -98,7 +98,7 @@ def test_a_study_that_cannot_be_is_one_sentence(tmp_path, text, sentence):
 def test_unknown_studies_variants_and_settings_are_named(tmp_path):
     with pytest.raises(UserError, match="did you mean table1"):
         grid.read("tabel1")
-    with pytest.raises(UserError, match="no variant 'slow'; it has fast, digits, smoke"):
+    with pytest.raises(UserError, match="no variant 'slow'; it has fast, as_authors, digits, smoke"):
         grid.read("table1", ["slow"])
     with pytest.raises(UserError, match="did you mean calls"):
         plan(Study.of(SMALL | {"axes": {"call": [3]}}))
