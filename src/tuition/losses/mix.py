@@ -18,7 +18,7 @@ def mixup(
 
     Args:
         inputs: (n, ...) floating, or uint8, which becomes float32.
-        targets: any number of them, (n, k) probabilities or one-hot.
+        targets: any number of them, (n, k): probabilities or one-hot; logits, where a loss is linear in its target.
         alpha: 1 is the uniform distribution.
         partners: (n,) rows that these are mixed with; None draws a permutation.
         generator: on any device; None is PyTorch's default generator.

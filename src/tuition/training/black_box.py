@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tuition import losses
 from tuition.errors import UserError
+from tuition.training.mixing import Mix, floating, linear_mix
 from tuition.training.objective import Batch, Objective, Term
 from tuition.training.options import (
     Answer,
@@ -104,12 +105,14 @@ def mse(
     task: Task,
     *,
     weight: Annotated[Weight, "weight of both terms, on the teacher's answers and on labels"] = 2.0,
+    mix: Mix = 0.0,
     reads: Reads = "logits",
     answer: Answer = "logits",
 ) -> Objective:
     """Regression onto logits and labels; weight 2 gives the gradient scale of ckd."""
     term, modules = compared(task, "mse", losses.mse, weight, reads, answer)
-    return Objective([term, *label_terms(task, "mse_label", losses.mse, weight)], modules=modules)
+    terms = [term, *label_terms(task, "mse_label", losses.mse, weight)]
+    return Objective(terms, modules=modules, mix=linear_mix(task, mix, answer))
 
 
 def ckd(
@@ -118,6 +121,7 @@ def ckd(
     anchor: Annotated[Weight, "weight of the error of the batch's mean, to which comparisons are blind"] = 0.1,
     teacher_weight: TeacherWeight = 1.0,
     label_weight: LabelWeight = 1.0,
+    mix: Mix = 0.0,
     recentre: Recentre = False,
     reads: Reads = "logits",
     answer: Answer = "logits",
@@ -130,7 +134,8 @@ def ckd(
     if recentre and (reads, answer) != ("logits", "logits"):
         raise UserError("only logits can be recentred; leave reads and answer as they are.")
     terms = [term, *label_terms(task, "ckd_label", loss, label_weight)]
-    return Objective(terms, modules=modules, recentre=(teacher_weight, label_weight) if recentre else None)
+    centre = (teacher_weight, label_weight) if recentre else None
+    return Objective(terms, modules=modules, mix=linear_mix(task, mix, answer), recentre=centre)
 
 
 def ckd_published(
@@ -339,7 +344,7 @@ def _mixed(
     task.response("votes" if hard else "logits")
 
     def apply(batch: Batch, generator: torch.Generator) -> Batch:
-        inputs = batch.inputs.float() / 255 if batch.inputs.dtype == torch.uint8 else batch.inputs
+        inputs = floating(batch.inputs)
         answers = batch.responses["votes"] if hard else batch.responses["logits"].softmax(dim=1)
         # The teacher's distribution is the last target, by which CutMixPick picks.
         targets = [answers] if batch.targets is None else [batch.targets, answers]
