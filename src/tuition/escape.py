@@ -23,7 +23,9 @@ _ADDRESS = re.compile(r"(\w[\w+.-]*://)(?:[^\s,]*@)?([^\s?#,]*)(?:[?#][^\s,]*)?"
 _ABSOLUTE = re.compile(r"^(\s*(?:\w{2,}:(?:///?(?=/))?)?)((?:/(?![/\s]|$)|~|\\|[A-Za-z]:[/\\]).*)$")
 _PATH = re.compile(r"(?<![\w.:/\\~-])(?:~\w*|[A-Za-z]:)?(?:[/\\][^\s/\\,;:'\"()<>]+){2,}[/\\]?")  # inside of a text
 _SECRET = re.compile(
-    r"(?:^|[_.-])(?:(?:api)?key|token|secret|password|passwd|auth\w*|credentials?|cookie)s?$", re.IGNORECASE
+    r"(?:^|[_-])(?:api_?key|key|secret|password|passwd|authorization|credentials?|cookie)s?$"
+    r"|(?:^|(?:api|access|auth|bearer|hf)[_-])token$",
+    re.IGNORECASE,
 )
 _MARKDOWN = re.compile(r"([\\`*_|~$]|\](?=[(\[:]))")
 _TEX = {"\\": "\\textbackslash{}", "→": "$\\rightarrow$", "≤": "$\\le$", "²": "$^2$", "^": "\\^{}"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from tuition.errors import UserError, first_line, needs_extra
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # no pickles
+REPOSITORY = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]*)/[A-Za-z0-9][\w.-]*(@(?P<revision>[\w./-]+))?")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 
 
@@ -46,17 +49,42 @@ def folder(place: str) -> Path:
     Raises:
         UserError: it is neither here nor on the hub.
     """
-    if Path(place).is_dir():
-        return Path(place)
+    return Path(place) if Path(place).is_dir() else snapshot(place, FILES)
+
+
+def snapshot(place: str, patterns: Sequence[str], revision: str | None = None) -> Path:
+    """The folder in which huggingface_hub keeps these files of a repository; what it does not have is fetched.
+
+    Raises:
+        UserError: the hub does not have the repository, or it can neither be reached nor is it kept here.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(place, allow_patterns=FILES))
+        return Path(snapshot_download(place, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # what it is depends on the version of the HTTP client
         raise UserError(
             f"{place} is not a folder, and the hub does not have it ({first_line(error)}); check the name, connect or "
             "log in."
         ) from error
+
+
+def is_repository(name: object) -> bool:
+    """Whether a name is that of a repository of the hub: owner/name, or owner/name@revision.
+
+    A folder here comes first, so that a misspelt one is not asked for elsewhere: what lies in a folder named like the
+    owner, and in `runs`, is of the hub only with a revision, as in runs/name@main.
+    """
+    match = REPOSITORY.fullmatch(name) if isinstance(name, str) else None
+    if match is None or os.path.lexists(match[0]):
+        return False
+    return match["revision"] is not None or not (match["owner"] == "runs" or os.path.lexists(match["owner"]))
+
+
+def repository(name: str, patterns: Sequence[str]) -> Path:
+    """As `snapshot`, of owner/name or owner/name@revision."""
+    place, _, revision = name.partition("@")
+    return snapshot(place, patterns, revision or None)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def _options(
 PANELS: dict[str, tuple[Any, ...]] = {
     "Distil": (studies.demo, students.teach, students.import_teacher, asking.ask, asking.check, students.distill),
     "Compare": (studies.study, studies.report, studies.plan),
-    "Use a student": (runs.predict, runs.evaluate, runs.export),
+    "Use a student": (runs.predict, runs.evaluate, runs.export, runs.push),
     "Look up": (lists.settings, lists.methods, lists.models, lists.data),
 }
 for panel, commands in PANELS.items():

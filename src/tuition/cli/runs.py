@@ -1,4 +1,4 @@
-"""Commands for a finished run: predict, evaluate, export."""
+"""Commands for a finished run: predict, evaluate, export, push."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tuition.data import Pool
     from tuition.training import Student
 
+Name = Annotated[str, Argument(metavar="RUN", help="Folder of a finished run, or OWNER/NAME[@REVISION] on the hub.")]
 Folder = Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run.")]
 
 
@@ -25,7 +26,7 @@ Folder = Annotated[Path, Argument(metavar="RUN", help="Folder of a finished run.
 def predict(
     printer: Printer,
     settings: TransferSettings,
-    run: Folder,
+    run: Name,
     inputs: Annotated[
         list[str],
         Argument(help="Images, folders of images, files of texts, data sets; - reads texts from stdin, one a line."),
@@ -75,7 +76,7 @@ def predictions(student: Student, names: list[str], pool: Pool) -> list[dict[str
 def evaluate(
     printer: Printer,
     settings: TransferSettings,
-    run: Folder,
+    run: Name,
     data: Annotated[str, Option(help="digits, a folder (parquet, images, text), or a name on the hub.")],
     split: Annotated[str, Option(help="Split to evaluate on.")] = "test",
     per_class: Annotated[bool, Option("--per-class", metavar="", help="Print a row for each class.")] = False,
@@ -127,7 +128,7 @@ def evaluate(
 def export(
     printer: Printer,
     settings: TransferSettings,
-    run: Folder,
+    run: Name,
     out: Annotated[Path, Argument(help="ONNX file.")],
 ) -> None:
     """Export a finished student to ONNX, preprocessing included.
@@ -138,3 +139,30 @@ def export(
 
     path = load(run, trust_code=settings.ask.trust_code).export(out)
     printer.say(f"Wrote {path}.", path=path)
+
+
+def push(
+    printer: Printer,
+    run: Folder,
+    name: Annotated[str, Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face hub.")],
+    private: Annotated[bool, Option("--private", metavar="", help="Make a private repository.")] = False,
+    revision: Annotated[str | None, Option(help="Branch to send to; by default the main one.")] = None,
+) -> None:
+    """Send a finished run to the Hugging Face hub: card, weights, settings and figures, never checkpoints or stores.
+
+    Paths in its settings are reduced to their last name. `tuition predict OWNER/NAME` then uses it.
+
+    Example: tuition push runs/digits ada/digits --private
+    """
+    from tuition.pipeline.push import push as send
+
+    sent = send(run, name, private=private, revision=revision)
+    pinned = f"{name}@{sent.revision}"
+    printer.say(
+        f"{sent.url} holds {', '.join(sent.files)}; tuition.load({pinned!r}) gives the student back.",
+        url=sent.url,
+        revision=sent.revision,
+        files=sent.files,
+    )
+    if sent.own_code:
+        printer.say("The student is made by code of yours, which was not sent; others need it to load the student.")

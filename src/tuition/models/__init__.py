@@ -15,7 +15,7 @@ from tuition.models.named import Made, NamedModel, Start
 from tuition.models.preprocess import Preprocess
 from tuition.models.readers import TOKENIZER, TextReader, Tokenizer
 from tuition.models.text import Hashing
-from tuition.models.weights import load_tensors, load_weights, packed, save_weights, unpacked
+from tuition.models.weights import load_tensors, load_weights, packed, read_tensors, save_weights, unpacked
 from tuition.models.zoo import available, create, fine_tunes, make, reads_text, reads_tokens, rebuild, recipe_of
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "module",
     "num_parameters",
     "packed",
+    "read_tensors",
     "reads_text",
     "reads_tokens",
     "rebuild",

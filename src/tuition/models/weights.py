@@ -90,16 +90,18 @@ def _other_shape(model: nn.Module, key: str, path: str | Path, loaded: Tensor, o
     return f"{path} is for another model: {shapes}; create the model it was saved from."
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, *, safetensors_only: bool = False) -> dict[str, Tensor]:
     """The tensors of a file that `load_weights` reads.
 
     Raises:
-        UserError: no such file, or one that holds more than tensors.
+        UserError: no such file, one that holds more than tensors, or another one than is asked for.
     """
     path = Path(path)
     try:
         with open(path, "rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # after the length of its JSON header
+        if safetensors_only and not is_safetensors:
+            raise ValueError("it is not a safetensors file")
         content: Any = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error

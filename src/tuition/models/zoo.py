@@ -164,7 +164,7 @@ def fine_tunes(student: object, start: Start | None) -> bool:
 
 def _is_made(name: str) -> bool:
     """Whether `make` makes a model of this name; if not, it is a folder."""
-    return not Path(name).exists()
+    return not (Path(name).exists() or huggingface.is_repository(name))
 
 
 # The settings of `Start` that each kind of model has.

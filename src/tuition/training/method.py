@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import create_model
 from torch import nn
 
 from tuition.errors import UserError
-from tuition.training import files
+from tuition.training import published
 from tuition.training.objective import Objective
 from tuition.training.options import defaults_of
 from tuition.training.settings import SettingError, Settings
@@ -80,7 +79,7 @@ class Method:
         pairs = options.get("pairs")
         if pairs is not None:
             return sorted(set(pairs.values()))
-        if isinstance(model, str) and (Path(model) / files.RUN).exists():  # a student that is trained further
+        if isinstance(model, str) and published.is_run(model):  # a student that is trained further
             model = load(model).model
         return self.layers(model)
 

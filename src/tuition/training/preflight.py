@@ -14,7 +14,7 @@ from tuition import models
 from tuition.data import Pool, TransferSet
 from tuition.data.pool import BLOCK
 from tuition.errors import UserError, first_line
-from tuition.training import files, methods, trial_step
+from tuition.training import files, methods, published, trial_step
 from tuition.training.objective import Objective
 from tuition.training.run_identity import recorded_settings
 from tuition.training.settings import TrainSettings, optimizer_defaults
@@ -240,8 +240,8 @@ def build_student(
 
 
 def make_model(name: str, pool: Pool, num_classes: int, seed: int, start: models.Start) -> models.Made:
-    """The model of this name, or that of the finished run in a folder."""
-    if not (Path(name) / files.RUN).exists():
+    """The model of this name, or that of a finished run."""
+    if not published.is_run(name):
         channels = pool.shape[0] if pool.kind != "texts" else 1
         return models.make(name, num_classes=num_classes, in_channels=channels, seed=seed, start=start)
     earlier = load(name, trust_code=start.trust_code)

@@ -16,7 +16,7 @@ from tuition import factories, models
 from tuition.data import Crop, Pool
 from tuition.data.inputs import Inputs
 from tuition.errors import UserError
-from tuition.training import evaluation, files
+from tuition.training import evaluation, files, published
 from tuition.training.raw_inputs import read_raw
 
 EVALUATION_BATCH = 256
@@ -298,13 +298,15 @@ def load(
     preprocess: nn.Module | None = None,
     trust_code: bool = False,
 ) -> Student:
-    """The student (or teacher) that a run folder holds, on the CPU, in evaluation mode.
+    """The student (or teacher) that a run holds, on the CPU, in evaluation mode.
 
     No code that the folder names is run, unless it is trusted: a student of the zoo or of timm is made by its name,
     any other needs its `model`, or `trust_code`.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run, or, where there is none of that name here, a repository of the Hugging Face
+            hub: "owner/name", or "owner/name@revision" for a branch, a tag or a commit. Its files are read from
+            huggingface_hub's folder, and fetched if they are not there.
         model: the architecture, for a student that was not made by `models.create`; its weights are replaced.
         preprocess: the module that was passed to `distill`, if one was.
         trust_code: import and call the factory (`package.module:factory`) that the folder names.
@@ -312,7 +314,7 @@ def load(
     Raises:
         UserError: not a finished run, its files are damaged, or it names code that is not trusted.
     """
-    directory = Path(run)
+    directory = published.folder(run)
     record = files.read_run(directory)
     if record["status"] != "done":
         raise UserError(f"the run in {directory} is not finished; give its command again to finish it.")
@@ -345,7 +347,8 @@ def load(
         output=card.output,
         recipe=recipe,
     )
-    models.load_weights(student, directory / card.weights)
+    weights = directory / card.weights
+    models.load_tensors(student, models.read_tensors(weights, safetensors_only=True), weights)
     return student.eval()
 
 
