@@ -1,3 +1,4 @@
+import math
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from tuition.studies import figures
+from tuition.studies import figures, needed, statistics
 
 RESULTS = [
     {"method": method, "calls": calls, "mean": 90 - 400 / calls - shift, "std": 1.0, "seeds": 3}
@@ -23,34 +24,58 @@ def texts(path):
     return [element.text.strip() for element in ElementTree.parse(path).iter(f"{SVG}text")]
 
 
-def test_accuracy_curves_writes_png_svg_and_pdf_that_name_every_method(tmp_path):
-    files = figures.accuracy_curves(RESULTS, tmp_path / "new" / "curve", title="Digits", reference={"teacher": 98.2})
+CURVES = {
+    method: {row["calls"]: {0: row["mean"] - 1, 1: row["mean"] + 1} for row in RESULTS if row["method"] == method}
+    for method in ("ckd", "kd", "ce", "something new")
+}
+
+
+def drawn(path, results=RESULTS, curves=CURVES, **others):
+    return figures.calls_and_accuracy(results, needed.along(curves), path, **others)
+
+
+def test_calls_and_accuracy_writes_png_svg_and_pdf_that_name_every_method_once(tmp_path):
+    files = drawn(tmp_path / "new" / "curve", title="Digits", reference={"teacher": 98.2})
     assert [file.name for file in files] == ["curve.png", "curve.svg", "curve.pdf"]
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert files[2].read_bytes().startswith(b"%PDF")
     words = texts(files[1])
-    assert {"CKD", "KD", "labels only", "something new", "teacher", "Digits", "teacher calls"} <= set(words)
-    assert {"20", "40", "80", "160", "320"} <= set(
-        words
-    )  # geometric counts: a tick at each, so the axis is logarithmic
+    once = ["CKD", "KD", "labels only", "something new", "teacher", "Digits", "teacher calls", "teacher calls needed"]
+    assert [words.count(word) for word in once] == [1] * len(once)
+    # Geometric counts: a tick at each, on both axes of calls, which are logarithmic.
+    assert [words.count(tick) for tick in ("20", "40", "160", "320")] == [2] * 4
 
 
 def test_a_suffix_asks_for_one_file_and_a_dotted_name_is_no_suffix(tmp_path):
-    assert figures.accuracy_curves(RESULTS, tmp_path / "a.png") == [tmp_path / "a.png"]
-    assert figures.accuracy_curves(RESULTS, tmp_path / "anchor0.1")[0].name == "anchor0.1.png"
+    assert drawn(tmp_path / "a.png") == [tmp_path / "a.png"]
+    assert drawn(tmp_path / "anchor0.1")[0].name == "anchor0.1.png"
 
 
 @pytest.mark.parametrize("std", [None, float("nan")])
 def test_one_seed_and_one_budget_still_give_a_figure_without_a_band(tmp_path, std):
-    (file,) = figures.accuracy_curves(
-        [{"method": "kd", "calls": 80, "mean": 50.0, "std": std, "seeds": 1}], tmp_path / "one.svg"
-    )
+    results = [{"method": "kd", "calls": 80, "mean": 50.0, "std": std, "seeds": 1}]
+    (file,) = drawn(tmp_path / "one.svg", results, {"kd": {80: {0: 50.0}}})
     assert "nan" not in file.read_text().lower()
+
+
+def test_calls_along_a_curve_are_those_of_the_mean_with_the_interval_over_seeds():
+    rows = [row for row in needed.along(CURVES) if row["method"] == "kd"]
+    means = {calls: 90 - 400 / calls - 1 for calls in (20, 40, 80, 160, 320)}
+    for row in rows:
+        if not math.isnan(row["calls"]):
+            assert row["calls"] == pytest.approx(np.interp(row["target"], list(means.values()), list(means)))
+    marked = [row for row in rows if row["marked"] and not math.isnan(row["low"])]
+    assert len(marked) >= 2
+    for row in marked:
+        estimate = statistics.calls_to_reach(CURVES["kd"], row["target"])
+        assert (row["low"], row["high"]) == (estimate.low, estimate.high)
+    others = [row["target"] for row in needed.along(CURVES) if row["method"] != "kd" and row["marked"]]
+    assert not {row["target"] for row in marked} & set(others), "no interval hides another"
 
 
 def test_equal_results_give_equal_files_and_leave_no_global_state(tmp_path):
     before = dict(matplotlib.rcParams)
-    one, two = (figures.accuracy_curves(RESULTS, tmp_path / name)[1:] for name in ("one", "two"))
+    one, two = (drawn(tmp_path / name)[1:] for name in ("one", "two"))
     assert [a.read_bytes() for a in one] == [b.read_bytes() for b in two]
     assert dict(matplotlib.rcParams) == before
 

@@ -80,7 +80,9 @@ def test_everything_is_rebuilt_from_the_records(study):
 def test_the_same_stands_in_markdown(study):
     page, *_ = study
     text = (page.parent / "report.md").read_text()
-    assert text.index("## Verdict") < text.index("\nCKD is ahead") < text.index("\nNext: ") < text.index("![Accuracy")
+    assert (
+        text.index("## Verdict") < text.index("\nCKD is ahead") < text.index("\nNext: ") < text.index("![Teacher calls")
+    )
     assert "\n**CKD wins: " in text  # bold is what survives the correction
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
         assert (page.parent / name.replace("\\", "")).is_file()

@@ -17,7 +17,7 @@ from tuition import data, disk, teachers
 from tuition.data import Pool
 from tuition.errors import Notice, UserError, first_line
 from tuition.store import ResponseStore
-from tuition.studies import figures
+from tuition.studies import figures, needed
 from tuition.studies.executor import run_parallel
 from tuition.training import distill, files, load, train_teacher
 
@@ -74,6 +74,7 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
         if progress is not None:
             progress(done, len(tasks))
 
+    curves = {m: {c: dict(enumerate(accuracies[m, c])) for c in CALLS} for m in METHODS}
     results = [
         {"method": m, "calls": c, "mean": statistics.mean(a), "std": statistics.stdev(a), "seeds": len(a)}
         for (m, c), a in accuracies.items()
@@ -87,8 +88,9 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
     }
     files.write_json(out / "summary.json", summary)
     try:
-        figures.accuracy_curves(
+        figures.calls_and_accuracy(
             results,
+            needed.along(curves),
             out / "accuracy.png",
             title="Handwritten digits",
             reference={"teacher": taught.accuracy},

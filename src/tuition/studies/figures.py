@@ -7,6 +7,7 @@ carries markers, and its name where it ends. The methods in STYLES look the same
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle, pairwise
@@ -21,12 +22,15 @@ from tuition.studies.names import label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
 
 INK, MUTED, PAPER = "#1f2328", "#6e7781", "#ffffff"  # text; frame, grid and references; the page itself
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7"
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDTH, HEIGHT = 3.5, 2.6  # inches: a column of a two-column page
+WIDE, LEGEND = 5.0, 3  # inches of two panels, whose text is legible on a phone; columns of their legend
+REFERENCE: Any = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 
 SETTINGS: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
@@ -88,38 +92,75 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     return {method: STYLES.get(method) or next(spare) for method in methods}
 
 
-def accuracy_curves(
+def calls_and_accuracy(
     results: Sequence[Mapping[str, Any]],
+    needed: Sequence[Mapping[str, Any]],
     path: Path,
     *,
     title: str | None = None,
     reference: Mapping[str, float] | None = None,
 ) -> list[Path]:
-    """Accuracy against teacher calls, one curve a method: mean, and one standard deviation over seeds as a band.
+    """Two panels, one legend: calls needed against target accuracy, and accuracy against calls, a curve a method.
+
+    Left, the 95 % interval of the calls at each target that is marked; one that leaves the measured range runs to the
+    frame. Right, the mean, and one standard deviation over seeds as a band.
 
     Args:
         results: rows with keys `method`, `calls`, `mean` and `std` (percent; None or nan: no band), `seeds`.
+        needed: rows with keys `method`, `target` (percent), `calls`, `low` and `high` (nan calls: not reached or fewer
+            than measured; nan ends: no interval), and `marked`.
         path: with the suffix .png, .svg or .pdf that file alone is written; without one, all three.
         reference: horizontal lines by name, such as the teacher's accuracy.
 
     Returns:
         The files written.
     """
-    ends: list[tuple[float, str, Style]] = []
-    with _figure(title) as (figure, axes):
-        for method, style in styles(dict.fromkeys(row["method"] for row in results)).items():
+    looks = styles(dict.fromkeys(row["method"] for row in results))
+    names = len(looks) + len(reference or {})
+    with _figure(title, 2.35 + 0.17 * math.ceil(names / LEGEND), WIDE, panels=2) as (figure, (left, right)):
+        counts = sorted({float(row["calls"]) for row in results})
+        for method, style in looks.items():
+            _needed_curve(left, [row for row in needed if row["method"] == method], counts, style)
             rows = sorted((row for row in results if row["method"] == method), key=lambda row: row["calls"])
             calls, mean, std = np.array([(row["calls"], row["mean"], row["std"]) for row in rows], dtype=float).T
-            axes.fill_between(calls, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
-            axes.plot(calls, mean, linewidth=style.width, zorder=2 + style.width, **style.marks())
-            ends.append((mean[-1], label(method), style))
-        for name, value in (reference or {}).items():
-            axes.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-            ends.append((value, name, Style(MUTED, "")))
-        _call_axis(axes, sorted({float(row["calls"]) for row in results}))
-        axes.set(xlabel="teacher calls", ylabel="test accuracy (%)")
-        _name_ends(axes, ends)
+            right.fill_between(calls, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
+            right.plot(calls, mean, linewidth=style.width, zorder=2 + style.width, clip_on=False, **style.marks())
+        for value in (reference or {}).values():
+            right.axhline(value, **REFERENCE)
+        _call_axis(left.yaxis, counts)
+        _call_axis(right.xaxis, counts)
+        left.set(xlabel="target accuracy (%)", ylabel="teacher calls needed")
+        right.set(xlabel="teacher calls", ylabel="test accuracy (%)")
+        _legend(figure, looks, reference or {})
         return _save(figure, path)
+
+
+def _needed_curve(axes: Axes, rows: Sequence[Mapping[str, Any]], counts: Sequence[float], style: Style) -> None:
+    """The calls of one method; an interval that leaves the range of `counts` runs to its end."""
+    if not rows:
+        return
+    columns = [(row["target"], row["calls"], row["low"], row["high"], row["marked"]) for row in rows]
+    target, calls, low, high, marked = np.array(sorted(columns), dtype=float).T
+    axes.plot(target, calls, linewidth=style.width, zorder=2 + style.width, **{**style.marks(), "marker": ""})
+    shown = (marked > 0) & ~np.isnan(calls)
+    known = shown & ~np.isnan(low)
+    ends = np.clip([low[known], high[known]], counts[0], counts[-1])
+    axes.vlines(target[known], *ends, color=style.colour, linewidth=1.0, alpha=0.6)
+    axes.plot(target[shown], calls[shown], zorder=5, clip_on=False, **{**style.marks(), "linestyle": ""})
+
+
+def _legend(figure: Figure, looks: Mapping[str, Style], reference: Iterable[str]) -> None:
+    """Below the panels, one entry a method."""
+    from matplotlib.lines import Line2D
+
+    entries = [
+        Line2D([], [], linewidth=style.width, label=escape.line(label(method)), **style.marks())
+        for method, style in looks.items()
+    ]
+    entries += [Line2D([], [], label=escape.line(name), **REFERENCE) for name in reference]
+    figure.legend(
+        handles=entries, loc="outside lower center", ncols=min(LEGEND, len(entries)), frameon=False, handlelength=2.4
+    )
 
 
 def spectra(values: Mapping[str, np.ndarray], path: Path, *, title: str | None = None) -> list[Path]:
@@ -176,37 +217,40 @@ def accuracy_points(results: Sequence[Mapping[str, Any]], path: Path, *, title: 
 
 
 @contextmanager
-def _figure(title: str | None, height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """A figure and its axes without pyplot; the settings hold until it is saved and no longer."""
+def _figure(
+    title: str | None, height: float = HEIGHT, width: float = WIDTH, panels: int = 1
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure and its axes, several of several panels, without pyplot; the settings hold until it is saved."""
     library = matplotlib()
     from matplotlib.figure import Figure
 
     with library.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.grid(axis="y")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(1, panels)
+        for each in np.atleast_1d(axes):
+            each.grid(axis="y")
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
         yield figure, axes
 
 
-def _call_axis(axes: Axes, calls: list[float]) -> None:
+def _call_axis(axis: XAxis | YAxis, calls: list[float]) -> None:
     """Ticks where something was measured; powers of two when the counts grow by factors rather than steps."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+    axes, across = axis.axes, axis.axis_name == "x"
     if len(calls) > 2 and all(b >= 1.6 * a > 0 for a, b in pairwise(calls)):
-        axes.set_xscale("log", base=2)
-    axes.set_xlim(right=calls[-1])  # the lines run up to their names
-    places = (axes.transData + axes.transAxes.inverted()).transform([(count, 0) for count in calls])[:, 0]
-    ticks, apart = [calls[-1]], 0.045 * len(f"{calls[-1]:,.0f}")
+        axes.set(**{f"{axis.axis_name}scale": "log"})
+    places = (axes.transData + axes.transAxes.inverted()).transform([(count, count) for count in calls])[:, 1 - across]
+    ticks, apart = [calls[-1]], 0.075 * len(f"{calls[-1]:,.0f}") if across else 0.09
     last = places[-1]
     for count, place in zip(calls[-2::-1], places[-2::-1], strict=True):
         if last - place >= apart:  # else its number would run into the next
             ticks.append(count)
             last = place
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, str, Style]]) -> None:

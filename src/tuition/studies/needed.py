@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tuition import escape
 from tuition.errors import UserError
-from tuition.learning_curve import CallsNeeded, Curve, RoundsCurve, calls_needed
+from tuition.learning_curve import CallsNeeded, Curve, RoundsCurve, calls_needed, crossing
 from tuition.store.price import amount
 from tuition.studies import paid_calls, records, statistics
 from tuition.studies.names import label
 from tuition.studies.records import RUNS, natural, read_rows
+from tuition.studies.tables import targets as round_targets
 from tuition.training import files
 
 ROUNDS = "rounds.csv"
 DIGITS = 4  # of a price that is a mean
+POINTS = 60  # of a curve in a figure
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,23 @@ def unknown(targets: Sequence[Target]) -> list[str]:
         if each.needed.why:
             reasons.setdefault(each.needed.why, []).append(f"{label(each.of.method)} {each.target:g} %")
     return [f"No number where {why}: {'; '.join(dict.fromkeys(names))}." for why, names in reasons.items()]
+
+
+def along(curves: Mapping[str, statistics.Curve]) -> list[dict[str, Any]]:
+    """Calls that each method needs along the range of accuracies, for a figure.
+
+    Intervals stand near round targets, a little beside each other, so that none hides another.
+    """
+    curves = {method: curve for method, curve in curves.items() if len(curve) > 1}
+    goals, rows = round_targets(curves) if curves else [], []
+    apart = 0.12 * abs(goals[0] - goals[1]) if len(goals) > 1 else 0.0
+    for number, (method, curve) in enumerate(curves.items()):
+        mean, shift = statistics.mean_curve(curve), apart * (number - (len(curves) - 1) / 2)
+        marked = {goal + shift: statistics.calls_to_reach(curve, goal + shift) for goal in goals}
+        between = np.linspace(mean.accuracy.min(), mean.accuracy.max(), POINTS)
+        measured = {goal: statistics.IntervalEstimate(crossing(mean, goal)[0]) for goal in between}
+        for goal, estimate in (measured | marked).items():
+            known = estimate if math.isfinite(estimate.value) else statistics.IntervalEstimate(math.nan)
+            ends = {"low": known.low, "high": known.high}
+            rows.append({"method": method, "target": goal, "marked": goal in marked, "calls": known.value, **ends})
+    return rows

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from tuition import disk, escape
 from tuition.errors import UserError
-from tuition.studies import figures, page, paid_calls, records, statistics, tables, totals, verdict
+from tuition.studies import figures, needed, page, paid_calls, records, statistics, tables, totals, verdict
 from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.records import Record, Section
 from tuition.studies.table import markdown, write
@@ -106,8 +106,12 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
     ]
     if len(section.calls) > 1:
         path = directory / f"accuracy-{section.slug}"
-        figures.accuracy_curves(results, path)
-        drawn.append((path, "Accuracy against teacher calls: mean, and one standard deviation over seeds."))
+        figures.calls_and_accuracy(results, needed.along(curves), path)
+        words = (
+            "Teacher calls needed for an accuracy, with 95 % intervals over seeds (up to the frame where they leave "
+            "the measured range). Beside it, accuracy against calls, with one standard deviation over seeds."
+        )
+        drawn.append((path, words))
     if results and len(section.calls) <= 3:
         most = section.calls[-1]
         path = directory / f"points-{section.slug}"

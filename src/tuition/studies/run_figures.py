@@ -48,7 +48,7 @@ def validation(history: Sequence[Mapping[str, float]], best: int, path: Path) ->
         axes.plot(epochs, values, color=BLUE, linewidth=1.6, marker="o" if len(epochs) == 1 else "")
         kept = epochs.index(best) if best in epochs else len(epochs) - 1
         mark = {"color": VERMILLION, "markeredgecolor": PAPER, "zorder": 4, "clip_on": False}
-        axes.plot(epochs[kept], values[kept], "o", **mark)  # type: ignore[arg-type]
+        axes.plot(epochs[kept], values[kept], "o", **mark)
         axes.annotate(
             f"{values[kept]:.1f} %, kept", (epochs[kept], values[kept]), (0, -12), textcoords="offset points",
             ha="right", fontsize=7.5,
@@ -84,7 +84,7 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin] | None, path: Path) 
         axes.set(xlabel="confidence (%)", ylabel="of which right (%)", xlim=(0, 100), ylim=(0, 100))
         legend = axes.legend(frameon=False, fontsize=7.5, loc="lower right")
         for handle in legend.legend_handles:
-            handle.set_sizes([25])  # type: ignore[union-attr]
+            handle.set_sizes([25])
         return _saved(figure, path)
 
 

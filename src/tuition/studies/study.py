@@ -115,15 +115,7 @@ def run(
             train_absent(study, folders, show, Deadline(deadline))
             identify = identities(folders, sources)
             now = plan(study, finished.find, identify)
-            runs = [with_teacher_path(run.settings, folders) for run in (*now.ready, *now.later)]
-            check(runs, sources)
-            out.mkdir(parents=True, exist_ok=True)
-            if runs:
-                if executor == "ray":
-                    check_nodes(runs, out)
-                study_calls.pay(runs, sources, watch)
-                everything = [with_teacher_path(run.settings, folders) for run in (*now.rows.values(), *now.later)]
-                study_calls.note_paid(everything, sources, out)
+            _prepare(now, folders, sources, out, executor, watch)
             done = 0
             while now.ready:
                 finished.write(now.rows)
@@ -145,6 +137,21 @@ def run(
     failed = [record for record in records.values() if record.status == "failed"]
     left = len(now.ready) + len(now.later) + (late and chosen is not None)
     return StudyResult(len(records) - len(failed), failed, left, chosen[1] if chosen and kept else None)
+
+
+def _prepare(
+    now: StudyPlan, folders: Mapping[str, str], sources: Sources, out: Path, executor: str, watch: Progress
+) -> None:
+    """Check the runs that are ahead, and ask what they have in common."""
+    runs = [with_teacher_path(run.settings, folders) for run in (*now.ready, *now.later)]
+    check(runs, sources)
+    out.mkdir(parents=True, exist_ok=True)
+    if runs:
+        if executor == "ray":
+            check_nodes(runs, out)
+        study_calls.pay(runs, sources, watch)
+        everything = [with_teacher_path(run.settings, folders) for run in (*now.rows.values(), *now.later)]
+        study_calls.note_paid(everything, sources, out)
 
 
 def note_command(out: Path, arguments: Sequence[str]) -> None:
