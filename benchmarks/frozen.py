@@ -55,7 +55,7 @@ def head(num_classes: int, in_channels: int) -> tuple[nn.Module, nn.Module]:
     return Head(num_classes, in_channels), nn.Identity()
 
 
-def teacher(folder: str) -> Teacher:
+def teacher(*, folder: str) -> Teacher:
     """The teacher of a folder that this script made, which knows its answers by the inputs."""
     pool, logits = data.load(folder, split="train"), torch.load(Path(folder) / "logits.pt", weights_only=True)
     known = {row.numpy().tobytes(): answer for row, answer in zip(pool.inputs, logits, strict=True)}
