@@ -70,11 +70,11 @@ TASKS = {
     ),
     "news": Task(
         {"data": "tasks/news", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/news"}} | FROZEN,
-        (20, 40, 80, 160, 320, 640),
+        (20, 40, 80, 160, 320),
         400,
         (0.01, 0.003, 0.001),
-        (40, 50),
-        160,
+        (50, 60, 65),
+        80,
         (0.1, 0.03, 0.01),
     ),
 }
