@@ -145,7 +145,7 @@ def run(given: argparse.Namespace) -> None:
     given.csv.parent.mkdir(parents=True, exist_ok=True)
     with given.csv.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
-        if not rows:
+        if file.tell() == 0:
             writer.writeheader()
         for row in runs(task, given.arms or list(ARMS), given.seeds, given.store, rows):
             writer.writerow(row)
