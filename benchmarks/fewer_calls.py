@@ -7,7 +7,7 @@
 
 `benchmarks/frozen.py` makes the data of all but digits, in the folder `tasks`. A stopped `run` resumes from its file.
 
-The learning rate of each arm is the best of three by validation at `Task.tuned_at` calls, mean over seeds 0 and 1. The
+The learning rate of each arm is the best of three by validation at `Task.tuned_at` calls, mean over seeds. The
 test set is read at the best validation, and chooses nothing. Calls are interpolated on the mean curve; factors are
 against `kd` at random with the same length of training; both with 95 % intervals over seeds
 (`statistics.calls_to_reach`, `saving`).
@@ -23,7 +23,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,7 @@ class Task:
     targets: tuple[float, ...]
     tuned_at: int
     rates_of_kd: tuple[float, ...] | None = None
-    arms: tuple[str, ...] = ()
-    levers: dict[str, Any] = field(default_factory=dict)  # settings of this task where levers are pulled
+    tuned_on: int = 5  # seeds
 
 
 FROZEN = {"student": "frozen:head", "trust_code": True}
@@ -58,7 +57,9 @@ TASKS = {
     "digits": Task(
         {"data": "digits", "student": "cnn_8"}, (10, 20, 40, 60, 80, 120, 160), 800, (0.1, 0.05, 0.025), (90, 95), 40
     ),
-    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), 1000, (0.1, 0.05, 0.025), (40,), 320),
+    "small": Task(
+        {"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), 1000, (0.1, 0.05, 0.025), (40,), 320, None, 2
+    ),
     "images": Task(
         {"data": "tasks/images", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/images"}} | FROZEN,
         (100, 200, 400, 800, 1600),
@@ -127,9 +128,12 @@ def runs(task: Task, arms: list[str], seeds: int, place: Path, rows: list[dict[s
 
     for arm in arms:
         rates = task.rates_of_kd if task.rates_of_kd and ARMS[arm]["method"] == "kd" else task.rates
-        for rate, seed in product(rates, (0, 1)):
+        for rate, seed in product(rates, range(task.tuned_on)):
             yield from one(arm, task.tuned_at, seed, rate, False)
-        mean = {r: sum(float(done[arm, task.tuned_at, s, r, False]["validation"]) for s in (0, 1)) for r in rates}
+        mean = {
+            r: sum(float(done[arm, task.tuned_at, s, r, False]["validation"]) for s in range(task.tuned_on))
+            for r in rates
+        }
         best = max(mean, key=lambda rate: mean[rate])
         for seed, calls in product(range(seeds), task.calls):
             yield from one(arm, calls, seed, best, True)
