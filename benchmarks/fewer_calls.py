@@ -40,47 +40,34 @@ from tuition.studies.statistics import Curve, calls_to_reach, saving, summarise
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned: `steps` of training, whatever the calls; rates of kd, and of the other methods."""
+    """What is learned in `steps` of training, whatever the calls; rates to choose from, of kd others where named."""
 
     settings: dict[str, Any]
     calls: tuple[int, ...]
-    steps: int
-    rates: tuple[float, ...]
     targets: tuple[float, ...]
+    steps: int
     tuned_at: int
-    rates_of_kd: tuple[float, ...] | None = None
     tuned_on: int = 5  # seeds
+    rates: tuple[float, ...] = (0.1, 0.05, 0.025)
+    rates_of_kd: tuple[float, ...] | None = None
 
 
-FROZEN = {"student": "frozen:head", "trust_code": True}
+def frozen(folder: str) -> dict[str, Any]:
+    teacher = {"teacher": "frozen:teacher", "teacher_options": {"folder": folder}}
+    return {"data": folder, "student": "frozen:head", "trust_code": True} | teacher
+
+
+HEADS: dict[str, Any] = {"steps": 400, "rates": (0.01, 0.003, 0.001), "rates_of_kd": (0.3, 0.1, 0.03, 0.01)}
 TASKS = {
-    "digits": Task(
-        {"data": "digits", "student": "cnn_8"}, (10, 20, 40, 60, 80, 120, 160), 800, (0.1, 0.05, 0.025), (90, 95), 40
-    ),
-    "small": Task(
-        {"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), 1000, (0.1, 0.05, 0.025), (40,), 320, None, 2
-    ),
-    "images": Task(
-        {"data": "tasks/images", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/images"}} | FROZEN,
-        (100, 200, 400, 800, 1600),
-        400,
-        (0.01, 0.003, 0.001),
-        (25, 30, 35),
-        400,
-        (0.1, 0.03, 0.01),
-    ),
-    "news": Task(
-        {"data": "tasks/news", "teacher": "frozen:teacher", "teacher_options": {"folder": "tasks/news"}} | FROZEN,
-        (20, 40, 80, 160, 320),
-        400,
-        (0.01, 0.003, 0.001),
-        (50, 60, 65),
-        80,
-        (0.1, 0.03, 0.01),
-    ),
+    "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (85, 90, 95), 800, 40),
+    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), (36, 40, 45), 1000, 320, 2),
+    "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30, 35), tuned_at=400, **HEADS),
+    "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (40, 50, 60, 65), tuned_at=80, **HEADS),
 }
 
-# What each arm sets; `longer` is a factor of the steps.
+# What each arm sets. `longer` is a factor of the steps; the learning rate may be that of another arm.
+ROUNDS = {"select": "diverse-margin", "rounds": 3}
+MIXED = {"options.mix": 0.5, "average": 0.99}
 ARMS: dict[str, dict[str, Any]] = {
     "kd": {"method": "kd"},
     "mse": {"method": "mse"},
@@ -88,13 +75,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "kd, 3x longer": {"method": "kd", "longer": 3},
     "mse, 3x longer": {"method": "mse", "longer": 3},
     "ckd, 3x longer": {"method": "ckd", "longer": 3},
-    "ckd, average": {"method": "ckd", "average": 0.99},
-    "ckd, mix": {"method": "ckd", "options.mix": 0.5},
-    "ckd, medoids": {"method": "ckd", "select": "medoids"},
-    "kd, medoids": {"method": "kd", "select": "medoids"},
-    "ckd, rounds": {"method": "ckd", "select": "diverse-margin", "rounds": 3},
+    "ckd, average": {"method": "ckd", "average": 0.99, "rate_of": "ckd"},
+    "ckd, medoids": {"method": "ckd", "select": "medoids", "rate_of": "ckd"},
+    "ckd, rounds": {"method": "ckd", "rate_of": "ckd"} | ROUNDS,
     "ckd, unasked": {"method": "ckd", "unasked": "all"},
-    "ckd, all": {"method": "ckd", "unasked": "all", "select": "diverse-margin", "rounds": 3},
+    "ckd, mix, average": {"method": "ckd"} | MIXED,
+    "ckd, mix, average, 3x longer": {"method": "ckd", "longer": 3} | MIXED,
+    "ckd, medoids, unasked": {"method": "ckd", "unasked": "all", "select": "medoids", "rate_of": "ckd, unasked"},
+    "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
 }
 FIELDS = ("arm", "calls", "seed", "learning_rate", "steps", "images", "seconds", "validation", "test", "commit")
 BATCH = 64
@@ -102,6 +90,7 @@ BATCH = 64
 
 def settings_of(task: Task, arm: str, calls: int, seed: int, rate: float, place: Path) -> DistillSettings:
     chosen = dict(ARMS[arm])
+    chosen.pop("rate_of", None)
     steps = task.steps * chosen.pop("longer", 1)
     values = {"calls": calls, "seed": seed, "learning_rate": rate, "threads": 1, "keep_checkpoint": False}
     values |= {"epochs": max(1, round(steps / math.ceil(calls / BATCH))), "batch_size": BATCH}
@@ -127,14 +116,15 @@ def runs(task: Task, arms: list[str], seeds: int, place: Path, rows: list[dict[s
             yield done[key]
 
     for arm in arms:
+        tuned = ARMS[arm].get("rate_of", arm)
         rates = task.rates_of_kd if task.rates_of_kd and ARMS[arm]["method"] == "kd" else task.rates
-        for rate, seed in product(rates, range(task.tuned_on)):
-            yield from one(arm, task.tuned_at, seed, rate, False)
-        mean = {
-            r: sum(float(done[arm, task.tuned_at, s, r, False]["validation"]) for s in range(task.tuned_on))
-            for r in rates
-        }
-        best = max(mean, key=lambda rate: mean[rate])
+        means = {}
+        for rate in rates:
+            for seed in range(task.tuned_on):
+                yield from one(tuned, task.tuned_at, seed, rate, False)
+            part = [done[tuned, task.tuned_at, seed, rate, False] for seed in range(task.tuned_on)]
+            means[rate] = sum(float(row["validation"]) for row in part)
+        best = max(means, key=lambda rate: means[rate])
         for seed, calls in product(range(seeds), task.calls):
             yield from one(arm, calls, seed, best, True)
 
