@@ -48,7 +48,7 @@ class Task:
     steps: int
     tuned_at: int
     tuned_on: int = 5  # seeds
-    rates: tuple[float, ...] = (0.1, 0.05, 0.025)
+    rates: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)
     rates_of_kd: tuple[float, ...] | None = None
 
 
@@ -60,7 +60,7 @@ def frozen(folder: str) -> dict[str, Any]:
 HEADS: dict[str, Any] = {"steps": 400, "rates": (0.01, 0.003, 0.001), "rates_of_kd": (0.3, 0.1, 0.03, 0.01)}
 TASKS = {
     "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (85, 90, 95), 800, 40),
-    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (160, 320, 640), (36, 40, 45), 1000, 320, 2),
+    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (36, 40, 45), 1000, 320, 2),
     "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30, 35), tuned_at=400, **HEADS),
     "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (40, 50, 60, 65), tuned_at=80, **HEADS),
 }
