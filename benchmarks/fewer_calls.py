@@ -46,7 +46,7 @@ class Task:
     calls: tuple[int, ...]
     targets: tuple[float, ...]
     steps: int
-    tuned_at: int
+    tuned_at: tuple[int, ...]  # calls
     tuned_on: int = 5  # seeds
     rates: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)
     rates_of_kd: tuple[float, ...] | None = None
@@ -59,10 +59,10 @@ def frozen(folder: str) -> dict[str, Any]:
 
 HEADS: dict[str, Any] = {"steps": 400, "rates": (0.01, 0.003, 0.001), "rates_of_kd": (0.3, 0.1, 0.03, 0.01)}
 TASKS = {
-    "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (85, 90, 95), 800, 40),
-    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (36, 40, 45), 1000, 320, 2),
-    "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30, 35), tuned_at=400, **HEADS),
-    "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (40, 50, 60, 65), tuned_at=80, **HEADS),
+    "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (85, 90, 95), 800, (40,)),
+    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (36, 40, 45), 1000, (320,), 2),
+    "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30, 35), tuned_at=(100, 400), **HEADS),
+    "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (40, 50, 60, 65), tuned_at=(40, 160), **HEADS),
 }
 
 # What each arm sets. `longer` is a factor of the steps; the learning rate may be that of another arm.
@@ -84,6 +84,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "ckd, medoids, unasked": {"method": "ckd", "unasked": "all", "select": "medoids", "rate_of": "ckd, unasked"},
     "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
 }
+BASELINES = ("kd", "mse", "kd, 3x longer")
+DRAWN = ("kd", "kd, 3x longer", "ckd", "ckd, medoids", "ckd, medoids, unasked", "ckd, rounds, unasked",
+         "ckd, mix, average, 3x longer")  # fmt: skip
 FIELDS = ("arm", "calls", "seed", "learning_rate", "steps", "images", "seconds", "validation", "test", "commit")
 BATCH = 64
 
@@ -120,10 +123,10 @@ def runs(task: Task, arms: list[str], seeds: int, place: Path, rows: list[dict[s
         rates = task.rates_of_kd if task.rates_of_kd and ARMS[arm]["method"] == "kd" else task.rates
         means = {}
         for rate in rates:
-            for seed in range(task.tuned_on):
-                yield from one(tuned, task.tuned_at, seed, rate, False)
-            part = [done[tuned, task.tuned_at, seed, rate, False] for seed in range(task.tuned_on)]
-            means[rate] = sum(float(row["validation"]) for row in part)
+            trials = [(tuned, calls, seed, rate, False) for calls, seed in product(task.tuned_at, range(task.tuned_on))]
+            for trial in trials:
+                yield from one(*trial)
+            means[rate] = sum(float(done[trial]["validation"]) for trial in trials)
         best = max(means, key=lambda rate: means[rate])
         for seed, calls in product(range(seeds), task.calls):
             yield from one(arm, calls, seed, best, True)
@@ -164,31 +167,73 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, Curve]:
 
 
 def factor(curve: Curve, baseline: Curve, target: float) -> str:
-    """Calls of the baseline over those of the arm, with its interval."""
+    """Calls of the baseline over those of the arm, with its interval; an end beyond what was measured is left open."""
     less = saving(curve, [baseline], target)
-    value, low, high = (1 / (1 - each / 100) if each < 100 else math.inf for each in (less.value, less.low, less.high))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    value, low, high = (math.nan if math.isnan(each) else 1 / (1 - each / 100) if each < 100 else math.inf
+                        for each in (less.value, less.low, less.high))  # fmt: skip
+    low = max(low, 0.0)
+    ends = f"{low:.2f} to {high:.2f}" if math.isfinite(high) else f"at least {low:.2f}" if low > 0 else "unknown"
+    return f"({ends})" if not math.isfinite(value) else f"{value:.2f} ({ends})"
+
+
+def needed(curve: Curve, target: float) -> str:
+    reach = calls_to_reach(curve, target)
+    low, high = ("" if math.isinf(end) else f"{end:.0f}" for end in (reach.low, reach.high))
+    least, most = min(curve), max(curve)
+    value = f"{reach.value:.0f}" if math.isfinite(reach.value) else f"< {least}" if high else f"> {most}"
+    return f"{value} ({low} to {high})"
 
 
 def show(given: argparse.Namespace) -> None:
-    for path in given.csv:
-        rows, task = read(path), TASKS[path.stem]
-        curves = curves_of(rows)
-        calls = sorted({count for curve in curves.values() for count in curve})
-        print(f"\n## {path.stem}\n\n| arm | rate | " + " | ".join(map(str, calls)) + " |", end="")
-        print("".join(f" calls to {t} % | kd needs x | mse needs x |" for t in task.targets) + " CPU s |")
-        print("|---" * (len(calls) + 3 + 3 * len(task.targets)) + "|")
-        for arm, curve in curves.items():
+    """Two tables a task: test accuracy, then calls for each target with factors against three baselines."""
+    every = {path.stem: read(path) for path in given.csv}
+    for name, rows in every.items():
+        curves = {arm: curve for arm, curve in curves_of(rows).items() if arm in ARMS}
+        calls = TASKS[name].calls
+        print(f"\n## {name}\n\n| arm | learning rate | " + " | ".join(map(str, calls)) + " | CPU s |")
+        print("|---" * (len(calls) + 3) + "|")
+        for arm in (arm for arm in ARMS if arm in curves):
             part = [row for row in rows if row["arm"] == arm and row["test"]]
-            cells = [summarise(list(curve[count].values())) if count in curve else None for count in calls]
-            line = [arm, part[0]["learning_rate"]]
-            line += ["" if cell is None else f"{cell.mean:.1f} ± {cell.std:.1f}" for cell in cells]
-            for target in task.targets:
-                reach = calls_to_reach(curve, target)
-                line.append(f"{reach.value:.0f} ({reach.low:.0f} to {reach.high:.0f})")
-                line += ["" if base == arm else factor(curve, curves[base], target) for base in ("kd", "mse")]
-            line.append(f"{sum(float(row['seconds']) for row in part) / len(part):.1f}")
-            print("| " + " | ".join(line) + " |")
+            cells = [summarise(list(curves[arm].get(count, {}).values())) for count in calls]
+            seconds = sum(float(row["seconds"]) for row in part) / len(part)
+            accuracy = " | ".join(f"{cell.mean:.1f} ± {cell.std:.1f}" if cell.n else "" for cell in cells)
+            print(f"| {arm} | {part[0]['learning_rate']} | {accuracy} | {seconds:.1f} |")
+        for target in TASKS[name].targets:
+            print(f"\n| {name}, {target} % | calls | " + " | ".join(f"{it} needs" for it in BASELINES) + " |")
+            print("|---" * (2 + len(BASELINES)) + "|")
+            for arm in (arm for arm in ARMS if arm in curves):
+                against = [
+                    factor(curves[arm], curves[base], target) if base != arm and base in curves else ""
+                    for base in BASELINES
+                ]
+                print(f"| {arm} | {needed(curves[arm], target)} | " + " | ".join(against) + " |")
+    if given.figure:
+        draw({name: curves_of(rows) for name, rows in every.items()}, given.figure)
+
+
+def draw(every: dict[str, dict[str, Curve]], path: Path) -> None:
+    """Mean accuracy against calls, with one standard deviation; a panel a task."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(every), 3.4), layout="constrained")
+    names = [arm for arm in DRAWN if any(arm in curves for curves in every.values())]
+    for axes, (task, curves) in zip(figure.subplots(1, len(every), squeeze=False)[0], every.items(), strict=True):
+        for number, arm in enumerate(names):
+            if arm in curves:
+                calls = sorted(curves[arm])
+                cells = [summarise(list(curves[arm][count].values())) for count in calls]
+                means, deviations = [cell.mean for cell in cells], [cell.std for cell in cells]
+                style = "--" if arm in BASELINES else "-"
+                axes.errorbar(calls, means, deviations, color=f"C{number}", ls=style, marker=".", capsize=2, label=arm)
+        axes.set(title=task, xlabel="teacher calls", xscale="log")
+        axes.set_xticks(TASKS[task].calls, map(str, TASKS[task].calls), minor=False)
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("test accuracy (%)")
+    handles = {
+        label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:
