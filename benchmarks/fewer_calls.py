@@ -7,11 +7,10 @@
 
 `benchmarks/frozen.py` makes the data of all but digits, in the folder `tasks`. A stopped `run` resumes from its file.
 
-The learning rate of each arm is the best of three by validation over the last tenth of the epochs at `Task.tuned_at` calls,
-mean over seeds. The
-test set is read at the best validation, and chooses nothing. Calls are interpolated on the mean curve; factors are
-against `kd` at random with the same length of training; both with 95 % intervals over seeds
-(`statistics.calls_to_reach`, `saving`).
+The learning rate of an arm is the best of three by validation over the last tenth of the epochs, mean over numbers of
+calls (`Task.tuned_at`) and seeds. The test set is read at the best validation, and chooses nothing. Calls are
+interpolated on the mean curve; factors are calls of a baseline over those of the arm; both with 95 % intervals over
+seeds (`statistics.calls_to_reach`, `saving`).
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ def frozen(folder: str) -> dict[str, Any]:
 
 HEADS: dict[str, Any] = {"steps": 400, "rates": (0.01, 0.003, 0.001), "rates_of_kd": (0.1, 0.03, 0.01)}
 TASKS = {
-    "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (85, 90, 95), 800, (40,)),
-    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (36, 40, 45), 1000, (320,), 2),
-    "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30, 35), tuned_at=(100, 400), **HEADS),
-    "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (40, 50, 60, 65), tuned_at=(40, 160), **HEADS),
+    "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (90, 95), 800, (40,)),
+    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (40, 45), 1000, (320,), 2),
+    "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30), tuned_at=(100, 400), **HEADS),
+    "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (50, 60), tuned_at=(40, 160), **HEADS),
 }
 
 # What each arm sets. `longer` is a factor of the steps; the learning rate may be that of another arm.
