@@ -5,6 +5,7 @@ for importing takes longer than the run.
 """
 
 import contextlib
+import csv
 import json
 import os
 import random
@@ -63,7 +64,8 @@ import json, os, sys
 sys.path.insert(0, "")
 import torch, torch._dynamo  # which the first optimizer imports
 torch.set_num_threads(1)
-import matplotlib.backends.backend_agg, matplotlib.figure, sqlalchemy.dialects.sqlite, sklearn.datasets
+import matplotlib.backends.backend_agg, matplotlib.figure, sqlalchemy.dialects.sqlite
+import sklearn.cluster, sklearn.datasets
 import tuition.pipeline.job, tuition.store.asking, tuition.training.curves, tuition.studies.demo, user
 from tuition import data
 from tuition.cli import main as cli
@@ -348,3 +350,124 @@ def test_a_killed_demo_goes_on(tmp_path):
     assert killed["teacher_accuracy"] == whole["teacher_accuracy"]
     assert whole["accounts"]["paid"] == 3 * 40
     assert killed["accounts"]["paid"] == 3 * 40 + killed["accounts"]["unknown"]
+
+
+# -- in rounds ---------------------------------------------------------------------------------------------------------
+
+IN_ROUNDS = [*COMMAND, "--rounds", "2", "--epochs", "3"]
+ROUND_SIZES = (CALLS // 2, CALLS)
+
+
+@pytest.fixture(scope="module")
+def whole_rounds(zygote, tmp_path_factory):
+    """The folder of a run in rounds that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole_rounds")
+    (folder / "began").write_text(str(time.time()))
+    assert zygote.run(folder, *IN_ROUNDS) == 0, (folder / "stderr").read_text()
+    return folder
+
+
+def lines_of(path):
+    """A CSV file of a round, without what a kill may change: how long it took, and which ask paid for an answer."""
+    with path.open(newline="") as file:
+        return [{name: value for name, value in row.items() if name not in FREE} for row in csv.DictReader(file)]
+
+
+FREE = ("seconds", "paid")
+
+
+def check_same_rounds(folder, whole):
+    """Also what was chosen for each round, and what came of it."""
+    tables = [
+        [{name: value for name, value in row.items() if name not in FREE} for row in record(path)["rounds"]]
+        for path in (folder, whole)
+    ]
+    assert tables[0] == tables[1]
+    assert sorted(os.listdir(folder / "run/rounds")) == sorted(os.listdir(whole / "run/rounds"))
+    for name in ("rounds.csv", "rounds/asked-1.csv", "rounds/asked-2.csv"):
+        assert lines_of(folder / "run" / name) == lines_of(whole / "run" / name)
+    check_same(folder, whole)
+
+
+def test_rounds_undisturbed(whole_rounds):
+    assert books(whole_rounds) == (CALLS, 0, CALLS)
+    assert record(whole_rounds)["accounts"] == {"paid": CALLS, "served": 0, "failed": 0, "unknown": 0}
+    assert sorted(os.listdir(whole_rounds / "run")) == sorted([*FILES, "rounds", "rounds.csv", "rounds.png"])
+    assert sorted(os.listdir(whole_rounds / "run/rounds")) == ["1", "asked-1.csv", "asked-2.csv", "settings.json"]
+    table = lines_of(whole_rounds / "run/rounds.csv")
+    assert [int(row["calls"]) for row in table] == list(ROUND_SIZES)
+    assert record(whole_rounds)["rounds"][1]["paid"] == CALLS
+    rows = [line["row"] for number in (1, 2) for line in lines_of(whole_rounds / f"run/rounds/asked-{number}.csv")]
+    assert len(set(rows)) == CALLS
+
+
+def test_killed_in_every_phase_of_every_round(zygote, whole_rounds, tmp_path):
+    """Chosen and not asked, asking, training, trained and not noted; and while the last run is published."""
+    folder, run = tmp_path / "here", tmp_path / "here/run"
+    folder.mkdir()
+    kills = 0
+
+    def kill(until, within):
+        """Kill as soon as `until()`; again from the same state where that came too late to be `within()` the phase."""
+        nonlocal kills
+        shutil.copytree(folder, tmp_path / "before")
+        for _ in range(30):
+            if zygote.run(folder, *IN_ROUNDS, until=until) == -signal.SIGKILL and within():
+                break
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / "before", folder)
+        else:
+            pytest.fail((folder / "stderr").read_text())
+        shutil.rmtree(tmp_path / "before")
+        kills += 1
+
+    for number, size in enumerate(ROUND_SIZES, 1):
+        before, home = ROUND_SIZES[number - 2] if number > 1 else 0, run / f"rounds/{number}"
+        chosen, following = run / f"rounds/asked-{number}.csv", run / f"rounds/asked-{number + 1}.csv"
+
+        def is_running(home=home):
+            return (home / "run.json").exists() and json.loads((home / "run.json").read_text())["status"] == "running"
+
+        def is_done(home=home):
+            return (home / "run.json").exists() and not is_running(home)
+
+        kill(chosen.exists, lambda before=before: len(set(asked(folder))) == before)
+        kill(
+            lambda before=before: len(set(asked(folder))) > before + 5,
+            lambda before=before, size=size: before < books(folder)[2] < size,
+        )
+        kill((home / "checkpoint.bin").exists, is_running)
+        asked_then = asked(folder)
+        kill((home / "student.safetensors").exists, is_running)
+        kill(
+            is_done,
+            lambda home=home, following=following: (
+                is_done(home) and not following.exists() and not (run / "student.safetensors").exists()
+            ),
+        )
+        assert asked(folder) == asked_then, "nothing was asked after the answers of the round were complete"
+    kill((run / "student.safetensors").exists, lambda: not (run / "run.json").exists())
+
+    assert zygote.run(folder, *IN_ROUNDS) == 0, (folder / "stderr").read_text()
+    assert asked(folder) == asked_then
+    check_books(folder, kills=2)
+    assert kills == 11
+    # What a kill interrupted was paid before the ask that completed a round, which the run's accounts tell of.
+    assert record(folder)["rounds"][-1]["paid"] <= books(folder)[0]
+    check_same_rounds(folder, whole_rounds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+def test_rounds_killed_at_random_moments(zygote, whole_rounds, tmp_path, seed):
+    dice, kills = random.Random(seed), 0
+    took = (whole_rounds / "run/run.json").stat().st_mtime - float((whole_rounds / "began").read_text())
+    for i in range(12):
+        moment = time.monotonic() + dice.uniform(0, took * (i + 1) / 12)
+        code = zygote.run(tmp_path, *IN_ROUNDS, until=lambda moment=moment: time.monotonic() > moment)
+        assert code in (0, -signal.SIGKILL), (tmp_path / "stderr").read_text()
+        kills += code != 0
+    assert zygote.run(tmp_path, *IN_ROUNDS) == 0
+    assert kills > 0
+    check_same_rounds(tmp_path, whole_rounds)
+    check_books(tmp_path, kills)

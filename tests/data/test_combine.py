@@ -7,7 +7,7 @@ from PIL import Image
 from tuition import UserError
 from tuition.data import Crop, from_tensors, load
 from tuition.data.combine import joined
-from tuition.pipeline.settings import DataSettings
+from tuition.pipeline.parts import DataSettings
 from tuition.pipeline.sources import Sources
 
 

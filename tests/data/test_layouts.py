@@ -14,8 +14,8 @@ from tuition import UserError
 from tuition.data import load
 from tuition.data.images import reader_of
 from tuition.data.splits import canonical
+from tuition.pipeline.parts import DataSettings
 from tuition.pipeline.predict_inputs import inputs_of
-from tuition.pipeline.settings import DataSettings
 
 
 def picture(path, level=100, mode="RGB", **options):

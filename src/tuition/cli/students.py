@@ -73,7 +73,7 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise UserError(f"--{option} takes numbers such as 0.5,0.5,0.5, not {text!r}; correct it.") from None
 
 
-@takes(DistillSettings, f"{ASKED} test student weights method unasked {TRAINED} {COLUMNS}")
+@takes(DistillSettings, f"{ASKED} test student weights method rounds until unasked {TRAINED} {COLUMNS}")
 def distill(
     printer: Printer,
     settings: DistillSettings,
@@ -91,10 +91,12 @@ def distill(
     """
     from tuition.cli.watch import ShownDistillation
     from tuition.pipeline import job
+    from tuition.pipeline.rounds import resolved
     from tuition.pipeline.settings import default_folder
     from tuition.pipeline.sources import Sources
 
     out, sources = default_folder(settings) if out is None else out, Sources()
+    settings = resolved(settings, sources)
     if dry_run:
         print_distillation(printer, settings, out, sources)
         return
@@ -107,6 +109,8 @@ def print_distillation(printer: Printer, settings: DistillSettings, out: Path, s
     """Check all that can be checked without a call, and print what would be asked and trained."""
     from tuition.pipeline.checks import check_distill
     from tuition.pipeline.plan import plan
+    from tuition.pipeline.question import validation_inputs
+    from tuition.pipeline.rounds import sizes
     from tuition.pipeline.teach import DIGITS_MODEL
 
     ask, train = settings.ask, settings.train
@@ -117,14 +121,18 @@ def print_distillation(printer: Printer, settings: DistillSettings, out: Path, s
         print_plan(printer, plan(settings, sources))
     values = ", ".join(f"{name}={value}" for name, value in settings.options.items())
     other = sources.validation_pool(settings.data)
-    validation = -(-ask.calls // 4) if other is None else len(other)
+    validation = validation_inputs(settings, sources) if other is None else len(other)
+    rounds = sizes(settings) if settings.in_rounds else [ask.calls]
+    steps = train.epochs * sum(-(-count // train.batch_size) for count in rounds)
+    asked = ", ".join(f"{count:,}" for count in rounds)
     facts = [
         Fact("training.student", "student", settings.student),
         Fact("training.method", "method", settings.method, f"{settings.method} {values}".rstrip()),
         Fact("training.calls", "inputs to train on", ask.calls),
+        *([Fact("training.rounds", "of which up to the end of each round", rounds, asked)] if len(rounds) > 1 else []),
         Fact("training.validation", "inputs to choose the epoch by", validation),
         Fact("training.epochs", "epochs, at most", train.epochs),
-        Fact("training.steps", "steps, at most", train.epochs * -(-ask.calls // train.batch_size)),
+        Fact("training.steps", "steps, at most", steps),
         Fact("training.learning_rate", "learning rate", train.learning_rate, f"{train.learning_rate:g}"),
         Fact("training.batch_size", "batch size", train.batch_size),
         Fact("training.device", "device", train.device),

@@ -10,6 +10,8 @@ from tuition.cli.printer import Fact, Printer
 from tuition.cli.values import cell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tuition.data import Accounts, Bill, Pool, TransferSet
     from tuition.training import Run
 
@@ -69,6 +71,16 @@ def print_answers(printer: Printer, transfer: TransferSet, validation: Pool | Tr
             f"There are no labels, so {further} further calls choose the best epoch, by agreement with them.",
             validation_calls=further,
         )
+
+
+def print_round(printer: Printer, row: Mapping[str, Any]) -> None:
+    """One line for a round that has ended."""
+    cost = f", cost {row['cost']}" if float(row["cost"]) else ""
+    bound = "" if row["at_least"] is None else f" (at least {row['at_least']:.1f} % with 95 % confidence)"
+    printer.say(
+        f"Round {row['round']}: {row['calls']:,} inputs asked about, {row['paid']:,} calls paid{cost}; "
+        f"validation {row['validation']:.2f} %{bound}."
+    )
 
 
 def print_report(printer: Printer, folders: list[Path], out: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tuition import stopping
 from tuition.cli.asking import confirm
 from tuition.cli.printer import Printer
-from tuition.cli.tables import print_answers
+from tuition.cli.tables import print_answers, print_round
 from tuition.data import Pool, TransferSet
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
@@ -54,3 +55,6 @@ class ShownDistillation(Shown):
 
     def answered(self, transfer: TransferSet, validation: Pool | TransferSet) -> None:
         print_answers(self.printer, transfer, validation, self.settings.ask.store)
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        print_round(self.printer, row)

@@ -14,6 +14,7 @@ from tuition.data import Pool
 from tuition.data.transfer import by_class
 from tuition.errors import UserError, first_line
 from tuition.pipeline import logs
+from tuition.pipeline.parts import BY_OUTPUTS
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
@@ -22,6 +23,7 @@ from tuition.store import BudgetError, address
 from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
 from tuition.training import check
+from tuition.training.files import ROUNDS, RUN
 from tuition.training.methods import teacher_layers
 from tuition.training.task_classes import check_width
 
@@ -53,6 +55,8 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
     """As `check_ask`; refuse a student, a method and a folder that do not fit, too."""
     teacher = sources.teacher(settings)
     sources.train_pool(settings)
+    if out is not None and not settings.in_rounds and (out / ROUNDS).exists() and not (out / RUN).exists():
+        raise UserError(f"{out} holds a run that asks in rounds, and is not finished; choose another folder.")
     test = sources.test_pool(settings.data)  # the sentence about a missing split comes before that about classes
     question = question_of(settings, sources, teacher)
     logs.check(settings)
@@ -66,7 +70,7 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
             answer = {"votes": torch.eye(len(teacher.class_names))[:1]}
     if settings.paid_mixes and answer is not None and "logits" not in answer:
         raise UserError("paid mixes need a teacher that answers with logits; set paid_mixes: 0.")
-    unasked = unasked_of(settings, sources, question.inputs, question.validation, test)
+    unasked = unasked_of(settings, sources, question.inputs, question.measured, test)
     checked = Checked(teacher, question, test, unasked)
     check_fit(settings, checked, answer, out)
     check_budget(settings, teacher, question.inputs)
@@ -77,6 +81,19 @@ def check_fit(
     settings: DistillSettings, checked: Checked, answer: Mapping[str, Tensor] | None, out: Path | None = None
 ) -> None:
     """Refuse what does not fit the teacher's answer to one input; None if that is not known yet."""
+    if (
+        settings.in_rounds
+        and answer is not None
+        and checked.question.inputs.labels is None
+        and by_class(answer) is None
+    ):
+        by_classes = [f"select: {settings.ask.select}"] if settings.ask.select in BY_OUTPUTS else []
+        by_classes += ["until"] if settings.until is not None else []
+        if by_classes:
+            raise UserError(
+                f"{' and '.join(by_classes)} go by classes, and the answers are embeddings alone; use select: coverage "
+                "and a number of rounds."
+            )
     check(
         settings.student,
         checked.question.inputs,

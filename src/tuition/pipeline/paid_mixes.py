@@ -12,7 +12,7 @@ from tuition import losses, stopping
 from tuition.data import TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
-from tuition.pipeline.settings import UNLIMITED
+from tuition.pipeline.parts import UNLIMITED
 from tuition.store import ResponseStore
 from tuition.store.price import Amount, AmountPerTokens
 from tuition.teachers import Teacher

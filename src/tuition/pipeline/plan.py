@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from tuition.data import Bill
 from tuition.pipeline.checks import try_blank
 from tuition.pipeline.question import question_of
-from tuition.pipeline.settings import Asking
+from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.store import AskPlan, ResponseStore, address
 from tuition.store.price import estimate, money
@@ -22,6 +21,7 @@ class Estimate:
     plan: AskPlan
     seconds: float | None
     by_tokens: bool = False
+    at_most: bool = False
 
     def rows(self) -> list[tuple[str, str]]:
         cost = "give --cost-per-call or --cost-per-million-tokens"
@@ -31,8 +31,8 @@ class Estimate:
             cost = "unknown until answers of this teacher tell their tokens; ask about a few first"
         seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
         return [
-            ("new calls", f"{self.plan.new:,}"),
-            ("from cache", f"{self.plan.served:,}"),
+            ("new calls, at most" if self.at_most else "new calls", f"{self.plan.new:,}"),
+            *([] if self.at_most else [("from cache", f"{self.plan.served:,}")]),
             ("paid so far", f"{self.plan.paid:,}"),
             *self._accuracy(),
             ("cost of the new calls", cost),
@@ -65,7 +65,12 @@ def plan(settings: Asking, sources: Sources) -> Estimate:
         )
     else:  # a store is not made either
         new = len(set(inputs.digests))
-        calls = AskPlan(new, len(inputs) - new, 0, *estimate(charged, new, Bill()))
+        calls = AskPlan(new, len(inputs) - new, 0, estimate(charged, new, None), None)
+    in_rounds = isinstance(settings, DistillSettings) and settings.in_rounds
+    if isinstance(settings, DistillSettings) and in_rounds:
+        # What will be chosen is not known, so that none of it may be stored.
+        most = teacher.calls_per_input * len(inputs) + settings.paid_mixes
+        calls = replace(calls, new=most, served=0, cost=estimate(charged, most, calls.tokens))
     seconds = None
     if asking.seconds_per_call is not None:
         seconds = calls.new * asking.seconds_per_call / asking.concurrency
@@ -74,4 +79,4 @@ def plan(settings: Asking, sources: Sources) -> Estimate:
         started = time.perf_counter()
         try_blank(teacher, inputs, asking.ask_batch)
         seconds = calls.new * (time.perf_counter() - started) / asking.ask_batch
-    return Estimate(calls, seconds, charged is not None and charged.per_token)
+    return Estimate(calls, seconds, charged is not None and charged.per_token, in_rounds)

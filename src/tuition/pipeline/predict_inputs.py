@@ -11,7 +11,7 @@ from tuition.data import Pool, folders, from_tensors, tables
 from tuition.data.images import is_picture
 from tuition.data.sources import read_images
 from tuition.errors import UserError
-from tuition.pipeline.settings import DataSettings
+from tuition.pipeline.parts import DataSettings
 from tuition.pipeline.sources import Sources
 from tuition.training import Student
 

@@ -7,38 +7,65 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuition.data import Pool, select
+from tuition.data import Pool, TransferSet, select
 from tuition.data.classes import numbers
 from tuition.errors import UserError
-from tuition.pipeline.settings import Asking, AskSettings
+from tuition.pipeline.parts import AskSettings
+from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.store.class_columns import local_width, match_classes
 from tuition.teachers import Teacher
 from tuition.training import load
 
+VALIDATES = 500  # labelled inputs that tell whether a target is reached, where they are at most a fifth of the pool
 
-def draw(pool: Pool, ask: AskSettings, seed: int, *, validates: bool = True) -> tuple[Tensor, Tensor]:
-    """Rows to ask about, and, if it `validates`, a fourth as many for that, disjoint (the paper's 80 and 20 %).
 
-    Both are nested when drawn at random: of one seed, a draw of more calls holds every smaller one.
+def validation_inputs(settings: Asking, sources: Sources) -> int:
+    """How many inputs of the pool are held out to validate on: a fourth of the calls, none where other data is named.
+
+    On the way to a target more are held out, if they have labels and so take no calls.
     """
-    held_out = -(-ask.calls // 4) if validates else 0
-    most = len(pool) * 4 // 5 if validates else len(pool)
-    if ask.calls + held_out > len(pool):
+    pool, ask = sources.train_pool(settings), settings.ask
+    if settings.data.validation is not None:
+        return 0
+    count = -(-ask.calls // 4)
+    labelled = ask.labels and pool.labels is not None
+    if labelled and isinstance(settings, DistillSettings) and settings.until is not None:
+        return max(count, min(VALIDATES, len(pool) // 5))
+    return count
+
+
+def partition(pool: Pool, calls: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows to choose from in a random order, and `held_out` others to validate on.
+
+    Raises:
+        UserError: the pool has too few inputs.
+    """
+    most = len(pool) * 4 // 5 if held_out else len(pool)
+    if calls + held_out > len(pool):
         raise UserError(
-            f"{ask.calls} calls and {held_out} inputs for validation do not fit in the {len(pool)} of "
+            f"{calls} calls and {held_out} inputs for validation do not fit in the {len(pool)} of "
             f"{pool.name}; choose at most {most} calls."
         )
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
-    validation = order[len(pool) - held_out :]
+    return order[: len(pool) - held_out], order[len(pool) - held_out :]
+
+
+def draw(pool: Pool, ask: AskSettings, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to ask about, and `held_out` others to validate on (the paper's 80 and 20 %).
+
+    Both are nested when drawn at random: of one seed, a draw of more calls holds every smaller one.
+    """
+    rest, validation = partition(pool, ask.calls, held_out, seed)
     if ask.select == "random":
-        return order[: ask.calls], validation
-    rest = order[: len(pool) - held_out]
-    features = None
-    if ask.features is not None:
-        features = load(ask.features, trust_code=ask.trust_code).features(pool[rest])
-    chosen = select(pool[rest], ask.calls, method=ask.select, features=features, seed=seed)
+        return rest[: ask.calls], validation
+    chosen = select(pool[rest], ask.calls, method=ask.select, features=features_of(pool[rest], ask), seed=seed)
     return rest[chosen], validation
+
+
+def features_of(pool: Pool, ask: AskSettings) -> Tensor | None:
+    """Features (n, d) by the run that the settings name; None where they name none."""
+    return None if ask.features is None else load(ask.features, trust_code=ask.trust_code).features(pool)
 
 
 @dataclass(frozen=True)
@@ -47,26 +74,48 @@ class Question:
 
     inputs: Pool
     calls: int
-    validation: Pool | None  # labelled inputs to choose the epoch by
+    validation: Pool | TransferSet | None  # to choose the epoch by: labelled inputs, or answers of an earlier round
+
+    @property
+    def measured(self) -> Pool | None:
+        """The inputs of `validation`."""
+        return self.validation.pool if isinstance(self.validation, TransferSet) else self.validation
 
 
 def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = None) -> Question:
     """The inputs that these settings ask about, as this teacher answers them.
 
+    In rounds, random inputs stand for those that will be chosen.
+
     Raises:
         UserError: the teacher's classes, as far as they are known, are not those of the data.
     """
-    data, ask = settings.data, settings.ask
+    ask = settings.ask
+    if isinstance(settings, DistillSettings) and settings.in_rounds:
+        ask = ask.model_copy(update={"select": "random"})
+    count = validation_inputs(settings, sources)
+    rows, held_out = draw(sources.train_pool(settings), ask, count, settings.data.seed)
+    return question_about(settings, sources, rows, held_out, teacher)
+
+
+def viewed(settings: Asking, sources: Sources) -> Pool:
+    """The pool as it is asked about. Views are drawn for the whole pool, so that they are nested as the rows are."""
     pool = sources.train_pool(settings)
-    other = sources.validation_pool(data)
-    rows, held_out = draw(pool, ask, data.seed, validates=other is None)
+    return pool.view(pool.augment, seed=settings.data.seed) if settings.ask.view == "random" else pool
+
+
+def question_about(
+    settings: Asking, sources: Sources, rows: Tensor, held_out: Tensor, teacher: Teacher | None = None
+) -> Question:
+    """As `question_of`, about these rows of the pool, with those `held_out` to validate on."""
+    data, ask = settings.data, settings.ask
+    pool, other, calls = sources.train_pool(settings), sources.validation_pool(data), len(rows)
     labelled = ask.labels and pool.labels is not None
     if not labelled:
         # Validation measures agreement with the teacher, which takes further answers.
         rows = torch.cat([rows, held_out])
-    # Views are drawn for the whole pool, so that they are nested as the rows are.
-    viewed = pool.view(pool.augment, seed=data.seed) if ask.view == "random" else pool
-    inputs = viewed[rows] if labelled else viewed[rows].without_labels
+    inputs = viewed(settings, sources)[rows]
+    inputs = inputs if labelled else inputs.without_labels
     validation = other if other is not None else pool[held_out] if labelled else None
     if teacher is not None:
         names = teacher.class_names
@@ -78,4 +127,4 @@ def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = No
             inputs = inputs.in_classes(names, "the teacher")
             validation = None if validation is None else validation.in_classes(names, "the teacher")
         inputs = match_classes(teacher, inputs).pool
-    return Question(inputs, ask.calls, validation)
+    return Question(inputs, calls, validation)

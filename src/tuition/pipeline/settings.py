@@ -6,12 +6,10 @@ People write names without their part (`size: 32`) or in it (`data: {size: 32}`)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -22,115 +20,16 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from tuition import escape
+from tuition.pipeline.parts import AskSettings, DataSettings, StartSettings
 from tuition.training.options import words
 from tuition.training.settings import SettingError, Settings, TrainSettings, extra, optimizer_defaults, setting
 
 if TYPE_CHECKING:
     from tuition.models import Start
-    from tuition.store.price import Price
 
 # What needs torch is imported where it is used, because the help of the command line is made from these classes.
 
 OPTIONS = {"options": "options", "teacher_options": "teacher"}  # mappings, and how people begin the names in them
-UNLIMITED = 2**62  # a budget; an ask never pays for more calls than it has inputs
-
-
-def _amount(value: Any) -> Decimal:
-    from tuition.store.price import amount
-
-    return amount(value)
-
-
-def _amounts(value: Any) -> tuple[Decimal, Decimal]:
-    from tuition.store.price import amounts
-
-    return amounts(value)
-
-
-class DataSettings(Settings):
-    """The inputs, and what is read of them."""
-
-    data: str = setting("digits", "digits, a folder or table, or a name on the hub; several as in a,b are one pool")
-    size: int | None = setting(None, "squash each picture to a square of this side", unit="pixels", ge=8)
-    validation: str | None = setting(
-        None, "labelled inputs to choose the epoch by: a split, or other data; null: a part of train"
-    )
-    test: str | None = setting("test", "labelled inputs to evaluate on: a split, or other data; null evaluates nothing")
-    seed: int = setting(0, "of the draw of inputs, the initial weights and the training", ge=0, lt=2**32)
-    text_column: str = setting("auto", "the column of texts, several as in title,body, or a template: {title}: {body}")
-    label_column: str | None = setting("auto", "the column of labels; null reads none")
-    image_column: str = setting("auto", "the column of images, or of their paths")
-    class_names: str | None = setting(None, "names of the classes, as in cat,dog, or a file of them, one a line")
-
-
-class AskSettings(Settings):
-    """Which inputs a teacher is asked about, where its answers are kept, and what it may cost."""
-
-    teacher: str | None = setting(
-        None,
-        "a folder made by `tuition teach`, timm:NAME, transformers:NAME_OR_FOLDER, onnx:FILE, openai:MODEL, v2:URL, "
-        "or package.module:factory",
-    )
-    teacher_options: dict[str, Any] = setting({}, "options of the teacher, such as --set teacher.labels=[cat,dog]")
-    calls: int = setting(320, "inputs of the transfer set, each one teacher call", unit="calls", ge=1)
-    budget: int | None = setting(
-        None, "most calls ever paid for this teacher in this store; null: only `calls`", unit="calls", free=True, ge=0
-    )
-    store: str = setting("responses.db", "where paid answers are kept: an SQLite file or a database URL", free=True)
-    select: Literal["random", "stratified", "k-centre", "medoids"] = setting("random", "how inputs are chosen")
-    features: str | None = setting(None, "folder of a run whose features k-centre and medoids use; null: pixels")
-    view: Literal["clean", "random"] = setting(
-        "clean", "ask about the image as it is, or about one random crop of it, as the authors do"
-    )
-    labels: bool = setting(True, "use the data's labels where it has them")
-    classes: Literal["data", "teacher"] = setting(
-        "data", "whose classes the student learns; the data's must be among the teacher's"
-    )
-    check_answers: bool = setting(True, "stop where the first answers are not better than chance", free=True)
-    ask_batch: int = setting(64, "inputs of one request", unit="inputs", free=True, ge=1)
-    concurrency: int = setting(1, "requests in flight at once", unit="requests", free=True, ge=1)
-    cost_per_call: Annotated[Decimal, BeforeValidator(_amount)] | None = setting(
-        None, "price of one call, in any currency", free=True
-    )
-    cost_per_million_tokens: Annotated[tuple[Decimal, Decimal], BeforeValidator(_amounts)] | None = setting(
-        None, "price of a million tokens as IN,OUT; needs a server that counts them", free=True
-    )
-    seconds_per_call: float | None = setting(None, "time of one call, to estimate by", unit="seconds", free=True, ge=0)
-    trust_code: bool = setting(False, "run code that a folder or a file of settings names", free=True)
-
-    @property
-    def price(self) -> Price | None:
-        """None where no price is set."""
-        if self.cost_per_call is None and self.cost_per_million_tokens is None:
-            return None
-        from tuition.store.price import price
-
-        return price(self.cost_per_call, self.cost_per_million_tokens)
-
-    @property
-    def payment(self) -> dict[str, Any]:
-        """What every ask is told of money: the budget and the prices."""
-        return {
-            "budget": UNLIMITED if self.budget is None else self.budget,
-            "cost_per_call": self.cost_per_call,
-            "cost_per_million_tokens": self.cost_per_million_tokens,
-        }
-
-
-class StartSettings(Settings):
-    """What a student begins with, where its kind has a choice."""
-
-    pretrained: bool | None = setting(None, "published weights: the default for transformers:NAME, not for timm:NAME")
-    weights: str | None = setting(None, "safetensors file of weights for timm:NAME, in the layout of timm")
-    layers: int | None = setting(None, "first layers of an encoder of text that are kept; null keeps all", ge=1)
-    pooling: Literal["mean", "cls"] = setting("mean", "of an encoder of text: mean over tokens, or the first token")
-    max_tokens: int = setting(128, "longest text of a transformers:NAME; the rest is cut off", unit="tokens", ge=2)
-    head: Literal["default", "repdistiller"] = setting(
-        "default", "initial last layer of VGG and ResNet: as PyTorch with bias 0, or as RepDistiller has it"
-    )
-    resolution: int | None = setting(
-        None, "side that a pretrained model of images sees; null: as it was trained", unit="pixels", ge=8
-    )
 
 
 class CommandSettings(Settings):
@@ -254,6 +153,13 @@ class TransferSettings(CommandSettings):
     ask: AskSettings = AskSettings()
     device: str = setting("auto", "where a teacher of this machine computes: auto, cpu, cuda, cuda:1 or mps", free=True)
 
+    @field_validator("ask")
+    @classmethod
+    def _without_student(cls, ask: AskSettings) -> AskSettings:
+        if ask.chosen_by_student:
+            raise SettingError(f"{ask.select} chooses by a student's outputs; use `tuition distill` with --rounds.")
+        return ask
+
 
 class DistillSettings(CommandSettings):
     """What `tuition distill` needs; a study is many of these."""
@@ -273,10 +179,31 @@ class DistillSettings(CommandSettings):
         0, "inputs of train that the teacher is not asked about, learned from beside its answers: a number, or all"
     )
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
+    rounds: int = setting(
+        1,
+        "ask in this many rounds, each of twice the inputs of all before, chosen with the student of the last one",
+        unit="rounds",
+        ge=1,
+        le=30,
+    )
+    until: float | None = setting(
+        None,
+        "ask in rounds until validation is above this with 95 % confidence, or the budget is spent or will not do",
+        unit="percent",
+        gt=0,
+        lt=100,
+    )
+    round_start: Literal["fresh", "warm"] = setting(
+        "fresh", "what the student of a round begins with: fresh weights, or those of the round before (warm)"
+    )
     log_dir: str | None = setting(None, "folder for TensorBoard logs of every epoch", free=True)
     wandb_project: str | None = setting(
         None, "project of Weights & Biases for the figures of every epoch; needs tuition[wandb]", free=True
     )
+
+    @property
+    def in_rounds(self) -> bool:
+        return self.rounds > 1 or self.until is not None
 
     @property
     def device(self) -> str:
@@ -293,6 +220,19 @@ class DistillSettings(CommandSettings):
     def _defaults_of_training(cls, values: dict[str, Any]) -> dict[str, Any]:
         return _with_train_defaults(values, values.get("student"))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_rounds(cls, values: dict[str, Any]) -> dict[str, Any]:
+        ask, until = values.get("ask", {}), values.get("until")
+        if not isinstance(ask, dict) or (until is None and str(values.get("rounds", 1)) == "1"):
+            return values
+        ask = {"select": "diverse-margin"} | ask
+        if until is not None and "calls" not in ask:
+            if ask.get("budget") is None:
+                raise SettingError("until needs the most that may be paid; give --budget, or --calls.")
+            ask["calls"] = ask["budget"]
+        return values | {"ask": ask}
+
     @field_validator("ask")
     @classmethod
     def _two_calls(cls, ask: AskSettings) -> AskSettings:
@@ -307,6 +247,22 @@ class DistillSettings(CommandSettings):
             return validate(value)
         except ValidationError:
             raise SettingError(f"unasked is a number of inputs, or all, not {value!r}.") from None
+
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> Self:
+        if not self.in_rounds:
+            if self.ask.chosen_by_student:
+                raise SettingError(
+                    f"{self.ask.select} chooses by the student of the round before; set rounds to 2 or more."
+                )
+        elif self.until is not None and self.paid_mixes:
+            raise SettingError("paid mixes belong to the last round, which until does not know before; leave one out.")
+        elif self.ask.calls < 2**self.rounds:
+            raise SettingError(
+                f"{self.rounds} rounds, of twice the inputs of the one before, need {2**self.rounds} calls or more, "
+                f"not {self.ask.calls}; choose fewer rounds."
+            )
+        return self
 
     @field_validator("method")
     @classmethod
@@ -378,5 +334,7 @@ def default_folder(settings: DistillSettings) -> Path:
     """Where a run is written when no folder is named."""
     data, ask = settings.data, settings.ask
     pool = "+".join(Path(part).name for part in data.data.split(","))
-    name = f"{pool}-{settings.student}-{settings.method}-{ask.calls}-seed{data.seed}"
+    count = ask.calls if settings.until is None else f"until{settings.until:g}"
+    count = f"{count}-rounds{settings.rounds}" if settings.rounds > 1 else count
+    name = f"{pool}-{settings.student}-{settings.method}-{count}-seed{data.seed}"
     return Path("runs") / name.replace(":", "-")

@@ -10,7 +10,8 @@ from tuition.data import Pool
 from tuition.data.sources import SHORT_NAMES
 from tuition.data.splits import SplitError, canonical
 from tuition.errors import UserError
-from tuition.pipeline.settings import Asking, AskSettings, DataSettings
+from tuition.pipeline.parts import AskSettings, DataSettings
+from tuition.pipeline.settings import Asking
 from tuition.pipeline.teacher import find_teacher
 from tuition.teachers import Teacher
 from tuition.training.preflight import pick_device

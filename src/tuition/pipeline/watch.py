@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from tuition.data import Pool, TransferSet
 from tuition.training import Callback
@@ -21,6 +22,9 @@ class Watch:
 
     def answered(self, transfer: TransferSet, validation: Pool | TransferSet) -> None:
         """All answers have arrived."""
+
+    def round(self, row: Mapping[str, Any]) -> None:
+        """A round has ended; `row` is its line of rounds.csv."""
 
     def training(self, epochs: int) -> AbstractContextManager[Sequence[Callback]]:
         """Entered while a model is trained for at most `epochs`; gives the callbacks of the training."""

@@ -108,18 +108,22 @@ def money(cost: Decimal) -> str:
     return f"{cost:,.{max(2, decimals)}f}"
 
 
-def estimate(charged: Price | None, calls: int, bill: Bill) -> tuple[Decimal | None, tuple[Decimal, Decimal] | None]:
-    """What new calls will cost, and the tokens of one of them, by the mean of those billed before; None if unknown.
+def tokens_per_call(bill: Bill) -> tuple[Decimal, Decimal] | None:
+    """Mean tokens, read and written, of the calls billed before; None where none were counted."""
+    if not bill.metered:
+        return None
+    return Decimal(bill.input_tokens) / bill.metered, Decimal(bill.output_tokens) / bill.metered
+
+
+def estimate(charged: Price | None, calls: int, tokens: tuple[Decimal, Decimal] | None) -> Decimal | None:
+    """What new calls will cost; None if that is not known. The tokens are those of a call.
 
     The cost of calls is exact; that of tokens is rounded to 4 digits, because it is an estimate.
     """
-    mean = None
-    if bill.metered:
-        mean = Decimal(bill.input_tokens) / bill.metered, Decimal(bill.output_tokens) / bill.metered
-    if charged is None or (charged.per_token and mean is None and calls):
-        return None, mean
+    if charged is None or (charged.per_token and tokens is None and calls):
+        return None
     cost = charged.bill(calls).cost
-    if charged.per_token and mean is not None:
-        per_call = (charged.input * mean[0] + charged.output * mean[1]).scaleb(-MILLION)
+    if charged.per_token and tokens is not None:
+        per_call = (charged.input * tokens[0] + charged.output * tokens[1]).scaleb(-MILLION)
         cost = EXACT.add(cost, Context(prec=4).create_decimal(calls * per_call))
-    return cost, mean
+    return cost

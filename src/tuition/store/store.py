@@ -196,7 +196,7 @@ class ResponseStore(Readable):
         import sqlalchemy as sa
 
         from tuition.store import arguments, calls, class_columns, database, responses, stepwise
-        from tuition.store.price import estimate, price
+        from tuition.store.price import estimate, price, tokens_per_call
 
         arguments.check_question(teacher, pool)
         teacher = as_teacher(teacher)
@@ -219,8 +219,11 @@ class ResponseStore(Readable):
             judgement = stepwise.judge(*stepwise.stored(self.database, teacher_id, known, digests))
         accuracy = None if math.isnan(judgement.accuracy) else judgement.accuracy
         new_calls = teacher.calls_per_input * new
-        costs = estimate(charged if priced else None, new_calls, bill)
-        return AskPlan(new_calls, len(pool) - new, paid, *costs, accuracy, 0 if accuracy is None else judgement.inputs)
+        tokens = tokens_per_call(bill)
+        cost = estimate(charged if priced else None, new_calls, tokens)
+        return AskPlan(
+            new_calls, len(pool) - new, paid, cost, tokens, accuracy, 0 if accuracy is None else judgement.inputs
+        )
 
     def accounts(self, teacher: Teacher | str | None = None) -> Accounts:
         """All calls ever made in this store: for one teacher (or the name of one), or for all.

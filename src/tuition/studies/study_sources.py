@@ -14,7 +14,8 @@ from tuition import factories
 from tuition.errors import UserError
 from tuition.identity import code_digest
 from tuition.pipeline.checks import check_distill
-from tuition.pipeline.settings import DataSettings, DistillSettings, TeachSettings
+from tuition.pipeline.parts import DataSettings
+from tuition.pipeline.settings import DistillSettings, TeachSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
 from tuition.pipeline.watch import Followed

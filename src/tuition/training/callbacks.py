@@ -41,6 +41,17 @@ class Callback:
         """After the training, when the files of the run are written."""
 
 
+class WithoutEnd(Callback):
+    """Follows one of several trainings for a callback whose `on_end` comes after the last."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        self.callback.on_epoch(row)
+        self.stop = self.callback.stop
+
+
 class Deadline(Callback):
     """Stops a training after the first epoch that ends later than `moment`, as time.time() counts seconds."""
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from tuition.training.settings import TrainSettings, extra
 __all__ = ["check_writable", "write", "write_new"]
 
 RUN, CHECKPOINT, METRICS, CURVES = "run.json", "checkpoint.bin", "metrics.csv", "curves.png"
+ROUNDS = "rounds"  # folder of a run that asks in rounds, with what it needs to resume before there is a run.json
 
 # What `write` leaves of a file of a run when it is killed.
 UNFINISHED = re.compile(
-    r"\.(run\.json|config\.yaml|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|tokenizer\.json|\w+\.safetensors)"
-    r"\.[0-9a-f]{8}\.tmp"
+    r"\.(run\.json|config\.yaml|checkpoint\.bin|metrics\.csv|curves\.png|README\.md|tokenizer\.json|\w+\.safetensors"
+    r"|rounds\.(csv|png)|settings\.json|asked-\d+\.csv)\.[0-9a-f]{8}\.tmp"
 )
 
 # What may differ between a run and its continuation.
@@ -123,21 +124,31 @@ def find_run(directory: Path, settings: dict[str, Any]) -> dict[str, Any] | None
     if (directory / RUN).exists():
         there = read_run(directory)
         longer = lengthens(there, settings)
-        for name, new in json.loads(json.dumps(settings)).items():
-            old = there["settings"].get(name)
-            if old != new and name not in FREE and not (longer and name in LENGTHENED):
-                raise UserError(
-                    f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
-                    "choose another folder."
-                )
+        compare(directory, there["settings"], settings, {*FREE, *(LENGTHENED if longer else ())})
         if longer and not (directory / CHECKPOINT).exists():
             raise UserError(
                 f"{directory} holds a finished run without its checkpoint, from which more epochs would continue; "
                 "choose another folder."
             )
         return there
-    check_ours(directory, [], "a run")
+    in_rounds = settings.get("rounds", 1) > 1 or settings.get("until") is not None
+    check_ours(directory, [ROUNDS] if in_rounds else [], "a run")
     return None
+
+
+def compare(directory: Path, there: Mapping[str, Any], settings: Mapping[str, Any], free: Collection[str]) -> None:
+    """Refuse `settings` that differ from those of the run in `directory`, but for the `free` ones.
+
+    Raises:
+        UserError: the first that differs.
+    """
+    for name, new in json.loads(json.dumps(settings)).items():
+        old = there.get(name)
+        if old != new and name not in free:
+            raise UserError(
+                f"{directory} holds a run with other settings ({name}: {old!r} there, {new!r} now); "
+                "choose another folder."
+            )
 
 
 def read_run(directory: Path) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def check(
     objective: str | Objective | Callable[..., Any],
     *,
     answer: Mapping[str, Tensor] | None,
-    validation: Pool | None = None,
+    validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
     unasked: Pool | None = None,
     seed: int = 0,

@@ -58,6 +58,7 @@ class Run(Readable):
         teacher_accuracy, teacher_inputs: share of the transfer set's labels that the teacher's answers agree with, and
             of how many; None and 0 without labels or logits.
         measured: on what agreement, validation and accuracy were measured.
+        rounds: the lines of rounds.csv, of a run that asked in rounds.
     """
 
     student: Student
@@ -80,6 +81,7 @@ class Run(Readable):
     teacher_accuracy: float | None = None
     teacher_inputs: int = 0
     measured: dict[str, str] = field(default_factory=dict)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
     def results(self) -> dict[str, Any]:
         """The figures alone."""
@@ -132,6 +134,7 @@ def reopen(directory: Path, record: dict[str, Any], student: Student, keep_check
         history=history,
         directory=directory,
         measured=record["measured"],
+        rounds=record.get("rounds", []),
         **record["results"],
     )
     parallel.first(lambda: _show(run, directory, record))
