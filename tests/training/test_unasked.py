@@ -14,6 +14,7 @@ from torch import nn
 from tuition import UserError, data, distill, models
 from tuition.data import TransferSet
 from tuition.data.strong import strong_images
+from tuition.errors import Notice
 from tuition.training import TrainSettings, check
 from tuition.training.schedule import Schedule
 
@@ -25,7 +26,7 @@ def regression(student, teacher, labels):
 @pytest.fixture(scope="module")
 def rest(pool):
     """What is left of the pool behind the transfer set, without labels."""
-    return pool[64:].without_labels
+    return pool[64:150].without_labels
 
 
 def same(a, b):
@@ -165,6 +166,11 @@ def test_what_does_not_fit_is_refused(transfer, rest):
         distill("cnn_4", transfer, unasked=large, epochs=1)
     with pytest.raises(UserError, match="a Pool, not a TransferSet"):
         distill("cnn_4", transfer, unasked=transfer, epochs=1)
+
+
+def test_inputs_that_are_measured_on_are_pointed_out(pool, transfer):
+    with pytest.warns(Notice, match="5 of the 50 validation inputs are in the unasked pool too"):
+        distill("cnn_4", transfer, unasked=pool[140:155], validation=pool[150:], epochs=1)
 
 
 def test_the_weight_rises_in_the_first_fifth():

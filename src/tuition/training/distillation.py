@@ -120,7 +120,9 @@ def distill(
             record = parallel.first(lambda: _opened(directory, recorded, transfer, keep or {}, stack))
             if record["status"] == "done":
                 return reopen(directory, record, setup.student, setup.settings.keep_checkpoint)
-        leaks.warn_of_shared(setup.transfer, validation=setup.validation, test=setup.test)
+        measured = {"validation": setup.validation, "test": setup.test}
+        leaks.warn_of_shared(setup.transfer.pool, "the transfer set", **measured)
+        leaks.warn_of_shared(setup.unasked, "the unasked pool", **measured)
         if progress and parallel.rank() == 0:
             callbacks = [*callbacks, stack.enter_context(following.bar(setup.settings.epochs))]
         run = _train(setup, trained, directory, record, callbacks)

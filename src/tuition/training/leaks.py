@@ -8,18 +8,22 @@ from tuition.data import Pool, TransferSet
 from tuition.errors import Notice
 
 
-def warn_of_shared(transfer: TransferSet, **others: Pool | TransferSet | None) -> None:
-    """Warn of inputs of the pools named "validation" and "test" that the transfer set holds too."""
+def warn_of_shared(learned: Pool | None, where: str, **others: Pool | TransferSet | None) -> None:
+    """Warn of inputs of the pools named "validation" and "test" that a pool holds too, which is learned from.
+
+    Args:
+        where: which pool that is, for the message.
+    """
     known: set[bytes] | None = None
     for name, other in others.items():
         pool = other.pool if isinstance(other, TransferSet) else other
-        if pool is None:
+        if pool is None or learned is None:
             continue
-        known = set(digests(transfer.pool)) if known is None else known
+        known = set(digests(learned)) if known is None else known
         shared = sum(digest in known for digest in digests(pool))
         if shared:
             warnings.warn(
-                f"{shared:,} of the {len(pool):,} {name} inputs are in the transfer set too, so the {name} figures are "
+                f"{shared:,} of the {len(pool):,} {name} inputs are in {where} too, so the {name} figures are "
                 "too good; draw them apart, as with pool.split.",
                 Notice,
                 stacklevel=3,
