@@ -152,15 +152,17 @@ def print_study(printer: Printer, summary: Any, out: Path) -> int:
 def print_forecast(printer: Printer, ahead: Any) -> None:
     hours, minutes = divmod(math.ceil(ahead.seconds / 60), 60)
     time = "time to train students, about (less where it stops early)"
+    chosen = f"{ahead.new:,}, of which {ahead.chosen:,} at most, chosen round by round" if ahead.chosen else ""
     facts = [
         Fact("runs", "runs to make", ahead.runs),
         Fact("known", "runs finished already", ahead.known),
         Fact("teachers", "teachers to train first", ahead.teachers, ", ".join(ahead.teachers) or "none"),
-        Fact("new", "new teacher calls", ahead.new),
+        Fact("new", "new teacher calls", ahead.new, chosen),
         Fact("paid", "teacher calls paid so far, in the study's store", ahead.paid),
         Fact("seconds", time, ahead.seconds, f"{hours:,} h {minutes} min"),
     ]
     printer.facts("Before the study", facts)
+    printer.record(chosen=ahead.chosen)
 
 
 def print_targets(printer: Printer, targets: list[Any]) -> None:

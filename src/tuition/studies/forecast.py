@@ -30,6 +30,7 @@ class Forecast:
         runs, known: runs to start, and runs of the study that are finished already.
         teachers: those to be trained first.
         new, paid: teacher calls to pay for, and those paid before in the study's store.
+        chosen: how many of the new ones, at most, runs choose that ask in rounds.
         seconds: of training students, estimated from finished runs or a short trial; at most, where training may stop
             early.
     """
@@ -39,6 +40,7 @@ class Forecast:
     teachers: list[str]
     new: int
     paid: int
+    chosen: int
     seconds: float
 
 
@@ -65,8 +67,9 @@ def forecast(
         runs=len(ahead),
         known=len(known),
         teachers=[name for name, folder in folders.items() if not is_ready(folder)],
-        new=sum(new for new, _ in counts),
-        paid=sum(paid for _, paid in counts),
+        new=sum(calls.new for calls in counts),
+        paid=sum(calls.paid for calls in counts),
+        chosen=sum(calls.chosen for calls in counts),
         seconds=_seconds(runs, finished.known.values(), workers or os.cpu_count() or 1, sources),
     )
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from tuition.errors import UserError
+from tuition.pipeline.rounds import sizes
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.settings_file import read_settings, refuse_code
 from tuition.studies.records import Record
@@ -246,12 +247,16 @@ def key_of(settings: DistillSettings, identity: Mapping[str, str]) -> str:
 
 
 def images(settings: DistillSettings) -> int:
-    """The most images that a run sees."""
-    train, calls = settings.train, settings.ask.calls
-    sizes = methods.groups(settings.method, settings.options)
-    if sizes is None or train.accounting == "matched":
+    """The most images that a run sees: those of all rounds, and unasked ones beside each batch of answers."""
+    counts = sizes(settings) if settings.in_rounds else [settings.ask.calls]
+    return sum(_images(settings, calls) for calls in counts) * (2 if settings.unasked else 1)
+
+
+def _images(settings: DistillSettings, calls: int) -> int:
+    train, groups = settings.train, methods.groups(settings.method, settings.options)
+    if groups is None or train.accounting == "matched":
         return train.epochs * calls
-    return train.epochs * math.ceil(calls / train.batch_size) * train.batch_size * sum(sizes)
+    return train.epochs * math.ceil(calls / train.batch_size) * train.batch_size * sum(groups)
 
 
 @dataclass(frozen=True)

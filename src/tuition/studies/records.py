@@ -269,7 +269,16 @@ class Section:
     def conditions(self) -> str:
         epochs = sorted({run.epochs for run in self.runs + self.selection})
         span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-        return f"{self.schedule} schedule, {span} epochs, {ACCOUNTINGS[self.accounting]}"
+        return f"{self.schedule} schedule, {span} epochs, {ACCOUNTINGS[self.accounting]}{self._more_images}"
+
+    @property
+    def _more_images(self) -> str:
+        """Which runs see more images than others of the same calls and epochs."""
+        settings = [flatten(run.settings) for run in self.runs + self.selection]
+        several = {"in rounds": any(each.get("rounds", 1) != 1 or each.get("until") for each in settings)}
+        several |= {"with unasked inputs": any(each.get("unasked") for each in settings)}
+        more = " and ".join(words for words, there in several.items() if there)
+        return f", more {more}" if more else ""
 
     @property
     def slug(self) -> str:

@@ -126,6 +126,8 @@ def run(
                     show("runs", done, total)
                 now = plan(study, finished.find, identify)
             finished.write(now.rows)
+            if done and any(run.settings.in_rounds for run in now.rows.values()):
+                _note_paid(now, folders, sources, out)  # runs with rounds have paid as they went
             chosen = None if keep == "none" else best.winner(making.results(now))
             if chosen is not None:
                 watch("best student", 0, 1)
@@ -150,8 +152,12 @@ def _prepare(
         if executor == "ray":
             check_nodes(runs, out)
         study_calls.pay(runs, sources, watch)
-        everything = [with_teacher_path(run.settings, folders) for run in (*now.rows.values(), *now.later)]
-        study_calls.note_paid(everything, sources, out)
+        _note_paid(now, folders, sources, out)
+
+
+def _note_paid(now: StudyPlan, folders: Mapping[str, str], sources: Sources, out: Path) -> None:
+    everything = [with_teacher_path(run.settings, folders) for run in (*now.rows.values(), *now.later)]
+    study_calls.note_paid(everything, sources, out)
 
 
 def note_command(out: Path, arguments: Sequence[str]) -> None:
@@ -230,14 +236,17 @@ class _Making:
         return spread(partial(train, sources=Sources()), tasks, workers=self.workers)
 
     def _task(self, run: PlannedRun, gpu: int | None, *, kept: bool = False) -> RunTask:
-        """What a worker needs for a run, which may pay for nothing."""
-        share = {} if gpu is None or run.settings.device != "auto" else {"device": f"cuda:{gpu}"}
-        settings = with_teacher_path(run.settings, self.folders, budget=0, **share)
+        """What a worker needs for a run. It may pay for nothing, unless it asks in rounds."""
+        pays = run.settings.in_rounds and (not kept or run.settings.until is not None)
+        changes: dict[str, Any] = {} if pays else {"budget": 0}
+        if gpu is not None and run.settings.device == "auto":
+            changes["device"] = f"cuda:{gpu}"
+        settings = with_teacher_path(run.settings, self.folders, **changes)
         if settings.log_dir is not None:
             log = f"{run.row}-{settings.ask.calls}-seed{settings.data.seed}-{run.key[:8]}"
             settings = settings.model_copy(update={"log_dir": str(Path(settings.log_dir).absolute() / log)})
         # Checkpoints know data and teachers by their places, so the name of their folder covers these too.
         name = hashlib.sha256(f"{run.key} {settings.data.data} {settings.ask.teacher}".encode()).hexdigest()[:32]
-        filed = kept or self.keep == "all" or images(settings) > CHECKPOINTED
+        filed = kept or self.keep == "all" or settings.in_rounds or images(settings) > CHECKPOINTED
         folder = self.finished.out.absolute() / best.UNFINISHED / name if filed else None
         return RunTask(settings, folder, self.deadline, self.finished.keep_spectra)

@@ -137,11 +137,16 @@ def with_teacher_path(settings: DistillSettings, folders: Mapping[str, str], **c
 
 
 def check(runs: Iterable[DistillSettings], sources: Sources) -> None:
-    """Find out what does not fit, once for each pair and method, before a call is paid."""
+    """Find out what does not fit, once for each pair, method and way of asking, before a call is paid."""
     by_calls = sorted(runs, key=lambda s: s.ask.calls)
-    largest = {(s.ask.teacher, s.student, s.method, json.dumps(s.options)): s for s in by_calls}
+    largest = {(s.ask.teacher, s.student, s.method, json.dumps(s.options), _way(s)): s for s in by_calls}
     for settings in largest.values():
         check_distill(settings, None, sources)
+
+
+def _way(s: DistillSettings) -> tuple[Any, ...]:
+    """What decides whether a run fits, beside its pair and its method."""
+    return s.in_rounds, s.ask.select, s.unasked, s.train.average
 
 
 def check_nodes(runs: Sequence[DistillSettings], out: Path) -> None:
