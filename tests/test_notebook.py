@@ -1,0 +1,26 @@
+"""The quickstart notebook runs from top to bottom in an empty folder, and shows what it says."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+NOTEBOOK = Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert all(cell.get("outputs", []) == [] for cell in notebook.cells), "keep the notebook without outputs"
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "160 new calls, 0 from cache, cost 0.320" in text
+    assert "160 paid, 0 from cache" in text
+    assert "0 paid, 160 from cache" in text
+    assert "epochs: 60 of 60" in text  # the bar of a notebook without ipywidgets is lines
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert "in the transfer set too" not in text
+    assert {path.name for path in tmp_path.iterdir()} >= {"runs", "quickstart.db"}
