@@ -7,6 +7,7 @@ are written as they lead from file to file in the repository, and are turned her
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator
@@ -26,8 +27,8 @@ LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(\))")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted(path for pattern in PUBLISHED for path in ROOT.glob(pattern) if path.is_file()):
         where = path.relative_to(ROOT).as_posix()
-        if path.suffix == ".py":
-            files.append(File.generated(config, _page_of(where), content=_example(path)))
+        if path.suffix in EXAMPLES:
+            files.append(File.generated(config, _page_of(where), content=EXAMPLES[path.suffix](path)))
         else:
             files.append(File.generated(config, where, abs_src_path=str(path)))
     for name, page in REFERENCE.items():
@@ -58,7 +59,7 @@ def _place_of(page: str) -> str:
 
 def _page_of(place: str) -> str:
     """The page of a published file, both below the root of the site."""
-    return re.sub(r"^examples/(\w+)\.py$", r"examples/\1.md", place)
+    return re.sub(r"^examples/(\w+)\.(py|ipynb)$", r"examples/\1.md", place)
 
 
 def _example(path: Path) -> str:
@@ -68,6 +69,15 @@ def _example(path: Path) -> str:
     rest = about.partition("\n")[2]
     return f"# {path.stem}\n\n{title}.\n{rest}\n\n```python title={path.name!r}\n{code}```\n"
 
+
+def _notebook(path: Path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    shown = [("".join(cell["source"]), cell["cell_type"]) for cell in cells]
+    parts = [text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in shown]
+    return "\n\n".join(parts) + "\n"
+
+
+EXAMPLES: dict[str, Callable[[Path], str]] = {".py": _example, ".ipynb": _notebook}
 
 # -- the command line -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from tuition import ResponseStore, data, distill, models, teachers
 from tuition.errors import UserError
 
 pool, test = data.load("digits"), data.load("digits", split="test")
-centres = torch.stack([pool.inputs[pool.labels == k].float().mean(0) for k in range(10)]).flatten(1)
+theirs, ours = pool.split(600, seed=0)  # the teacher learned from other inputs than the student
+centres = torch.stack([theirs.inputs[theirs.labels == k].float().mean(0) for k in range(10)]).flatten(1)
 
 
 def paid_service(images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -16,7 +17,7 @@ def paid_service(images: torch.Tensor) -> dict[str, torch.Tensor]:
 
 teacher = teachers.from_callable(paid_service, fingerprint="nearest mean, version 1")
 store = ResponseStore("sqlite:///responses.db")
-asked, others = pool.split(120, seed=0)
+asked, others = ours.split(120, seed=0)
 print("before:", store.plan(teacher, asked, cost_per_call=0.002))
 transfer = store.ask(teacher, asked, budget=120, cost_per_call=0.002)
 print("first: ", transfer.accounts)

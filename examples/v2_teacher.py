@@ -16,7 +16,8 @@ import torch
 from tuition import ResponseStore, data, distill, models, teachers
 
 pool, test = data.load("digits"), data.load("digits", split="test")
-centres = torch.stack([pool.inputs[pool.labels == k].float().mean(0) for k in range(10)]).flatten(1) / 255
+theirs, ours = pool.split(600, seed=0)  # the teacher learned from other inputs than the student
+centres = torch.stack([theirs.inputs[theirs.labels == k].float().mean(0) for k in range(10)]).flatten(1) / 255
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -51,7 +52,7 @@ if url is None:
 teacher = teachers.from_v2(url, name="served")
 print(teacher.fingerprint)
 store = ResponseStore("sqlite:///responses.db")
-asked, others = pool.split(160, seed=0)
+asked, others = ours.split(160, seed=0)
 transfer = store.ask(teacher, asked, budget=160, batch_size=32, concurrency=4)
 print(transfer.accounts)
 student = models.create("cnn_8", num_classes=10, in_channels=1, seed=0)

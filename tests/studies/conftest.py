@@ -1,23 +1,14 @@
 """Synthetic run records with a known truth: accuracy is a power law of the calls, one limit a method."""
 
-import json
 import math
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tuition.studies.records import Record
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"]  # fmt: skip
 
 LIMITS = {"ckd": 74.0, "crd": 71.0, "mixup": 70.0, "mse": 73.0, "dist": 68.0, "rkd": 67.0, "kd": 66.0}
 
@@ -82,70 +73,3 @@ def synthetic_runs(
 @pytest.fixture(scope="session")
 def runs() -> Callable[..., list[Record]]:
     return lambda **kwargs: list(synthetic_runs(**kwargs))
-
-
-class Browser:
-    """A page in headless Chromium, driven by the DevTools protocol over pipes."""
-
-    def __init__(self, profile: Path) -> None:
-        their_in, self.to = os.pipe()
-        self.of, their_out = os.pipe()
-        assert CHROMIUM
-        script = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out}'  # Chromium reads from 3 and writes to 4
-        self.process = subprocess.Popen(
-            ["bash", "-c", script, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(their_in, their_out),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(their_in)
-        os.close(their_out)
-        self.sent, self.unread, self.events, self.session = 0, b"", [], {}
-        (target, *_) = (t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.send(f"{domain}.enable")
-
-    def receive(self):
-        while b"\0" not in self.unread:
-            part = os.read(self.of, 1 << 16)
-            assert part, "Chromium has gone"
-            self.unread += part
-        message, self.unread = self.unread.split(b"\0", 1)
-        return json.loads(message)
-
-    def send(self, method, **params):
-        self.sent += 1
-        message = {"id": self.sent, "method": method, "params": params} | self.session
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while (answer := self.receive()).get("id") != self.sent:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def open(self, page: Path, width: int) -> None:
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.events.clear()
-        self.send("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.receive())
-
-    def __call__(self, expression):
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def seen(self, *methods):
-        return [event["params"] for event in self.events if event["method"] in methods]
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    chromium = Browser(tmp_path_factory.mktemp("profile"))
-    yield chromium
-    chromium.process.kill()
-    chromium.process.wait()
