@@ -350,3 +350,11 @@ class TestColours:
         assert (train.inputs.shape, train.num_classes, train.labels.tolist()) == ((2, 3, 8, 8), 11, [0, 1])
         assert load(tmp_path, split="test").labels.tolist() == [2, 10]
         assert "read as RGB" in caplog.text
+
+
+def test_a_folder_of_texts_is_not_said_to_pass_over_its_tables(tmp_path, caplog):
+    (tmp_path / "test.csv").write_text("text\nhello\ngood bye\n")
+    student = SimpleNamespace(image_size=None, reads_text=True)
+    ((names, pool),) = inputs_of([str(tmp_path)], DataSettings(), "test", student, pytest.fail)
+    assert (names, pool.kind) == (["hello", "good bye"], "texts")
+    assert caplog.text == ""
