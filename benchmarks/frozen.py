@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from tuition import data, teachers
 from tuition.teachers import Teacher
 
-TEST = 2000
+FITTED, TEST = 10_000, 2000  # images
 
 
 class Head(nn.Module):
@@ -100,7 +100,6 @@ def write(
     print(f"a head of the student's kind, fitted on all labels of the pool: {100 * most:.1f} % of the test set")
 
 
-@torch.inference_mode()
 def images(given: argparse.Namespace) -> None:
     from pretrained import MEAN, STD, Lite0, features
 
@@ -108,24 +107,15 @@ def images(given: argparse.Namespace) -> None:
 
     net = Lite0(100).eval()
     train, test = (data.load(given.data, split=split) for split in ("train", "test"))
-    train, test = train[:20_000], test[:TEST]
+    pools = {"fit": train[:FITTED], "train": train[FITTED : 2 * FITTED], "test": test[:TEST]}
 
-    def seen(size: int, images: Tensor) -> Tensor:
-        return features(net, models.Preprocess(MEAN, STD, size=size, interpolation="bicubic"), images)
+    def seen(size: int, split: str) -> Tensor:
+        preprocess = models.Preprocess(MEAN, STD, size=size, interpolation="bicubic")
+        return features(net, preprocess, pools[split].inputs).clone()
 
-    large, small = seen(160, train.inputs), seen(64, train.inputs[10_000:])
-    with torch.inference_mode(False), torch.enable_grad():
-        answer = fitted(large[:10_000].clone(), train.labels[:10_000])
-    labels = {"train": train.labels[10_000:], "test": test.labels}
-    student = {"train": small, "test": seen(64, test.inputs)}
-    with torch.inference_mode(False), torch.enable_grad():
-        write(
-            given.out / "images",
-            answer,
-            {name: value.clone() for name, value in student.items()},
-            {"train": large[10_000:].clone(), "test": seen(160, test.inputs).clone()},
-            labels,
-        )
+    answer = fitted(seen(160, "fit"), pools["fit"].labels)
+    small, large = ({split: seen(size, split) for split in ("train", "test")} for size in (64, 160))
+    write(given.out / "images", answer, small, large, {split: pools[split].labels for split in small})
 
 
 def news(given: argparse.Namespace) -> None:

@@ -112,3 +112,22 @@ def test_the_time_of_a_start_is_printed():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stderr
     assert done.stdout.count("| tuition") == 3
+
+
+def test_an_arm_that_needs_half_the_calls_has_a_factor_of_two(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    curves = {"kd": {20: 60.0, 40: 80.0, 80: 100.0}, "ckd": {20: 80.0, 40: 100.0, 80: 100.0}}
+    lines = ["arm,calls,seed,learning_rate,steps,images,seconds,validation,test,commit"]
+    lines += [
+        f"{arm},{calls},{seed},0.1,1,1,1.0,0,{accuracy + seed / 10},x"
+        for arm, curve in curves.items()
+        for calls, accuracy in curve.items()
+        for seed in range(3)
+    ]
+    (tmp_path / "digits.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(sys, "argv", ["fewer_calls", "show", str(tmp_path / "digits.csv")])
+    importlib.import_module("fewer_calls").main()
+    row = next(line for line in capsys.readouterr().out.split("90 %")[1].splitlines() if line.startswith("| ckd |"))
+    # Of the mean curves, 60.1, 80.1, 100.1 and 80.1, 100.1: 90 lies 9.9 of 20 points beyond the second and the first.
+    assert f"| {20 + 20 * 9.9 / 20:.0f} (" in row
+    assert f"| {(40 + 40 * 9.9 / 20) / (20 + 20 * 9.9 / 20):.2f} (" in row
