@@ -190,6 +190,26 @@ def spectra(values: Mapping[str, np.ndarray], path: Path, *, title: str | None =
         return _save(figure, path)
 
 
+def over_epochs(values: Mapping[str, np.ndarray], path: Path, *, ylabel: str, title: str | None = None) -> list[Path]:
+    """A figure of a training over its epochs, one line a method.
+
+    Args:
+        values: for each method (points, 2): epoch and figure.
+        path: as in `accuracy_curves`.
+    """
+    ends: list[tuple[float, str, Style]] = []
+    with _figure(title) as (figure, axes):
+        for method, style in styles(values).items():
+            epochs, course = values[method].T
+            every = max(1, len(epochs) // 6)
+            axes.plot(epochs, course, linewidth=style.width, markevery=every, **style.marks())
+            ends.append((course[-1], label(method), style))
+        axes.set(xlabel="epoch", ylabel=ylabel)
+        axes.set_xlim(left=0, right=max(course[-1, 0] for course in values.values()))
+        _name_ends(axes, ends)
+        return _save(figure, path)
+
+
 def accuracy_points(results: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None) -> list[Path]:
     """One line a method at one number of calls: every seed, the mean, and its 95 % interval over seeds.
 

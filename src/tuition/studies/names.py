@@ -8,6 +8,8 @@ PRINTED = {
     "ckd_exact": "CKD, no anchor",
     "ckd_exact_recentred": "CKD, recentred",
     "ckd_published": "CKD, published",
+    "ckd_published_no_decay": "CKD, publ., no decay",
+    "ckd_published_decay": "CKD, publ., decay 5e-3",
     "ckd_published_recentred": "CKD, publ., recentred",
     "ckd_2_1": "CKD, 2 against 1",
     "ckd_2_2": "CKD, 2 against 2",

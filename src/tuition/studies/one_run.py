@@ -19,6 +19,8 @@ from tuition.pipeline.watch import Followed
 from tuition.training import Deadline, Student, UnfinishedError
 from tuition.training.preflight import pick_device
 
+CURVE = ("epoch", "loss", "validation", "offset")
+
 
 @dataclass(frozen=True)
 class RunTask:
@@ -42,7 +44,7 @@ def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], list[float] 
     figures = {name: math.nan if value is None else value for name, value in run.results().items()}
     figures |= {
         "paid": run.accounts.paid + run.accounts.served,
-        "curve": [[row["epoch"], row["loss"], row["validation"]] for row in run.history],
+        "curve": [[row[name] for name in CURVE if name in row] for row in run.history],
     }
     del figures["best_epoch"], figures["teacher_inputs"]
     test = sources.test_pool(settings.data) if task.spectrum else None

@@ -61,7 +61,9 @@ class Record:
     error: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # all of them, resolved
-    curve: list[list[float]] = field(default_factory=list)  # [epoch, train loss, validation accuracy]
+    curve: list[list[float]] = field(
+        default_factory=list
+    )  # [epoch, train loss, validation accuracy], and the offset where it is noted
     teacher_accuracy: float = math.nan  # inputs of the transfer set on which the teacher is right
 
 
@@ -194,13 +196,13 @@ def _plain(name: str, value: Any, depth: int = 4) -> Any:
 
 
 def _curve(name: str, text: str) -> list[list[float]]:
-    """Rows of (epoch, train loss, validation accuracy); what was not measured is nan."""
+    """Rows of (epoch, train loss, validation accuracy), and the offset where it is noted; nan: not measured."""
     rows = json.loads(text)
     if not isinstance(rows, list) or len(rows) > LONGEST_CURVE:
         raise ValueError(f"{name} is not a list of at most {LONGEST_CURVE:,} points")
     for point in rows:
-        if not isinstance(point, list) or len(point) != 3:
-            raise ValueError(f"{name} holds a point that is not three numbers")
+        if not isinstance(point, list) or len(point) not in (3, 4) or len(point) != len(rows[0]):
+            raise ValueError(f"{name} holds a point that is not three numbers, or four")
         for value in point:
             if not (isinstance(value, float) and math.isnan(value)):
                 _number(name, value)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from tuition import disk, escape
 from tuition.errors import UserError
-from tuition.studies import figures, needed, page, paid_calls, records, statistics, tables, totals, verdict
+from tuition.studies import figures, needed, offsets, page, paid_calls, records, statistics, tables, totals, verdict
 from tuition.studies.paid_calls import PaidCalls
 from tuition.studies.records import Record, Section
 from tuition.studies.table import markdown, write
@@ -126,6 +126,13 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
         values = {method: np.array(methods[method]) for method in curves if method in methods}
         figures.spectra(values, path, title=f"{calls:,} calls")
         drawn.append((path, "Singular values of the student's features over the test set (effective rank)."))
+    over_epochs = {"offset": "offset of the classes (logits)", "validation": "validation accuracy (%)"}
+    for column, (name, words) in enumerate(over_epochs.items(), 1):
+        values = {method: course[:, [0, column]] for method, course in offsets.courses(section).items()}
+        if values:
+            path = directory / f"{name}-{section.slug}"
+            figures.over_epochs(values, path, ylabel=words)
+            drawn.append((path, f"{words[0].upper()}{words[1:]} over the epochs, mean over seeds."))
     return drawn
 
 

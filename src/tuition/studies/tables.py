@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuition.learning_curve import LearningCurve
-from tuition.studies import published, statistics
+from tuition.studies import offsets, published, statistics
 from tuition.studies.names import label
 from tuition.studies.records import Section
 from tuition.studies.statistics import Curve, IntervalEstimate
@@ -26,7 +26,7 @@ def all_tables(section: Section) -> list[Table]:
     """Every table that the section's runs can fill."""
     filled = [selection(section)] if section.selection else []
     if section.runs:
-        of_results = (accuracy, calls_to_accuracy, paired, learning, quality, cost)
+        of_results = (accuracy, calls_to_accuracy, paired, learning, quality, cost, offsets.table)
         filled = [*(table(section) for table in of_results), *filled]
     return [replace(table, name=f"{table.name}-{section.slug}") for table in filled if table.rows]
 

@@ -21,7 +21,7 @@ from tuition.training.cpu_threads import using
 from tuition.training.loop import train
 from tuition.training.objective import Objective
 from tuition.training.preflight import set_up, train_settings
-from tuition.training.recentre import centre_of, recentre, recentred
+from tuition.training.recentre import centre_of, offset, recentre, recentred
 from tuition.training.run import STUDENT, TEACHER, Run, reopen, write_run
 from tuition.training.run_identity import recorded_digests, recorded_settings, tensors_digest
 from tuition.training.settings import TrainSettings
@@ -204,6 +204,7 @@ def _train(
             settings,
             unasked=setup.beside(),
             validate=validate,
+            measures=_measures(setup, transfer, objective, centre),
             checkpoint=None if directory is None else directory / files.CHECKPOINT,
             record=None if directory is None else files.GrowingRows(directory / files.METRICS),
             callbacks=callbacks,
@@ -237,6 +238,21 @@ def _train(
         teacher_accuracy=setup.teacher_accuracy,
         teacher_inputs=0 if setup.teacher_accuracy is None else len(transfer),
     )
+
+
+def _measures(
+    setup: Setup, transfer: TransferSet, objective: Objective, centre: Tensor | None
+) -> dict[str, Callable[[Student], float]]:
+    """Further figures of every epoch, of the student recentred where needed."""
+    if not setup.settings.offset:
+        return {}
+    targets = centre_of(transfer, setup.num_classes, objective.recentre or (1.0, 1.0))
+
+    def measure(student: Student) -> float:
+        with recentred(student, transfer, centre):
+            return offset(student, transfer, targets)
+
+    return {"offset": measure}
 
 
 def _measured(setup: Setup) -> dict[str, str]:

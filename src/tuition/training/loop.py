@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ def train(
     *,
     unasked: Unasked | None = None,
     validate: Callable[[Student], float] | None = None,
+    measures: Mapping[str, Callable[[Student], float]] = MappingProxyType({}),
     checkpoint: Path | None = None,
     record: Callable[[list[dict[str, float]]], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -72,6 +74,7 @@ def train(
         student, objective: on the device of the batches; their parameters are optimised together.
         unasked: inputs without answers, of which a batch is learned from at every step.
         validate: a figure to maximise, in percent, read after every epoch.
+        measures: further figures to read then, by name.
         checkpoint: file to continue from and to save to: at most every `settings.checkpoint_seconds`, when the training
             is stopped, and after the last epoch. Of several processes the first reads and writes it; another number of
             processes may continue. A training that had ended continues for more epochs.
@@ -107,7 +110,7 @@ def train(
                 if held.arrived and parallel.count() == 1:
                     save()
                     held.deliver()
-            row = run.measure(validate)
+            row = run.measure(validate, measures)
             try:
                 if record is not None and parallel.rank() == 0:
                     record(run.state.history)
@@ -218,7 +221,11 @@ class Training:
             generator.set_state(now)
         return drawn
 
-    def measure(self, validate: Callable[[Student], float] | None) -> dict[str, float]:
+    def measure(
+        self,
+        validate: Callable[[Student], float] | None,
+        measures: Mapping[str, Callable[[Student], float]] = MappingProxyType({}),
+    ) -> dict[str, float]:
         """End an epoch: its figures, and what follows from them."""
         state = self.state
         # Running statistics are linear in those of batches, so once an epoch is as good as every step.
@@ -236,8 +243,10 @@ class Training:
                 )
         row: dict[str, float] = {"epoch": state.epoch + 1, "learning_rate": self.rate, "loss": sum(terms.values())}
         row |= terms
+        measured = self.student if self.average is None else self.average.student
         if validate is not None:
-            row["validation"] = validate(self.student if self.average is None else self.average.student)
+            row["validation"] = validate(measured)
+        row |= {name: measure(measured) for name, measure in measures.items()}
         state.epoch, state.done = state.epoch + 1, 0
         if validate is not None:
             self._choose(row["validation"])

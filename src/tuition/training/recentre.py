@@ -55,9 +55,27 @@ def recentre(student: Student, transfer: TransferSet, targets: Tensor) -> None:
         UserError: the last linear layer has no bias.
     """
     bias = last_bias(student)
-    gap = targets.float().mean(dim=0) - student.outputs(transfer.pool).mean(dim=0)
     with torch.no_grad():
-        bias.add_(gap.to(bias))
+        bias.add_(_gap(student, transfer, targets).to(bias))
+
+
+def offset(student: Student, transfer: TransferSet, targets: Tensor) -> float:
+    """How far the classes are apart from where the targets have them: what a comparison loss does not teach.
+
+    The root mean square over classes of the mean residual (targets less outputs) over the transfer set, without what
+    all classes have in common, because argmax does not read that. Of a recentred student it is 0.
+
+    Args:
+        student, transfer, targets: as in `recentre`.
+    """
+    gap = _gap(student, transfer, targets)
+    return float(gap.std(correction=0))
+
+
+def _gap(student: Student, transfer: TransferSet, targets: Tensor) -> Tensor:
+    """Mean residual (k,) over the transfer set, of inputs as the teacher was asked."""
+    outputs = student.outputs(transfer.pool).mean(dim=0)
+    return targets.float().mean(dim=0).to(outputs) - outputs
 
 
 @contextmanager

@@ -205,6 +205,9 @@ class TrainSettings(Settings):
     teacher_labels: bool = setting(False, "without labels, use the teacher's hard answers in their place")
     smoothing: float = setting(0.1, "share of a teacher's hard label that is spread over all classes", ge=0, lt=1)
     aligned: bool = setting(True, "apply the student's crop and flip to the teacher's feature maps")
+    offset: bool = setting(
+        False, "note in metrics.csv, after every epoch, the offset of the classes that comparison losses do not teach"
+    )
     device: str = setting("auto", "where models compute: auto, cpu, cuda, cuda:1 or mps", free=True)
     threads: int | None = setting(
         None,
