@@ -148,6 +148,24 @@ def test_shared_weights_are_averaged_once(transfer):
     assert average.student.model[3].weight is average.student.model[1].weight
 
 
+def test_targets_are_of_the_batch_s_statistics_unless_the_student_s_are_frozen(transfer):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10))
+    student = whole(net, transfer)
+    average = Average(student.train(), 0.9)
+    before, images = copy.deepcopy(average.student.state_dict()), transfer.pool.inputs[:16]
+    read = student.preprocess(images).flatten(1)
+    normal = (read - read.mean(0)) / (read.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(average.outputs(images), net[3](normal).detach(), rtol=1e-4, atol=1e-5)
+    plain = average.student(images)
+    torch.testing.assert_close(plain, net[3](read / (1 + 1e-5) ** 0.5).detach(), rtol=1e-4, atol=1e-5)
+    net[1].eval()
+    assert torch.equal(average.outputs(images), plain)
+    after = average.student.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "statistics are not touched"
+    assert not any(module.training for module in average.student.modules())
+
+
 def test_a_decay_is_below_1():
     with pytest.raises(UserError, match="average cannot be 1"):
         TrainSettings.of({"average": 1.0})

@@ -60,7 +60,7 @@ def test_a_plain_loop_gives_the_same_weights(transfer, rest):
             weak = crop(left, crop.draw(size, (8, 8), own))
             strong = strong_images(crop(left, crop.draw(size, (8, 8), own)), own)
             with torch.no_grad():
-                target = average(scale(weak))
+                target = copy.deepcopy(average).train()(scale(weak))  # by the batch's statistics, and no others
             at = slice(i * size, (i + 1) * size)
             loss = F.mse_loss(model(scale(crop(inputs[order[at]], views[at]))), transfer.responses["logits"][order[at]])
             difference = model(scale(strong)) - target

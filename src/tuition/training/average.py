@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tuition import models
 from tuition.training.student import Student
+from tuition.training.trained import BATCH_NORMS
 
 
 class Average:
@@ -26,6 +27,9 @@ class Average:
     def __init__(self, student: Student, decay: float) -> None:
         self.followed, self.decay = student, decay
         self.student = models.copied(student).eval().requires_grad_(False)
+        for module in self.student.modules():
+            if isinstance(module, BATCH_NORMS):
+                module.track_running_stats = False  # in training mode; evaluation mode reads them as before
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -38,6 +42,22 @@ class Average:
         for mine, now in pairs:
             if not mine.is_floating_point():
                 mine.copy_(now)
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Outputs (n, k) that the student is to learn, by the statistics of this batch where it trains with them.
+
+        Running statistics would do for batch norms in evaluation mode, but a student that chases such outputs may run
+        away: what the two kinds of statistics differ by grows from step to step.
+        """
+        for mine, its in zip(self.student.modules(), self.followed.modules(), strict=True):
+            if isinstance(mine, BATCH_NORMS):
+                mine.train(its.training)
+        try:
+            outputs: Tensor = self.student(inputs)
+            return outputs
+        finally:
+            self.student.eval()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

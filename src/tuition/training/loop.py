@@ -203,7 +203,7 @@ class Training:
             own = torch.arange(len(inputs), device=weak.device).tensor_split(parallel.count())[parallel.rank()]
             weak, strong = weak[own], strong[own]
         with self.learner.autocast(weak.device):
-            target = self.average.student(weak)
+            target = self.average.outputs(weak)
         if own is not None:
             target = parallel.gather(target, own, len(inputs))
         return Beside(strong, target, self.schedule.risen(self.state.steps), own)
