@@ -113,6 +113,7 @@ def study(
     """
     from tuition.studies import forecast, grid
     from tuition.studies import study as studies
+    from tuition.studies.watching import noted
 
     words = (("fast", fast), ("as_authors", as_authors), ("digits", data == "digits"), ("smoke", smoke))
     variants = [word for word, chosen in words if chosen]
@@ -132,7 +133,7 @@ def study(
     minutes = math.inf if max_minutes is None else max_minutes
     with printer.phases() as progress:
         summary = studies.run(
-            chosen, out, minutes=minutes, executor=executor, keep=keep.value, progress=progress, **shared
+            chosen, out, minutes=minutes, executor=executor, keep=keep.value, progress=noted(out, progress), **shared
         )
     studies.note_command(out, sys.argv[1:])
     return print_study(printer, summary, out)
