@@ -14,7 +14,7 @@ from tuition.training import files
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-NOT_TERMS = {"epoch", "learning_rate", "loss", "validation", "images", "seconds"}
+NOT_TERMS = {"epoch", "learning_rate", "loss", "validation", "offset", "images", "seconds"}
 
 
 def draw(history: Sequence[Mapping[str, float]], path: Path) -> None:
