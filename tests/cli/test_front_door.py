@@ -109,7 +109,7 @@ def test_settings_of_an_unknown_command():
 def test_a_setting_s_option_has_its_default_and_its_meaning():
     words = " ".join(tuition("ask", "--help")[1].replace("│", " ").split())
     assert re.search(r"--calls N .*Default: 320\.", words)
-    assert "random, stratified, k-centre, medoids. Default: random." in words
+    assert "diverse-margin, coverage. Default: random." in words
 
 
 def test_a_bad_value_of_an_option_is_refused_by_the_setting():
