@@ -321,7 +321,7 @@ import sys
 from pathlib import Path
 from tuition.studies import demo
 if __name__ == "__main__":
-    demo.CALLS, demo.METHODS = (20, 40), ("kd", "ckd")
+    demo.CALLS, demo.METHODS = (20, 40), {name: {"method": name} for name in ("kd", "ckd")}
     demo.run(Path(sys.argv[1]), workers=1)
 """
 

@@ -11,7 +11,7 @@ from tuition.studies import demo
 
 def test_a_small_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "CALLS", (20, 40))
-    monkeypatch.setattr(demo, "METHODS", ("ce", "ckd"))
+    monkeypatch.setattr(demo, "METHODS", {name: {"method": name} for name in ("ce", "ckd")})
     seen = []
     summary = demo.run(tmp_path, workers=2, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (12, 12)

@@ -49,7 +49,7 @@ def demo(
     out: Annotated[Path, Option(help="Folder for the results.")] = Path("demo"),
     workers: Annotated[int | None, Option(min=1, help="Processes at a time; by default one a core.")] = None,
 ) -> None:
-    """Distil a small net for handwritten digits in two minutes: five methods at 20 to 320 teacher calls.
+    """Distil a small net for handwritten digits in two minutes: six methods at 20 to 320 teacher calls.
 
     Example: tuition demo --out demo
     """

@@ -1,4 +1,4 @@
-"""The demo: a small net for handwritten digits from few answers of a larger one, five methods at five budgets."""
+"""The demo: a small net for handwritten digits from few answers of a larger one, six methods at five budgets."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tuition import data, disk, teachers
+from tuition import data, disk
 from tuition.data import Pool
 from tuition.errors import Notice, UserError, first_line
+from tuition.pipeline import job
+from tuition.pipeline.settings import Asking, DistillSettings
+from tuition.pipeline.sources import Sources
 from tuition.store import ResponseStore
-from tuition.studies import figures, needed
+from tuition.studies import figures, needed, study_calls
 from tuition.studies.executor import run_parallel
-from tuition.training import distill, files, load, train_teacher
+from tuition.training import files, train_teacher
 
 TEACHER, STUDENT = "cnn_32", "cnn_8"
 CALLS = (20, 40, 80, 160, 320)
-METHODS = ("ce", "kd", "mse", "ckd_published", "ckd")
+METHODS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in ("ce", "kd", "mse", "ckd_published", "ckd")},
+    "ckd_rounds": {"method": "ckd", "rounds": 3, "unasked": "all"},
+}
 SEEDS = 3
 
 
-@dataclass(frozen=True)
-class StudentTask:
-    """One student."""
+class Parts(Sources):
+    """The digits, of which each seed has a third, so that seeds share no input and are independent replicates."""
 
-    out: Path
-    method: str
-    calls: int
-    seed: int
+    def train_pool(self, settings: Asking) -> Pool:
+        return part(settings.data.seed)
 
 
 def run(out: Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -50,27 +52,23 @@ def run(out: Path, *, workers: int | None = None, progress: Callable[[int, int],
 
 def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
     begun = time.monotonic()
-    parts = [part(seed) for seed in range(SEEDS)]
     validation, train = data.load("digits").split(200, seed=0, stratified=True)
     taught = train_teacher(
         TEACHER, train, validation=validation, test=data.load("digits", split="test"), out=out / "teacher", epochs=20
     )
-    teacher = teachers.from_torch(taught.student, name="teacher")
-    store = ResponseStore(str(out / "responses.db"))
-    for pool, calls in product(parts, CALLS):  # each ask pays only for what the one before it did not
-        plan = store.plan(teacher, pool[:calls])  # which knows of calls that a kill has wasted
-        store.ask(teacher, pool[:calls], budget=plan.paid + plan.new)
+    students = {key: settings_of(out, *key) for key in product(METHODS, CALLS, range(SEEDS))}
+    study_calls.pay(list(students.values()), Parts(), lambda *_: None)
 
-    # The largest first, so that no core waits for a late one.
-    tasks = [StudentTask(out, *rest) for rest in product(METHODS, CALLS, range(SEEDS))]
-    tasks.sort(key=lambda task: -task.calls)
+    # The longest first, so that no core waits for a late one.
+    tasks = sorted(students, key=lambda key: (-students[key].rounds, -key[1]))
     accuracies: dict[tuple[str, int], list[float]] = {(m, c): [] for m, c in product(METHODS, CALLS)}
-    for done, outcome in enumerate(run_parallel(train_student, tasks, workers=workers), start=1):
-        task = tasks[outcome.index]
+    settings = [students[key] for key in tasks]
+    for done, outcome in enumerate(run_parallel(train_student, settings, workers=workers), start=1):
+        method, calls, seed = tasks[outcome.index]
         if outcome.result is None:
             kind = RuntimeError if "\n" in str(outcome.error) else UserError  # a traceback, or a sentence
-            raise kind(f"the student {task.method}, {task.calls} calls, seed {task.seed} failed: {outcome.error}")
-        accuracies[task.method, task.calls].append(outcome.result)
+            raise kind(f"the student {method}, {calls} calls, seed {seed} failed: {outcome.error}")
+        accuracies[method, calls].append(outcome.result)
         if progress is not None:
             progress(done, len(tasks))
 
@@ -84,7 +82,7 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
         "results": results,
         "teacher_accuracy": taught.accuracy,
         "seconds": round(time.monotonic() - begun, 1),
-        "accounts": store.accounts("teacher").as_dict(),
+        "accounts": ResponseStore(str(out / "responses.db")).accounts("teacher").as_dict(),
     }
     files.write_json(out / "summary.json", summary)
     try:
@@ -102,27 +100,30 @@ def _run(out: Path, workers: int | None, progress: Callable[[int, int], None] | 
     return summary
 
 
+def settings_of(out: Path, method: str, calls: int, seed: int) -> DistillSettings:
+    """Those of one student. Only what is asked in rounds is paid for as it is trained."""
+    row = METHODS[method]
+    return DistillSettings.of(
+        {
+            **{"data": "digits", "teacher": str(out / "teacher"), "store": str(out / "responses.db")},
+            **{"student": STUDENT, "calls": calls, "seed": seed, "accounting": "matched", "check_answers": False},
+            **row,
+        }
+    )
+
+
 def part(seed: int) -> Pool:
-    """A third of the pool for each seed, so that seeds share no input and are independent replicates."""
+    """A third of the pool for each seed."""
     pool = data.load("digits")
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))
     return pool[order.tensor_split(SEEDS)[seed]]
 
 
-def train_student(task: StudentTask) -> float:
+def train_student(settings: DistillSettings) -> float:
     """Test accuracy of one student, in percent.
 
-    Labelled inputs, a fourth of the number of calls, choose its best epoch. All methods see the same number of images.
+    Labelled inputs, a fourth of the number of calls, choose its best epoch.
     """
-    pool = part(task.seed)
-    transfer = ResponseStore(str(task.out / "responses.db")).ask(_teacher(task.out), pool[: task.calls], budget=0)
-    validation, test = pool[len(pool) - task.calls // 4 :], data.load("digits", split="test")
-    accuracy = distill(
-        STUDENT, transfer, task.method, validation=validation, test=test, seed=task.seed, accounting="matched"
-    ).accuracy
+    accuracy = job.run(settings, None, Parts()).accuracy
     assert accuracy is not None
     return accuracy
-
-
-def _teacher(out: Path) -> teachers.Teacher:
-    return teachers.from_torch(load(out / "teacher"), name="teacher")

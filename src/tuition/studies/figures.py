@@ -68,6 +68,7 @@ STYLES = {
     "ckd": Style(VERMILLION, "o", width=1.8),
     "ckd_exact": Style(VERMILLION, "d", "--", 1.8),
     "ckd_published": Style(VERMILLION, "h", ":", 1.8),
+    "ckd_rounds": Style(GREEN, "p", width=1.8),
     "kd": Style(BLUE, "s"),
     "rkd": Style(GREEN, "^"),
     "dist": Style(ORANGE, "v"),

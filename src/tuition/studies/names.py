@@ -11,6 +11,7 @@ PRINTED = {
     "ckd_published_no_decay": "CKD, publ., no decay",
     "ckd_published_decay": "CKD, publ., decay 5e-3",
     "ckd_published_recentred": "CKD, publ., recentred",
+    "ckd_rounds": "CKD, rounds + unasked",
     "ckd_2_1": "CKD, 2 against 1",
     "ckd_2_2": "CKD, 2 against 2",
     "mixup": "Mixup",
