@@ -341,19 +341,19 @@ def line(calls: int, validation: float, inputs: int = 400) -> dict[str, Any]:
 
 def test_why_rounds_end() -> None:
     rising = [line(20, 70.0), line(40, 80.0), line(80, 88.0)]
-    assert until.ending(rising, 90, 1000, "accuracy", spent=False) is None
-    assert until.ending([*rising, line(160, 91.0)], 90, 1000, "accuracy", spent=False) is None
-    reached = until.ending([*rising, line(160, 93.0)], 90, 1000, "accuracy", spent=False)
+    assert until.ending(rising, 90, 1000, "accuracy") is None
+    assert until.ending([*rising, line(160, 91.0)], 90, 1000, "accuracy") is None
+    reached = until.ending([*rising, line(160, 93.0)], 90, 1000, "accuracy")
     assert reached is not None
     assert reached.reason == "reached"
     assert "accuracy is 93.0 % of 400 inputs, at least 90.6 % with 95 % confidence, which is above 90 %" in (
         reached.sentence
     )
-    spent = until.ending([*rising, line(160, 91.0)], 90, 160, "accuracy", spent=True)
+    spent = until.ending([*rising, line(160, 91.0)], 90, 160, "accuracy", "All 160 inputs are asked about")
     assert spent is not None
     assert spent.reason == "spent"
     flat = [line(calls, share) for calls, share in ((20, 50.0), (40, 62.0), (80, 69.0), (160, 73.0), (320, 75.0))]
-    beyond = until.ending(flat, 95, 640, "accuracy", spent=False)
+    beyond = until.ending(flat, 95, 640, "accuracy")
     assert beyond is not None
     assert beyond.reason == "out of reach"
     assert "640 calls will not reach 95 %" in beyond.sentence
@@ -398,11 +398,42 @@ def test_a_job_ends_with_its_budget(tmp_path: Path) -> None:
     """Of which others have spent a part; without labels the further answers count, too."""
     asked = Counting()
     ResponseStore(tmp_path / "r.db").ask(asked.teacher, data.from_tensors(points(7, 9)[0]), budget=7)
-    values = {"until": 99.9, "rounds": 1, "budget": 60, "calls": 60, "labels": False}
+    values = {"until": 81, "epochs": 1, "rounds": 1, "budget": 60, "calls": 60, "labels": False}
     made = Made(asked.teacher, POOL.without_labels)
     assert resolved(settings(tmp_path, **values), made).ask.calls == 48
     run = job.run(settings(tmp_path, **values), tmp_path / "run", made)
     assert len(asked.asked) == 60
     assert run.accounts.paid == 53
     assert run.rounds[-1]["calls"] == 41
-    assert json.loads((tmp_path / "run/run.json").read_text())["ending"]["reason"] == "spent"
+    ending = json.loads((tmp_path / "run/run.json").read_text())["ending"]
+    assert ending["reason"] == "spent"
+    assert ending["sentence"].startswith("The budget of 60 is spent; stopped after 41 of at most 48 inputs: validation")
+
+
+def test_a_job_whose_budget_is_spent_before_it_begins_is_refused(tmp_path: Path) -> None:
+    """Its first round is stored, so that it would cost nothing; the second could not be asked."""
+    asked = Counting()
+    ResponseStore(tmp_path / "r.db").ask(asked.teacher, POOL, budget=120)
+    with pytest.raises(BudgetError, match=r"120 are paid, and the budget is 120; nothing was asked"):
+        job.run(settings(tmp_path, until=70, rounds=1, budget=120, calls=60), tmp_path / "run", Made(asked.teacher))
+    assert len(asked.asked) == 120
+    assert not (tmp_path / "run/run.json").exists()
+
+
+@pytest.mark.parametrize(("inputs", "most"), [(20, 88), (24, 89), (50, 94), (100, 97), (500, 99)])
+def test_the_highest_target_that_validation_inputs_can_show(inputs: int, most: int) -> None:
+    """By counting inputs up, one at a time."""
+    until.check_reachable(most, inputs, calls=True)
+    enough = next(n for n in range(1, 10_000) if until.at_least(100, n) > most + 0.9)
+    with pytest.raises(
+        UserError, match=f"until {most} or less, or validate on {enough:,} inputs or more.*{4 * enough - 3:,}"
+    ):
+        until.check_reachable(most + 0.9, inputs, calls=True)
+
+
+def test_a_target_that_cannot_be_shown_is_refused_before_a_call(tmp_path: Path) -> None:
+    asked = Counting()
+    values = {"until": 90, "rounds": 1, "calls": 96, "labels": False}
+    with pytest.raises(UserError, match=r"with 24 inputs .* 89.9 %; .* on 25 inputs or more \(calls 97 or more\)"):
+        job.run(settings(tmp_path, **values), tmp_path / "run", Made(asked.teacher, POOL.without_labels))
+    assert asked.asked == []

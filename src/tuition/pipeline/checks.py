@@ -19,6 +19,7 @@ from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.unasked import unasked_of
+from tuition.pipeline.until import check_reachable
 from tuition.store import BudgetError, address
 from tuition.store.class_columns import match_classes
 from tuition.teachers import NotCharged, Teacher
@@ -59,6 +60,9 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
         raise UserError(f"{out} holds a run that asks in rounds, and is not finished; choose another folder.")
     test = sources.test_pool(settings.data)  # the sentence about a missing split comes before that about classes
     question = question_of(settings, sources, teacher)
+    if settings.until is not None:
+        own = settings.data.validation is None
+        check_reachable(settings.until, question.validates_on, calls=own)
     logs.check(settings)
     answer = None
     if teacher.local:

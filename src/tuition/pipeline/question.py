@@ -81,6 +81,11 @@ class Question:
         """The inputs of `validation`."""
         return self.validation.pool if isinstance(self.validation, TransferSet) else self.validation
 
+    @property
+    def validates_on(self) -> int:
+        """How many inputs are validated on, if the teacher refuses none."""
+        return len(self.inputs) - self.calls if self.validation is None else len(self.validation)
+
 
 def question_of(settings: Asking, sources: Sources, teacher: Teacher | None = None) -> Question:
     """The inputs that these settings ask about, as this teacher answers them.

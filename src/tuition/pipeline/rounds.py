@@ -126,7 +126,7 @@ class Rounds:
             count = self.sizes[self.number - 1] - len(self.rows)
             rows = self._choose(count if self.number == 1 else min(count, self._left_to_ask()), student)
         question = self._question(rows)
-        self._check_budget(question)
+        self._check_budget(question, begins=self.number == 1 and not path.exists())
         if not path.exists():
             digests = [digest.hex() for digest in self.pool[rows].digests]
             lines = [{"row": row, "digest": digest} for row, digest in zip(rows.tolist(), digests, strict=True)]
@@ -178,8 +178,12 @@ class Rounds:
             return self.rest[~asked][:count]
         return self.rest[select(among, count, **how, exclude=asked.nonzero()[:, 0], seed=seed)]
 
-    def _check_budget(self, question: Question) -> None:
-        """Refuse what this and the later rounds need, before the first call; calls of finished rounds are paid."""
+    def _check_budget(self, question: Question, *, begins: bool) -> None:
+        """Refuse what this and the later rounds need, before the first call; calls of finished rounds are paid.
+
+        A job that begins on the way to a target needs a budget left for as many inputs as its first round has, even if
+        those are stored: nothing would be left for a second one.
+        """
         ask, teacher = self.settings.ask, self.checked.teacher
         if ask.budget is None:
             return
@@ -187,6 +191,8 @@ class Rounds:
         if address.exists(ask.store):
             plan = ResponseStore(ask.store).plan(teacher, question.inputs)
             new, paid = plan.new, plan.paid
+        if begins and self.settings.until is not None and len(self.sizes) > 1:
+            new = max(new, self.sizes[0] * teacher.calls_per_input)
         if new == 0:
             return
         later = 0 if self.settings.until is not None else self.sizes[-1] - self.sizes[self.number - 1]
@@ -259,8 +265,10 @@ class Rounds:
         if settings.until is None or self._asked(self.number).exists():
             return
         what = "accuracy" if isinstance(self.validation, Pool) else "agreement with the teacher"
-        spent = self.ended or self._left_to_ask() == 0
-        self.ending = ending(self.table, settings.until, self.sizes[-1], what, spent=spent)
+        spent = f"All {self.table[-1]['calls']:,} inputs are asked about" if self.ended else None
+        if self._left_to_ask() == 0:
+            spent = f"The budget of {settings.ask.budget:,} is spent"
+        self.ending = ending(self.table, settings.until, self.sizes[-1], what, spent)
         self.ended = self.ending is not None
 
     def publish(self) -> None:

@@ -93,7 +93,7 @@ def _of_run(folder: Path) -> Measured:
         raise UserError(f"no round of {folder} is finished yet; let it finish some first.")
     calls, accuracy, inputs, paid, cost = zip(*rows, strict=True)
     return Measured(
-        f"{len(rows)} rounds",
+        f"{len(rows)} round{'s' if len(rows) > 1 else ''}",
         escape.shorten(folder.resolve().name, 80),
         f"validation figure, with the interval that {inputs[-1]:,} inputs allow; another seed may differ by more",
         RoundsCurve.of(calls, accuracy, inputs[-1]),
