@@ -184,6 +184,25 @@ def test_a_dry_run_of_distill_prints_the_plan():
     assert (plan["plan"]["new"], plan["plan"]["cost"], plan["training"]["epochs"]) == (10, 5.0, 5)
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "row"),
+    [
+        (["ask", "--calls", "30", "--budget", "30"], 0, "30, left 10"),  # 20 are stored and paid
+        (["ask", "--calls", "30", "--budget", "28"], 2, "28, left 8: 2 short"),
+        (["distill", "--calls", "30", "--budget", "28"], 2, "28, left 8: 2 short"),
+        (["distill", "--calls", "32", "--rounds", "3", "--budget", "32"], 0, "32, left 12: up to 20 short"),
+        (["distill", "--calls", "32", "--rounds", "3", "--budget", "31"], 2, "31, left 11: up to 21 short"),
+        (["distill", "--calls", "32", "--until", "80", "--budget", "52"], 0, "52, left 32"),
+        (["distill", "--calls", "32", "--until", "80", "--budget", "32"], 2, "32, left 12: 8 short"),
+    ],
+)
+def test_a_dry_run_compares_the_calls_with_the_budget(words, code, row):
+    ended, out, err = tuition(*words, "--teacher", "teacher", "--dry-run")
+    assert ended == code, err
+    assert re.search(rf"budget +{row}\s", out), out
+    assert ("nothing was asked, raise the budget to" in err) == (code == 2)
+
+
 def ask_remote(store, *words, answer=None):
     command = ["ask", "--teacher", "remote_teacher:make", "--calls", "12", "--store", store, *words]
     if answer is None:

@@ -46,7 +46,9 @@ def ask(
 
     sources, store, priced = Sources(), settings.ask.store, settings.ask.price is not None
     if dry_run:
-        print_plan(printer, plan(settings, sources))
+        estimate = plan(settings, sources)
+        print_plan(printer, estimate)
+        estimate.check_budget()
         return
     checked = check_ask(settings, sources)
     confirm(printer, settings, sources, yes=yes)
@@ -108,6 +110,7 @@ def print_plan(printer: Printer, estimate: Estimate) -> None:
             "new": plan.new,
             "served": plan.served,
             "paid": plan.paid,
+            "budget": estimate.budget,
             "cost": plan.cost,
             "tokens_per_call": plan.tokens,
             "teacher_accuracy": plan.accuracy,

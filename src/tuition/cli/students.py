@@ -112,13 +112,15 @@ def print_distillation(printer: Printer, settings: DistillSettings, out: Path, s
     from tuition.pipeline.question import validation_inputs
     from tuition.pipeline.rounds import sizes
     from tuition.pipeline.teach import DIGITS_MODEL
+    from tuition.training.files import ROUNDS
 
-    ask, train = settings.ask, settings.train
+    ask, train, estimate = settings.ask, settings.train, None
     if ask.teacher is None and settings.data.data == "digits":
         printer.say(f"No teacher is named, so a small one for the digits, {DIGITS_MODEL}, would be trained first.")
     else:
         check_distill(settings, out, sources)
-        print_plan(printer, plan(settings, sources))
+        estimate = plan(settings, sources)
+        print_plan(printer, estimate)
     values = ", ".join(f"{name}={value}" for name, value in settings.options.items())
     other = sources.validation_pool(settings.data)
     validation = validation_inputs(settings, sources) if other is None else len(other)
@@ -139,3 +141,5 @@ def print_distillation(printer: Printer, settings: DistillSettings, out: Path, s
         Fact("training.out", "folder", out, str(out)),
     ]
     printer.facts("Then training", facts)
+    if estimate is not None and not (settings.in_rounds and (out / ROUNDS).exists()):  # a stopped job resumes
+        estimate.check_budget()
