@@ -66,6 +66,25 @@ def test_a_run_with_rounds_has_the_interval_that_its_validation_inputs_allow(tmp
     assert "200 inputs" in each.of.figure
 
 
+@pytest.mark.parametrize(("further", "calls"), [((200,) * 4, 60 + 200), ((0,) * 4, 60), ((200, 200, 190, 150), 60)])
+def test_the_price_has_the_calls_to_validate_on(further, calls, tmp_path, monkeypatch, capsys):
+    """As a run without labels pays for them; some answers of the last were stored before."""
+    text = ROUNDS
+    for number, (asked, share, more) in enumerate(zip((10, 20, 40, 80), (50, 62, 74, 86), further, strict=True), 1):
+        text += f"{number},{asked},0,{asked + more},{(asked + more) * 0.25},{share},200\n"
+    (tmp_path / "rounds.csv").write_text(text)
+    assert found(tmp_path, 80)[tmp_path.name, 80].cost == Decimal("0.25") * calls
+    monkeypatch.setattr("sys.argv", ["tuition", "plan", str(tmp_path), "--until", "80"])
+    assert cli.main() == 0
+    assert ("200 calls to validate on are paid; the cost has them" in capsys.readouterr().err) == (calls > 60)
+
+
+def test_a_single_round_is_one_round(tmp_path):
+    (tmp_path / "rounds.csv").write_text(ROUNDS + "1,10,0,10,0,50,200\n")
+    (curve,) = needed.measured(tmp_path)
+    assert curve.title == "1 round"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

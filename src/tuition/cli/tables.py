@@ -185,5 +185,6 @@ def print_targets(printer: Printer, targets: list[Any]) -> None:
                 rows.append(row | {"interval": f"{shown.detail}{beyond}", "cost": each.cost})
         printer.show(f"Calls for a {figure}: {title}")
         printer.table("", columns, rows)
-    for sentence in needed.unknown(targets):
+    priced = any(each.cost is not None for each in targets)
+    for sentence in (*needed.validated(targets, priced=priced), *needed.unknown(targets)):
         printer.say(sentence)

@@ -35,6 +35,7 @@ class Measured:
         title: of the comparison it belongs to.
         figure: what was measured, and what the interval covers.
         price: mean cost of a paid call; None where no price was set or nothing was paid.
+        validated: calls that were paid to validate on, beside those of the curve.
     """
 
     title: str
@@ -42,12 +43,13 @@ class Measured:
     figure: str
     curve: Curve
     price: Fraction | None
+    validated: int = 0
 
     def cost(self, needed: CallsNeeded) -> Decimal | None:
-        """Of the calls for a target, at the mean price so far, to four digits."""
+        """Of the calls for a target, and of those to validate on, at the mean price so far, to four digits."""
         if self.price is None or not math.isfinite(needed.value):
             return None
-        total = self.price * math.ceil(needed.value)
+        total = self.price * (math.ceil(needed.value) + self.validated)
         return Context(prec=DIGITS).create_decimal(Decimal(total.numerator) / total.denominator)
 
 
@@ -98,6 +100,8 @@ def _of_run(folder: Path) -> Measured:
         f"validation figure, with the interval that {inputs[-1]:,} inputs allow; another seed may differ by more",
         RoundsCurve.of(calls, accuracy, inputs[-1]),
         _price(cost[-1], paid[-1]),
+        # A run without labels pays for the inputs to validate on, in its first round.
+        inputs[-1] if all(all_paid == each + inputs[-1] for each, all_paid in zip(calls, paid, strict=True)) else 0,
     )
 
 
@@ -125,7 +129,12 @@ class Target:
         """All of it, as --json has it."""
         place = {"comparison": self.of.title, "method": self.of.method, "target": self.target}
         calls = math.ceil(self.needed.value) if math.isfinite(self.needed.value) else None
-        estimate = {"calls": calls, "low": self.needed.low, "high": self.needed.high}
+        estimate = {
+            "calls": calls,
+            "validation_calls": self.of.validated,
+            "low": self.needed.low,
+            "high": self.needed.high,
+        }
         return {**place, **estimate, "measured": self.needed.measured, "why": self.needed.why, "cost": self.cost}
 
 
@@ -146,6 +155,13 @@ def unknown(targets: Sequence[Target]) -> list[str]:
         if each.needed.why:
             reasons.setdefault(each.needed.why, []).append(f"{label(each.of.method)} {each.target:g} %")
     return [f"No number where {why}: {'; '.join(dict.fromkeys(names))}." for why, names in reasons.items()]
+
+
+def validated(targets: Sequence[Target], *, priced: bool) -> list[str]:
+    """A sentence for each number of calls that validation takes beside those of a target."""
+    numbers = dict.fromkeys(each.of.validated for each in targets if each.of.validated)
+    cost = "; the cost has them" if priced else ""
+    return [f"Beside these calls, {count:,} calls to validate on are paid{cost}." for count in numbers]
 
 
 def along(curves: Mapping[str, statistics.Curve]) -> list[dict[str, Any]]:
