@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
@@ -27,6 +27,12 @@ def is_factory(name: object) -> bool:
     module, colon, attribute = name.partition(":")
     named = bool(colon) and module not in LIBRARIES and attribute.isidentifier()
     return named and all(part.isidentifier() for part in module.split("."))
+
+
+def named_in(settings: Mapping[str, Any]) -> bool:
+    """Whether the settings in a run.json name code, which its config.yaml then names too."""
+    named = [settings.get(name) for name in ("teacher", "student", "method")]
+    return any(is_factory(each["name"] if isinstance(each, Mapping) else each) for each in named)
 
 
 def refuse_untrusted(name: object, where: str, trust_code: bool) -> None:

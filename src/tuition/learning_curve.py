@@ -249,7 +249,7 @@ class LearningCurve:
         if self.distrust:
             return estimate, self.distrust
         if target >= self.a:
-            return estimate, f"target above the fitted limit of {self.a:.1f} %"
+            return estimate, f"accuracy above the fitted limit of {self.a:.1f} %"
         if value > MAX_STRETCH * largest:
             return estimate, f"{value / largest:.1f} times the most calls measured"
         if math.isnan(low):
@@ -323,7 +323,7 @@ def calls_needed(curve: Curve, target: float) -> CallsNeeded:
     if not distrust and math.isinf(estimate.high):
         distrust = "its interval has no upper end"
     if distrust:
-        why = f"the target was not reached, and a power law must not be trusted beyond the range ({distrust})"
+        why = f"the accuracy is beyond the measured range, and a power law must not be trusted there ({distrust})"
         return CallsNeeded(math.nan, low, high, False, why)
     return CallsNeeded(estimate.value, estimate.low, estimate.high, measured=False)
 

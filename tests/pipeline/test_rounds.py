@@ -368,6 +368,11 @@ def test_what_the_next_point_costs() -> None:
     said = until.next_point(table)
     assert f"about {math.ceil(wanted):,} more calls, about {wanted / 100:.2g}"[:24] in said
     assert "cannot be told" in until.next_point(table[:1])
+    said = until.next_point([line(20, 70.0), line(40, 80.0), line(80, 88.0)])
+    assert said.startswith(
+        "What one more percentage point, to 89.0 %, would cost cannot be told, because the accuracy is"
+    )
+    assert "target" not in said
 
 
 def test_a_job_stops_at_its_target(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_command_prints_numbers_reasons_and_json(study, monkeypatch, capsys)
     assert cli.main() == 0
     shown = capsys.readouterr()
     assert "95 % interval" in shown.out
-    assert "No number where the target was not reached" in shown.err
+    assert "No number where the accuracy is beyond the measured range" in shown.err
     monkeypatch.setattr("sys.argv", ["tuition", "plan", str(study), "--until", "40", "--until", "65", "--json"])
     assert cli.main() == 0
     targets = json.loads(capsys.readouterr().out)["targets"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from tuition import ResponseStore, data, load, teachers
+from tuition import ResponseStore, data, distill, load, teachers
 from tuition.cli.main import app
 from tuition.data import Accounts, Pool
 from tuition.errors import UserError
 from tuition.pipeline import job
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
-from tuition.studies import run_report
+from tuition.studies import run_figures, run_report
 from tuition.training import calibration
 
 WORDS = ("late", "broken", "refund")
@@ -117,10 +118,10 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Any:
             job.run(DistillSettings.of(values | {"teacher": "t:t"} | settings), folder / "run", sources)
             before = function.asked, ResponseStore(store).accounts()
             out = folder / "report"
-            page, verdict = run_report.build(folder / "run", out, trust_code=True, sources=sources)
+            page, report = run_report.build(folder / "run", out, trust_code=True, sources=sources)
             after = function.asked, ResponseStore(store).accounts()
             texts = page.read_text(), (out / "report.md").read_text()
-            made[kind] = Case(folder / "run", sources, out, *texts, verdict, before, after)
+            made[kind] = Case(folder / "run", sources, out, *texts, report.verdict, before, after)
         return made[kind]
 
     return of
@@ -205,7 +206,9 @@ def test_the_worst_classes_are_named_with_what_they_are_taken_for(case: Any) -> 
     for other, times in re.findall(r"(\d) \((\d+)\)", taken):
         assert int(times) == int((predicted[pool.labels == worst] == int(other)).sum()) > 0
     right = int((predicted == pool.labels).sum())
-    assert run.verdict[0].startswith(f"{100 * right / len(pool):.2f} % of {len(pool)} test inputs are right")
+    assert run.verdict[0].startswith(
+        f"The student classifies {100 * right / len(pool):.2f} % of {len(pool)} test inputs correctly"
+    )
 
 
 def test_what_cannot_be_loaded_is_said_and_the_rest_is_shown(case: Any, tmp_path: Path) -> None:
@@ -224,7 +227,9 @@ def test_what_cannot_be_loaded_is_said_and_the_rest_is_shown(case: Any, tmp_path
     assert "Left out. Data: a run that Python made has no config.yaml" in text
     recorded = json.loads((moved / "run.json").read_text())["results"]["accuracy"]
     said = json.loads(result.stdout)["verdict"][0]
-    assert said == f"{recorded:.2f} % of the test inputs are right: the 500 inputs of digits test."
+    assert said == f"The student classifies {recorded:.2f} % of the 500 inputs of digits test correctly."
+    assert json.loads(result.stdout)["left_out"][0].startswith("Data: a run that Python made has no config.yaml")
+    assert "Left out. Data: a run that Python made has no config.yaml" in result.stderr
     record = json.loads((moved / "run.json").read_text())
     (moved / "run.json").write_text(json.dumps(record | {"status": "running"}))
     with pytest.raises(UserError, match="is not finished"):
@@ -233,6 +238,66 @@ def test_what_cannot_be_loaded_is_said_and_the_rest_is_shown(case: Any, tmp_path
     (tmp_path / "thesis" / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="is not a report"):
         run_report.build(run.folder, tmp_path / "thesis")
+
+
+@pytest.mark.parametrize("asked", ["by the command", "apart", "labels"])
+def test_the_accounts_say_whether_answers_to_validate_on_are_in_them(case: Any, tmp_path: Path, asked: str) -> None:
+    run = case("images" if asked == "labels" else "unlabelled")
+    text = run.text
+    if asked == "apart":
+        store, pool = ResponseStore(tmp_path / "r.db"), run.sources.pools["train"].without_labels
+        first, further = (store.ask(run.sources.made, part, budget=150) for part in (pool[:120], pool[120:150]))
+        distill("cnn_4", first, "kd", validation=further, epochs=1, out=tmp_path / "run")
+        text = run_report.build(tmp_path / "run", tmp_path / "out")[0].with_name("report.md").read_text()
+        assert "| paid | 120 |" in text
+    assert ("further answers to validate on included." in text) == (asked == "by the command")
+    assert ("included only where the same ask gave them." in text) == (asked == "apart")
+    assert ("Of the ask that made the transfer set.\n" in text) == (asked == "labels")
+
+
+OWN = """
+import torch
+from tuition import models, teachers
+def net(num_classes, in_channels):
+    return models.create("cnn_4", num_classes=num_classes, in_channels=in_channels)
+def teacher():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return teachers.from_torch(net(10, 1), name="own")
+"""
+
+
+def test_code_that_a_run_names_is_said_with_the_command_that_trusts_it(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    (tmp_path / "own_for_report.py").write_text(OWN)
+    own = {"teacher": "own_for_report:teacher", "student": "own_for_report:net", "check_answers": False}
+    job.run(DistillSettings.of(own | {"data": "digits", "calls": 20, "epochs": 1}), Path("run"))
+    shown = CliRunner().invoke(app, ["report", "run", "--out", "page"])
+    assert shown.exit_code == 0, shown.output
+    assert "Left out. Data: run/config.yaml names code, own_for_report:teacher" in shown.stderr
+    assert "tuition report run --out page --trust-code\n" in shown.stderr
+    repeat = "tuition distill --config run/config.yaml --out NEW_FOLDER --trust-code"
+    assert repeat in (tmp_path / "page/report.md").read_text()
+    assert "`tuition distill --config config.yaml --trust-code` repeats" in (tmp_path / "run/README.md").read_text()
+    shown = CliRunner().invoke(app, ["report", "run", "--out", "page", "--trust-code"])
+    assert "Left out" not in shown.stderr + (tmp_path / "page/report.md").read_text()
+    for words in (repeat, repeat.removesuffix(" --trust-code")):
+        result = CliRunner().invoke(app, [*words.split()[1:], "--dry-run"])
+        assert ("names code" in str(result.exception)) == ("--trust-code" not in words)
+
+
+def test_the_kept_epoch_is_named_above_the_curve_and_small_bins_are_left_out(tmp_path: Path, monkeypatch: Any) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(run_figures, "_saved", lambda figure, path: drawn.append(figure) or [])
+    run_figures.validation([{"epoch": epoch, "validation": 90.0 + epoch} for epoch in range(5)], 4, tmp_path)
+    bins = [calibration.Bin(0.3, 0.5, 4), calibration.Bin(0.5, 0.5, 5), calibration.Bin(0.9, 0.8, 40)]
+    run_figures.reliability(bins, bins[:1], tmp_path)
+    label = drawn[0].axes[0].get_legend()
+    assert [text.get_text() for text in label.get_texts()] == ["94.0 %, kept"]
+    assert label.get_window_extent().y0 >= drawn[0].axes[0].get_window_extent().y1
+    (points,) = drawn[1].axes[0].collections
+    assert np.allclose(points.get_offsets(), [[50, 50], [90, 80]])
 
 
 def test_the_command_takes_one_run_or_studies(case: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from enum import StrEnum
 from importlib import resources
@@ -163,10 +164,18 @@ def report(
         raise UserError("a report is of one run, or of studies; name one folder of a run.")
     from tuition.studies import run_report
 
-    page, verdict = run_report.build(folders[0], folders[0] / "report" if out is None else out, trust_code=trust_code)
-    for sentence in verdict:
+    page, report = run_report.build(folders[0], folders[0] / "report" if out is None else out, trust_code=trust_code)
+    for sentence in report.verdict:
         printer.show(f"- {sentence}")
-    printer.say(f"Report: {page}. report.md and figures are beside it.", report=page, verdict=verdict)
+    for note in report.notes:
+        printer.say(f"Left out. {note}")
+    if any("--trust-code" in note for note in report.notes):
+        folder = [] if out is None else ["--out", str(out)]
+        printer.say(f"To run that code: {shlex.join(['tuition', 'report', str(folders[0]), *folder, '--trust-code'])}")
+    printer.say(
+        f"Report: {page}. report.md and figures are beside it.",
+        report=page, verdict=report.verdict, left_out=report.notes,
+    )  # fmt: skip
 
 
 def plan(

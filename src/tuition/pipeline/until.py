@@ -97,7 +97,7 @@ def next_point(table: Sequence[Mapping[str, Any]]) -> str:
         return f"Validation is {best:.1f} % right, so that one more percentage point cannot be bought."
     needed = calls_needed(_curve(table), best + 1)
     if needed.why:
-        return f"What one more percentage point would cost cannot be told, because {needed.why}."
+        return f"What one more percentage point, to {best + 1:.1f} %, would cost cannot be told, because {needed.why}."
     more = math.ceil(needed.value) - calls
     if more <= 0:
         return "What one more percentage point would cost cannot be told, because an earlier round had it by chance."

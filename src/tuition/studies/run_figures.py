@@ -14,6 +14,8 @@ from tuition.training.curves import COLOURS, NOT_TERMS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FEWEST = 5  # predictions of a bin that is drawn
+
 
 def losses(history: Sequence[Mapping[str, float]], path: Path) -> list[Path]:
     """The weighted terms of the loss against epochs.
@@ -48,11 +50,9 @@ def validation(history: Sequence[Mapping[str, float]], best: int, path: Path) ->
         axes.plot(epochs, values, color=BLUE, linewidth=1.6, marker="o" if len(epochs) == 1 else "")
         kept = epochs.index(best) if best in epochs else len(epochs) - 1
         mark = {"color": VERMILLION, "markeredgecolor": PAPER, "zorder": 4, "clip_on": False}
-        axes.plot(epochs[kept], values[kept], "o", **mark)
-        axes.annotate(
-            f"{values[kept]:.1f} %, kept", (epochs[kept], values[kept]), (0, -12), textcoords="offset points",
-            ha="right", fontsize=7.5,
-        )  # fmt: skip
+        axes.plot(epochs[kept], values[kept], "o", label=f"{values[kept]:.1f} %, kept", **mark)
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # where no curve is
+        axes.legend(frameon=False, fontsize=7.5, **above)
         axes.set(xlabel="epoch", ylabel="validation (%)")
         return _saved(figure, path)
 
@@ -70,21 +70,25 @@ def rounds(calls: Sequence[int], values: Sequence[float], path: Path) -> list[Pa
 
 
 def reliability(before: Sequence[Bin], after: Sequence[Bin] | None, path: Path) -> list[Path]:
-    """Accuracy against confidence by bins; the larger a mark, the more predictions. On the diagonal both are equal."""
+    """Accuracy against confidence by bins; the larger a mark, the more predictions. On the diagonal both are equal.
+
+    Bins of fewer than FEWEST predictions are left out: where they lie is chance.
+    """
     with _figure(None) as (figure, axes):
         axes.grid(axis="x")
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
         for bins, colour, name in ((before, BLUE, "as trained"), (after or (), VERMILLION, "with a temperature")):
-            if bins:
-                confidence, accuracy, counts = zip(*bins, strict=True)
+            if shown := [each for each in bins if each.size >= FEWEST]:
+                confidence, accuracy, counts = zip(*shown, strict=True)
                 x, y = [100 * value for value in confidence], [100 * value for value in accuracy]
                 axes.plot(x, y, color=colour, linewidth=1, alpha=0.4)
                 sizes = [10 + 80 * count / sum(counts) for count in counts]
                 axes.scatter(x, y, s=sizes, color=colour, label=name, zorder=3, edgecolors=PAPER, linewidths=0.5)
         axes.set(xlabel="confidence (%)", ylabel="of which right (%)", xlim=(0, 100), ylim=(0, 100))
-        legend = axes.legend(frameon=False, fontsize=7.5, loc="lower right")
-        for handle in legend.legend_handles:
-            handle.set_sizes([25])
+        if axes.collections:
+            legend = axes.legend(frameon=False, fontsize=7.5, loc="lower right")
+            for handle in legend.legend_handles:
+                handle.set_sizes([25])
         return _saved(figure, path)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 from torch import Tensor
 
-from tuition import disk, escape
+from tuition import disk, escape, factories
 from tuition.data import Accounts, Bill, Pool
 from tuition.errors import UserError
 from tuition.pipeline.question import question_of
@@ -43,7 +43,8 @@ class RunReport:
     figures: list[tuple[Path, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what is left out, and why
-    facts: list[str] = field(default_factory=list)  # sentences of the verdict
+    facts: list[str] = field(default_factory=list)  # sentences of the verdict, found while measuring
+    verdict: list[str] = field(default_factory=list)  # in full
     test: evaluation.Evaluation | None = None
     differ: str = ""
     examples: list[Disagreement] = field(default_factory=list)
@@ -61,7 +62,7 @@ class RunReport:
             return None
 
 
-def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | None = None) -> tuple[Path, list[str]]:
+def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | None = None) -> tuple[Path, RunReport]:
     """Write OUT/report.html, OUT/report.md and OUT/figures.
 
     Args:
@@ -69,7 +70,7 @@ def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | 
         sources: pools and a teacher that are loaded already.
 
     Returns:
-        The page, and its verdict.
+        The page, and what it shows.
 
     Raises:
         UserError: the folder holds no finished run, or `out` holds other files.
@@ -87,9 +88,9 @@ def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | 
             report.attempt("Test data", lambda: _on_test(report, student, settings, sources, out / "figures"))
             if isinstance(settings, DistillSettings):
                 report.attempt("Disagreements", lambda: _disagreements(report, student, settings, sources))
-        verdict = [*_verdict(report), *report.facts, *_next(report)]
-        _write(report, out, verdict)
-    return out / page.PAGE, verdict
+        report.verdict = [*_verdict(report), *report.facts, *_next(report)]
+        _write(report, out)
+    return out / page.PAGE, report
 
 
 def _settings(run: Path, trust_code: bool) -> DistillSettings | TeachSettings:
@@ -147,22 +148,22 @@ def _on_test(
             f"Test data: it gives {measured.accuracy:.2f} % now, and the run recorded {recorded:.2f} %; the data has "
             "changed."
         )
+    sure = f"Its confidence is {measured.calibration_error:.1f} points off on average."
     bins, validation = calibration.reliability(logits, labels), _labelled_validation(settings, sources)
     after = None
     if validation is not None:
         heat = calibration.temperature(student.logits(validation), student.labels_of(validation))
         after = calibration.reliability(logits / heat, labels)
         error = evaluation.calibration_error(logits / heat, labels)
-        report.facts.append(
-            f"Its confidence is {measured.calibration_error:.1f} points off on average; with logits divided by "
-            f"{heat:.2f}, which was fitted on {len(validation):,} labelled validation inputs, it is {error:.1f} off."
+        sure += (
+            f" Dividing the logits by a temperature of {heat:.2f}, fitted on {len(validation):,} validation inputs, "
+            f"{'lowers' if error < measured.calibration_error else 'changes'} this to {error:.1f}."
         )
-    else:
-        report.facts.append(f"Its confidence is {measured.calibration_error:.1f} points off on average.")
+    report.facts.append(sure)
     run_figures.reliability(bins, after, folder / "reliability")
-    report.figures.append(
-        (folder / "reliability", "Reliability on the test data: below the diagonal it is too sure, above not enough.")
-    )
+    caption = "Reliability on the test data: below the diagonal it is too sure, above not enough."
+    left_out = f"Bins of fewer than {run_figures.FEWEST} inputs are left out."
+    report.figures.append((folder / "reliability", f"{caption} {left_out}"))
     report.tables.append(_worst_classes(student, logits.argmax(dim=1), labels))
 
 
@@ -175,7 +176,7 @@ def _labelled_validation(settings: DistillSettings | TeachSettings, sources: Sou
 
 
 def _worst_classes(student: Student, predicted: Tensor, labels: Tensor) -> Table:
-    """The classes that are recognised least, and what they are taken for."""
+    """The classes of the lowest recall, and what they are taken for."""
     classes = int(max(predicted.max(), labels.max())) + 1
     names = student.class_names or tuple(map(str, range(classes)))
     confusion = evaluation.confusion(predicted, labels, classes)
@@ -191,11 +192,11 @@ def _worst_classes(student: Student, predicted: Tensor, labels: Tensor) -> Table
             Cell(", ".join(f"{names[i]} ({int(taken[i]):,})" for i in most) or "-"),
         ])  # fmt: skip
     note = (
-        f"The {len(cells)} of {len(rows)} classes that the student recognises least. Recognised: the percentage of the "
-        "class's inputs that is right. Right: the percentage of the inputs that the student names so. Taken for: other "
-        "classes, with the number of inputs."
+        f"The {len(cells)} of {len(rows)} classes with the lowest recall. Recall: how much of the class is classified "
+        "as it. Precision: how much of what is classified as it belongs to it. Taken for: other classes, with the "
+        "number of inputs."
     )
-    header = ["class", "inputs", "recognised (%)", "right (%)", "taken for"]
+    header = ["class", "inputs", "recall (%)", "precision (%)", "taken for"]
     return Table("classes", "Worst classes on the test data", note, header, cells)
 
 
@@ -233,11 +234,13 @@ def _verdict(report: RunReport) -> Iterable[str]:
         right = round(report.test.accuracy * report.test.count / 100)
         low, high = binomtest(right, report.test.count).proportion_ci(method="wilson")
         yield (
-            f"{report.test.accuracy:.2f} % of {report.test.count:,} test inputs are right (95 % interval "
-            f"{100 * low:.1f} to {100 * high:.1f} %, for other inputs of this kind; another seed may differ by more)."
+            f"The student classifies {report.test.accuracy:.2f} % of {report.test.count:,} test inputs correctly "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %, for other inputs of this kind; another seed may "
+            "differ by more)."
         )
     elif results["accuracy"] is not None:
-        yield f"{results['accuracy']:.2f} % of the test inputs are right: {measured.get('accuracy', 'as recorded')}."
+        where = measured.get("accuracy", "the test inputs")
+        yield f"The student classifies {results['accuracy']:.2f} % of {where} correctly."
     elif results["validation"] is not None:
         where = measured.get("validation", "on validation inputs")
         yield f"The best validation figure is {results['validation']:.2f} %: {where}. Nothing was tested on labels."
@@ -266,29 +269,29 @@ def _next(report: RunReport) -> list[str]:
         return []
     behind = theirs - accuracy
     if behind <= 1:
-        return ["Next: ship it; it is about as good as the teacher."]
+        return ["Next: ship it; it is about as accurate on test inputs as the teacher on those it was asked about."]
     if agreement < 95:
         return [
             "Next: train for more epochs, or a larger student; it does not reproduce answers that it was trained on, "
-            f"and is {behind:.1f} points behind the teacher."
+            f"and is {behind:.1f} points behind the teacher's accuracy on the inputs it was asked about."
         ]
     return [
-        f"Next: ask about more inputs, if {behind:.1f} points to the teacher are worth them; the student reproduces "
-        "the answers that it has."
+        f"Next: ask about more inputs, if {behind:.1f} points to the teacher's accuracy on the inputs it was asked "
+        "about are worth them; the student reproduces the answers that it has."
     ]
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
-def _write(report: RunReport, out: Path, verdict: Sequence[str]) -> None:
+def _write(report: RunReport, out: Path) -> None:
     accounts = Accounts(**report.record["accounts"])
     tables = [_results(report), *report.tables]
     if any(accounts.as_dict().values()):
-        tables.append(_accounts(accounts, Bill.from_dict(report.record.get("bill", {}))))
+        tables.append(_accounts(report, accounts, Bill.from_dict(report.record.get("bill", {}))))
     shown = {
         "title": f"Run {report.directory.resolve().name}",
-        "verdict": verdict,
+        "verdict": report.verdict,
         "notes": report.notes,
         "differ": report.differ,
         "settings": flatten(report.record["settings"]),
@@ -327,7 +330,8 @@ def _command(report: RunReport) -> str:
     if not path.is_file():
         return ""
     command = "distill" if "calls" in report.record["settings"] else "teach"
-    return shlex.join(["tuition", command, "--config", str(path), "--out", "NEW_FOLDER"])
+    trust = ["--trust-code"] if factories.named_in(report.record["settings"]) else []
+    return shlex.join(["tuition", command, "--config", str(path), "--out", "NEW_FOLDER", *trust])
 
 
 def _results(report: RunReport) -> Table:
@@ -353,13 +357,19 @@ def _results(report: RunReport) -> Table:
     return Table("results", "Results", "As the run recorded them.", ["figure", "value"], rows)
 
 
-def _accounts(accounts: Accounts, bill: Bill) -> Table:
+def _accounts(report: RunReport, accounts: Accounts, bill: Bill) -> Table:
     rows = [[Cell(word), *counts([count])] for word, count in accounts.in_words().items()]
     if bill.cost:
         rows.append([Cell("cost"), Cell(money(bill.cost), value=float(bill.cost))])
     if bill.metered:
         rows += [[Cell("tokens in"), *counts([bill.input_tokens])], [Cell("tokens out"), *counts([bill.output_tokens])]]
-    note = "Of the ask that made the transfer set, further answers to validate on included."
+    note = "Of the ask that made the transfer set"
+    if not report.record.get("measured", {}).get("validation", "").startswith("agreement with the teacher"):
+        note += "."
+    elif (report.directory / CONFIG).is_file():  # then one ask made both
+        note += ", further answers to validate on included."
+    else:
+        note += ". Answers to validate on are included only where the same ask gave them."
     return Table("bill", "Teacher calls and price", note, ["calls", "number"], rows)
 
 

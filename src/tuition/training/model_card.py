@@ -70,6 +70,7 @@ def _about(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": settings["student"] if recipe is None else recipe["name"],
         "own_code": recipe is None or factories.is_factory(recipe["name"]) or card["own_preprocess"],
+        "trust": factories.named_in(settings),
         "reads": _kind(card),
         "output": card["output"],
         "count": None if recipe is None else recipe["num_classes"],
