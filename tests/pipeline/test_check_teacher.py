@@ -10,14 +10,24 @@ from tuition.cli.main import app
 
 USER = """
 import torch
-from tuition import teachers
+from tuition import data, teachers
 
 def pixels(x): return {"logits": x.float().flatten(1)[:, 10:20] / 20}
+def one(x): return {"logits": torch.eye(10)[3] + x.float().flatten(1)[:, 10:20] / 20 / 16}
+def soft(x): return {"logits": pixels(x)["logits"].softmax(1)}
 def same(x): return {"logits": torch.ones(len(x), 10)}
 def lengths(texts): return {"embedding": torch.tensor([[float(len(t)), float(t.count("a"))] for t in texts])}
 def teacher(): return teachers.from_callable(pixels, fingerprint="1", name="pixels")
+def stuck(): return teachers.from_callable(one, fingerprint="5")
+def chances(): return teachers.from_callable(soft, fingerprint="6")
 def constant(): return teachers.from_callable(same, fingerprint="2", name="same")
 def encoder(): return teachers.from_callable(lengths, fingerprint="3", name="lengths")
+def right():
+    known = data.load("digits")
+    def look(x):
+        nearest = torch.cdist(x.float().flatten(1), known.asked_tensor().float().flatten(1)).argmin(1)
+        return {"logits": 10.0 * torch.nn.functional.one_hot(known.labels[nearest], 10)}
+    return teachers.from_callable(look, fingerprint="7")
 def named(): return teachers.from_callable(same, fingerprint="4", class_names=[f"c{i}" for i in range(10)])
 """
 
@@ -57,6 +67,25 @@ def test_constant_answers_and_embeddings_of_texts(user):
     assert "gives embedding" in found.output
     assert "reads it as" in found.output
     assert "without labels" in found.output
+
+
+def test_few_inputs_and_one_class_are_not_better_than_chance(user):
+    found = run(f"{user}:teacher", "--data", "digits", "--calls", "8")
+    assert "8 inputs are too few to tell whether it is better than chance; try --calls 40." in found.output
+    found = run(f"{user}:stuck", "--data", "digits", "--calls", "8")
+    assert "all 8 answers are of class 3. Check the scale" in found.output
+    assert "better than chance" not in found.output
+
+
+def test_a_teacher_that_is_right_is_better_than_chance(user):
+    found = run(f"{user}:right", "--data", "digits")
+    assert "It answers, and better than chance." in found.output
+
+
+def test_probabilities_are_told(user):
+    found = run(f"{user}:chances", "--data", "digits")
+    assert "Note: the answers look like probabilities; return logits, or their logarithms." in found.output
+    assert "probabilities" not in run(f"{user}:teacher", "--data", "digits").output
 
 
 def test_budgets_and_classes_hold(user):

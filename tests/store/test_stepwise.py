@@ -9,7 +9,7 @@ from torch import nn
 from tuition import teachers
 from tuition.data import Accounts, classes, from_tensors
 from tuition.errors import Notice, UserError
-from tuition.store import ResponseStore, TeacherError, reask
+from tuition.store import ResponseStore, TeacherError, agreement, reask
 
 COUNT = 600
 
@@ -118,6 +118,18 @@ def test_a_constant_teacher_ends_it_also_without_labels(path):
         with pytest.raises(TeacherError, match="the answers to different inputs are all the same"):
             ask(path, teacher, pool)
     assert ResponseStore(str(path)).accounts().paid == 64
+
+
+@pytest.mark.parametrize("check_labels", [True, False])
+def test_probabilities_are_told_once_and_asked_to_the_end(path, check_labels):
+    model, pool = Level(10, 1.0), images(10)
+    pool = pool if check_labels else pool.without_labels
+    soft = remote(lambda x: model(x / 255).detach().softmax(1))
+    with pytest.warns(Notice) as told:
+        assert ask(path, soft, pool).accounts == Accounts(paid=COUNT)
+    assert [str(it.message) for it in told] == [f"teacher 'far': {agreement.PROBABILITIES}."]
+    with warnings.catch_warnings(action="error"):  # their logarithms sum to less than 1
+        ask(f"{path}2", remote(lambda x: model(x / 255).detach().log_softmax(1)), pool)
 
 
 def test_constant_embeddings_end_it(path):

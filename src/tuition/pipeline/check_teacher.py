@@ -13,11 +13,12 @@ from torch import Tensor
 
 from tuition.data import Pool, TransferSet
 from tuition.data.classes import shown
+from tuition.data.transfer import by_class
 from tuition.pipeline.checks import check_answer
 from tuition.pipeline.settings import TransferSettings
 from tuition.pipeline.sources import Sources
 from tuition.store import ResponseStore, stepwise
-from tuition.store.agreement import Judgement
+from tuition.store.agreement import CLEAR, ENOUGH, FEWEST, PROBABILITIES, SCALE, Judgement, are_probabilities
 from tuition.teachers import Teacher
 from tuition.teachers.protocol import Reads, wrapped
 
@@ -71,14 +72,37 @@ class TeacherCheck:
 
     @property
     def verdict(self) -> str:
-        """A sentence."""
-        if self.judgement.verdict == "bad":
-            return f"This teacher needs a look: {self.judgement.reason}. {self.judgement.advice}."
-        if math.isnan(self.judgement.accuracy):
+        """Sentences: whether its answers are better than chance, and what is odd about their form."""
+        logits = self.transfer.responses.get("logits")
+        odd = f" Note: {PROBABILITIES}." if logits is not None and are_probabilities(logits) else ""
+        return self._right + odd
+
+    @property
+    def _right(self) -> str:
+        look, one_class = self.judgement, self._one_class()
+        if look.verdict == "bad":
+            return f"This teacher needs a look: {look.reason}. {look.advice}."
+        if one_class is not None:
+            return f"This teacher needs a look: all {len(self.transfer)} answers are of class {one_class}. {SCALE}."
+        if math.isnan(look.accuracy):
             return "It answers; without labels and classes nothing tells whether it is right."
-        if self.judgement.score < 2:
-            return "Its answers are not clearly better than chance yet; try more calls."
-        return "It answers, and better than chance."
+        if look.score >= CLEAR and look.accuracy > look.chance:
+            return "It answers, and better than chance."
+        if look.inputs < ENOUGH:
+            more = max(40, 2 * look.inputs)
+            return f"{look.inputs} inputs are too few to tell whether it is better than chance; try --calls {more}."
+        return "Its answers are not clearly better than chance yet; try more calls."
+
+    def _one_class(self) -> str | None:
+        """The class of all answers; None where they differ, are few or no classes, or all labels are this class."""
+        outputs, labels = by_class(self.transfer.responses), self.transfer.labels
+        if outputs is None or outputs.ndim != 2 or outputs.shape[1] < 2 or len(outputs) < FEWEST:
+            return None
+        first, *others = outputs.argmax(dim=1).unique().tolist()
+        if others or (labels is not None and bool((labels == first).all())):
+            return None
+        names = self.transfer.pool.class_names
+        return str(first) if names is None or first >= len(names) else names[first]
 
 
 def check(settings: TransferSettings, sources: Sources) -> TeacherCheck:

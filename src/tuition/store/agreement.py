@@ -60,10 +60,11 @@ USUAL_DRIFT = 0.35  # 50 % right of three, 5 % of a hundred
 MARGIN, CLEAR, DOUBTFUL = 2.33, 3.0, 1.645
 ONE_CLASS, ITS_SHARE = 0.95, 0.6
 GAIN, ODDS = 0.1, 1e-4
-ROUNDING = 1e-5
+ROUNDING, SUM = 1e-5, 1e-3
 
 CHANCE = "the answers are not better than chance"
 ORDER = "Compare the order of its classes with the data's"
+PROBABILITIES = "the answers look like probabilities; return logits, or their logarithms"
 SCALE = "Check the scale and the form of its inputs"
 
 Verdict = Literal["good", "unclear", "bad"]
@@ -147,6 +148,13 @@ def is_constant(outputs: Tensor) -> bool:
     """Whether all rows (n, ...) are equal up to rounding."""
     rows = outputs.flatten(1).double()
     return bool((rows - rows[:1]).abs().max() <= ROUNDING * rows.abs().max())
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether rows (n, k) of two or more values are nowhere negative, and each sums to 1."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        return False
+    return bool((outputs >= 0).all() and ((outputs.double().sum(dim=1) - 1).abs() <= SUM).all())
 
 
 def shuffled(outputs: Tensor, labels: Tensor) -> tuple[float, float, float]:

@@ -35,6 +35,7 @@ class AnswerGate:
         new: the inputs that are not stored, in the order in which they are sent.
         judges: false for a trial alone.
         trial: called with one answer.
+        noticed: whether the form of the answers was looked at, and told if it is odd.
     """
 
     ledger: Ledger
@@ -42,6 +43,7 @@ class AnswerGate:
     new: Sequence[bytes]
     judges: bool
     trial: Trial | None
+    noticed: bool = False
 
     def __call__(self, settled: int, first: int) -> float:
         """The inputs that may be sent in all: one for a trial, `first`, then twice the number until all is clear.
@@ -94,6 +96,7 @@ class AnswerGate:
                 self.pool.check_width(logits.shape[1])
             except UserError as error:
                 raise TeacherError(f"{str(error).rstrip('.')}; {outcome}.") from None
+        self._look_at_form(outputs.get("logits"))
         if judgement.verdict != "bad":
             return judgement
         what = f"{judgement.reason}{beside(judgement)}. {judgement.advice}"
@@ -103,6 +106,13 @@ class AnswerGate:
         raise TeacherError(
             f"teacher {self.ledger.name!r} is not asked further: {what}, or continue anyway ({ANYWAY}); {outcome}."
         )
+
+    def _look_at_form(self, logits: Tensor | None) -> None:
+        if self.noticed or logits is None:
+            return
+        self.noticed = True
+        if agreement.are_probabilities(logits):
+            warnings.warn(f"teacher {self.ledger.name!r}: {agreement.PROBABILITIES}.", Notice, stacklevel=5)
 
 
 def stored(
