@@ -149,6 +149,10 @@ def test_a_model_that_fails_charges_nothing(model: Net) -> None:
 def test_settings_that_do_not_fit(model: Net) -> None:
     with pytest.raises(UserError, match="both mean and std"):
         from_torch(model, mean=[0.5])
+    with pytest.raises(UserError, match=r"^mean needs one value a channel, such as mean=\[0\.3\]"):
+        from_torch(model, mean=0.3)
+    with pytest.raises(UserError, match=r"^std needs one value a channel, such as std=\[2\]"):
+        from_torch(model, mean=[0.3], std=2)
     with pytest.raises(UserError, match=r"no layer 'stage2'; it has head, norm, stages, stages\.0, stages\.1, stem"):
         from_torch(model, layers=["stage2"])
     named = nn.ModuleDict({"logits": nn.Linear(1, 1)})

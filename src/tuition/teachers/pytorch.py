@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -54,7 +55,10 @@ class Scaled:
 
 
 def scaled(mean: Sequence[float] | None, std: Sequence[float] | None) -> Scaled:
-    """Raises UserError where only one of the two is set."""
+    """Raises UserError where only one of the two is set, or one is a single number."""
+    for name, value in (("mean", mean), ("std", std)):
+        if isinstance(value, Real):
+            raise UserError(f"{name} needs one value a channel, such as {name}=[{value}].")
     if mean is None or std is None:
         if mean is not std:
             raise UserError("normalisation needs both mean and std; give both or neither.")
@@ -185,8 +189,8 @@ def from_torch(
         class_names: one name a class, in the order of the logits.
 
     Raises:
-        UserError: `model` is not a module; only one of mean and std; a layer that the model does not have; or class
-            names that are empty or repeated.
+        UserError: `model` is not a module; only one of mean and std, or a single number for one; a layer that the
+            model does not have; or class names that are empty or repeated.
     """
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
