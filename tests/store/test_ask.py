@@ -89,7 +89,7 @@ def test_what_does_not_fit_the_budget_is_refused_before_anything_is_sent(url: st
         store.ask(teacher, pool, budget=99)
     assert teacher.sent == []
     store.ask(teacher, pool[:30], budget=30)
-    with pytest.raises(BudgetError, match=r"1 new calls .* budget of 30 .* 30 being paid"):
+    with pytest.raises(BudgetError, match=r"1 new calls .* budget of 30 .* 30 already paid; nothing"):
         store.ask(teacher, pool[:31], budget=30)
     assert store.ask(teacher, pool[:30], budget=0).accounts == Accounts(served=30)
     assert store.accounts() == Accounts(paid=30, served=30)

@@ -217,9 +217,10 @@ class Ledger:
             spent, reserved = sum(paid[i] for i in ids), sum(others.get(i, 0) for i in ids)
             needed = spent + reserved + new
             if budget is not None and needed > budget:
+                taken = f"{spent} already paid" + (f" and {reserved} reserved by others" if reserved else "")
                 return (
-                    f"{new} new calls do not fit in the budget of {budget} for {whose}, {spent} being paid and "
-                    f"{reserved} reserved by others; nothing was asked, raise the budget to {needed} or ask about less."
+                    f"{new} new calls do not fit in the budget of {budget} for {whose}, {taken}; nothing was asked, "
+                    f"raise the budget to {needed} or ask about less."
                 )
         return None
 
