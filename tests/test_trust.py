@@ -304,6 +304,9 @@ class Broken:
         ("wrong:make", "wrong:make cannot be imported: SyntaxError"),
         ("exiting:make", "exiting:make cannot be imported: SystemExit"),
         ("own make", "own make"),
+        ("own", "'own' is a module; name a function, as in own:FUNCTION"),
+        ("own.py", "'own.py' is a module; name a function, as in own:FUNCTION"),
+        ("own.py:make", "own.py is a file, not a module; write own:make"),
         ("own:make it", "'own:make it' is not a teacher; name a folder"),
     ],
 )

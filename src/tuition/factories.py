@@ -35,6 +35,16 @@ def named_in(settings: Mapping[str, Any]) -> bool:
     return any(is_factory(each["name"] if isinstance(each, Mapping) else each) for each in named)
 
 
+def own_module(name: str) -> str | None:
+    """The module of the current folder that `module` or `module.py` names, where a function is missing; else None."""
+    module = name.removesuffix(".py")
+    if not all(part.isidentifier() for part in module.split(".")):
+        return None
+    place = module.replace(".", os.sep)
+    there = os.path.isfile(f"{place}.py") or os.path.isfile(os.path.join(place, "__init__.py"))
+    return module if there else None
+
+
 def refuse_untrusted(name: object, where: str, trust_code: bool) -> None:
     """Refuse code that a file names, unless the user trusts it.
 
@@ -61,6 +71,8 @@ def find(name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     top = module_name.partition(".")[0]
+    if module_name.endswith(".py") and os.path.isfile(module_name):
+        raise UserError(f"{module_name} is a file, not a module; write {module_name.removesuffix('.py')}:{attribute}.")
     _reach(top)
     if top in sys.stdlib_module_names:
         raise UserError(f"{name} is part of Python; name a function of your own, package.module:factory.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuition import teachers
 from tuition.errors import UserError
+from tuition.factories import own_module
 from tuition.models import Preprocess, TextReader
 from tuition.teachers import Teacher
 from tuition.teachers.pytorch import TorchTeacher
@@ -26,7 +27,7 @@ def find_teacher(name: str, options: Mapping[str, Any] | None = None, *, trust_c
     """
     if "\0" in name:
         raise UserError(f"the teacher's name {name!r} holds a zero byte; correct it.")
-    if ":" in name and not Path(name).exists():
+    if (":" in name and not Path(name).exists()) or (own_module(name) is not None and not Path(name).is_dir()):
         return teachers.load(name, **options or {})
     if options:
         raise UserError(f"{name} is a folder, whose teacher has no options; leave out teacher.{min(options)}.")

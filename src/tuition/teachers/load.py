@@ -44,6 +44,8 @@ def load(name: str, **options: Any) -> Teacher:
     kind, colon, rest = name.partition(":")
     if colon and kind in KINDS:
         return _adapter(kind, rest, options)
+    if (module := factories.own_module(name)) is not None:
+        raise UserError(f"{name!r} is a module; name a function, as in {module}:FUNCTION.")
     if not factories.is_factory(name):
         known = ", ".join(f"{kind}:..." for kind in KINDS)
         raise UserError(f"{name!r} is not a teacher; name a folder, {known} or package.module:factory.")
