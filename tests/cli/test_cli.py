@@ -299,11 +299,13 @@ def test_a_store_is_looked_after():
     ok("teach", "--out", "other", "--model", "cnn_4", "--epochs", "1", "--examples", "100")
     ok("ask", "--teacher", "other", "--calls", "12")
     out, _ = ok("store", "usage", "responses.db")
+    assert ok("store", "usage")[0] == out
     row = [line.split() for line in out.splitlines() if line.strip().startswith("teacher ")][1][1:]
     accounts = ResponseStore("responses.db").accounts("teacher")
     assert [int(n) for n in row[1:5]] == [accounts.paid, accounts.served, accounts.failed, accounts.unknown]
     count = int(row[0])
     whole = ok("store", "verify", "responses.db")[1].split()
+    assert ok("store", "verify")[1].split() == whole
     assert int(whole[0]) == int(whole[2]) > count, "those of other teachers too"
     exported = ok("store", "export", "responses.db", "exported", "--teacher", "teacher")[1]
     assert exported == f"{count} answers are in exported.\n"

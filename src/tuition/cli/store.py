@@ -11,12 +11,13 @@ from tuition.cli.printer import Printer
 from tuition.cli.signatures import takes
 from tuition.cli.tables import print_accounts
 from tuition.errors import UserError
-from tuition.pipeline.settings import TransferSettings
+from tuition.pipeline.settings import AskSettings, TransferSettings
 
 if TYPE_CHECKING:
     from tuition.store import ResponseStore
 
 Where = Annotated[str, Argument(metavar="STORE", help="SQLite file or database URL.")]
+USUAL = AskSettings.model_fields["store"].default
 
 
 def opened(url: str) -> ResponseStore:
@@ -28,7 +29,7 @@ def opened(url: str) -> ResponseStore:
     return ResponseStore(url)
 
 
-def usage(printer: Printer, store: Where) -> None:
+def usage(printer: Printer, store: Where = USUAL) -> None:
     """Print what a store holds of each teacher, and what it cost.
 
     Example: tuition store usage responses.db
@@ -56,7 +57,7 @@ def usage(printer: Printer, store: Where) -> None:
 def verify(
     printer: Printer,
     settings: TransferSettings,
-    store: Where,
+    store: Where = USUAL,
     reask: Annotated[int, Option(min=0, help="Ask the teacher again about N stored inputs, paid.", metavar="N")] = 0,
 ) -> int:
     """Compare every answer with its checksum and its index; exit code 1 if something is damaged.
