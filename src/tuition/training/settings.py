@@ -197,8 +197,12 @@ class TrainSettings(Settings):
         None, "balanced: each label's cross-entropy is weighted by the inverse frequency of its class"
     )
     augment: bool = setting(True, "random crops and flips, where the data has them")
-    mean: list[float] | None = setting(None, "subtracted from each channel in [0, 1]; null: that of the inputs")
-    std: list[float] | None = setting(None, "by which each channel is divided then; null: that of the inputs")
+    mean: list[float] | None = setting(
+        None, "subtracted from each channel of the student's inputs in [0, 1]; null: that of the inputs"
+    )
+    std: list[float] | None = setting(
+        None, "by which each channel of the student's inputs is divided then; null: that of the inputs"
+    )
     accounting: Literal["published", "matched"] = setting(
         "published", "a step of groups forwards batch_size groups, as published, or batch_size inputs, matched"
     )
