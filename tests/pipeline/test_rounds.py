@@ -169,6 +169,7 @@ def test_the_budget_is_that_of_all_rounds(tmp_path: Path) -> None:
     ResponseStore(tmp_path / "r.db").ask(asked.teacher, data.from_tensors(points(2, 9)[0]), budget=2)
     with pytest.raises(BudgetError, match="may need 32 new calls, 2 are paid, and the budget is 33"):
         job.run(settings(tmp_path, budget=33), tmp_path / "run", Made(asked.teacher))
+    assert not (tmp_path / "run").exists(), "so that the same folder takes another budget"
     run = job.run(settings(tmp_path, budget=34), tmp_path / "run", Made(asked.teacher))
     assert (run.accounts.paid, len(asked.asked)) == (32, 34)
 
@@ -422,7 +423,7 @@ def test_a_job_whose_budget_is_spent_before_it_begins_is_refused(tmp_path: Path)
     with pytest.raises(BudgetError, match=r"120 are paid, and the budget is 120; nothing was asked"):
         job.run(settings(tmp_path, until=70, rounds=1, budget=120, calls=60), tmp_path / "run", Made(asked.teacher))
     assert len(asked.asked) == 120
-    assert not (tmp_path / "run/run.json").exists()
+    assert not (tmp_path / "run").exists(), "so that the same folder takes a larger budget"
 
 
 @pytest.mark.parametrize(("inputs", "most"), [(20, 88), (24, 89), (50, 94), (100, 97), (500, 99)])

@@ -87,7 +87,8 @@ class Rounds:
         self.table: list[dict[str, Any]] = []
         self.ended, self.ending = False, cast("Ending | None", None)
         self.queries = 0  # inputs asked about, also to validate on
-        _keep_settings(settings, checked, folder)
+        self.described = _described(settings, checked)
+        _check_settings(self.described, folder)
         published = (folder / files.RUN).exists()
         self.last = len(list((folder / FOLDER).glob("asked-*.csv"))) if published else None
 
@@ -127,6 +128,8 @@ class Rounds:
             rows = self._choose(count if self.number == 1 else min(count, self._left_to_ask()), student)
         question = self._question(rows)
         self._check_budget(question, begins=self.number == 1 and not path.exists())
+        if self.number == 1:
+            _keep_settings(self.settings, self.described, self.folder)
         if not path.exists():
             digests = [digest.hex() for digest in self.pool[rows].digests]
             lines = [{"row": row, "digest": digest} for row, digest in zip(rows.tolist(), digests, strict=True)]
@@ -285,23 +288,32 @@ class Rounds:
             files.finish(directory, keep_checkpoint=True)
 
 
-def _keep_settings(settings: DistillSettings, checked: Checked, folder: Path) -> None:
-    """Write what tells this run from others before its first call, or compare it with what is there.
+def _described(settings: DistillSettings, checked: Checked) -> dict[str, Any]:
+    """What tells this run from others."""
+    values = described(settings, checked.teacher.name, checked.teacher.fingerprint) | settings.train.model_dump()
+    own = {"student": settings.student, "method": settings.method, "options": settings.options}
+    return values | own | {"seed": settings.data.seed}
+
+
+def _check_settings(now: dict[str, Any], folder: Path) -> None:
+    """Refuse a folder that holds another run.
 
     Raises:
-        UserError: the folder holds another run.
+        UserError: it does.
     """
-    now = described(settings, checked.teacher.name, checked.teacher.fingerprint) | settings.train.model_dump()
-    now |= {"student": settings.student, "method": settings.method, "options": settings.options}
-    now |= {"seed": settings.data.seed}
     path = folder / FOLDER / SETTINGS
     if path.exists():
         lengthened = files.LENGTHENED if (folder / files.RUN).exists() else ()
         files.compare(folder, json.loads(path.read_text()), now, {*files.FREE, *lengthened})
-        return
-    for name, content in kept_settings(settings).items():
-        files.write(folder / name, content)
-    files.write_json(path, now)
+
+
+def _keep_settings(settings: DistillSettings, now: dict[str, Any], folder: Path) -> None:
+    """Write them before the first call, and only when nothing refuses it any more."""
+    path = folder / FOLDER / SETTINGS
+    if not path.exists():
+        for name, content in kept_settings(settings).items():
+            files.write(folder / name, content)
+        files.write_json(path, now)
 
 
 def first_choice(settings: DistillSettings, pool: Pool) -> dict[str, Any]:
