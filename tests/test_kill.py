@@ -135,13 +135,16 @@ COMMAND = (
 ).split()
 
 
+def undisturbed(zygote, folder, command):
+    (folder / "began").write_text(str(time.time()))
+    assert zygote.run(folder, *command) == 0, (folder / "stderr").read_text()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def whole(zygote, tmp_path_factory):
     """The folder of a run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "began").write_text(str(time.time()))
-    assert zygote.run(folder, *COMMAND) == 0, (folder / "stderr").read_text()
-    return folder
+    return undisturbed(zygote, tmp_path_factory.mktemp("whole"), COMMAND)
 
 
 def record(folder):
@@ -361,10 +364,7 @@ ROUND_SIZES = (CALLS // 2, CALLS)
 @pytest.fixture(scope="module")
 def whole_rounds(zygote, tmp_path_factory):
     """The folder of a run in rounds that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole_rounds")
-    (folder / "began").write_text(str(time.time()))
-    assert zygote.run(folder, *IN_ROUNDS) == 0, (folder / "stderr").read_text()
-    return folder
+    return undisturbed(zygote, tmp_path_factory.mktemp("whole_rounds"), IN_ROUNDS)
 
 
 def lines_of(path):

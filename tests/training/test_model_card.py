@@ -30,7 +30,7 @@ def changed(record, **settings):
 
 def test_the_hub_reads_the_figures_of_run_json(folder, record):
     card = ModelCard.load(folder / "README.md")
-    assert card.data.library_name == "tuition"
+    assert (folder / "README.md").read_text().startswith("---\nlibrary_name: tuition\n")
     assert card.data.pipeline_tag == "image-classification"
     assert card.data.datasets is None, "digits are not of the hub"
     (result,) = card.data.eval_results
