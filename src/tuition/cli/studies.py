@@ -116,10 +116,9 @@ def study(
     from tuition.studies import study as studies
     from tuition.studies.watching import noted
 
-    words = (("fast", fast), ("as_authors", as_authors), ("digits", data == "digits"), ("smoke", smoke))
-    variants = [word for word, chosen in words if chosen]
-    if "digits" not in grid.variants_of(name):
-        variants = [word for word in variants if word != "digits"]
+    digits = data == "digits" and "digits" in grid.variants_of(name)
+    words = {"fast": fast, "as_authors": as_authors, "digits": digits, "smoke": smoke}
+    variants = [word for word, chosen in words.items() if chosen]
     changes = pairs(sets) | ({} if data is None else {"data": data})
     if accounting is not None:
         changes["accounting"] = ["published", "matched"] if accounting == "both" else accounting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from numbers import Number
 from pathlib import Path
@@ -14,7 +15,7 @@ from tuition.training.callbacks import Callback
 from tuition.training.run import Run
 
 
-class Log(Callback):
+class Log(Callback, ABC):
     """Figures of every epoch and round. An error in writing ends the log with a warning; the training continues.
 
     Epochs are counted on, where another round begins with its first.
@@ -26,13 +27,13 @@ class Log(Callback):
         self._ended = False
         self._before = self._last = 0  # epochs of earlier rounds, and the last one of this round
 
+    @abstractmethod
     def write(self, figures: Mapping[str, float], axis: str, step: int) -> None:
         """Write figures by name, at a step of an axis: "epoch" or "round"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, results: Mapping[str, float]) -> None:
         """Write the results of the run, and end the log."""
-        raise NotImplementedError
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         epoch = int(row["epoch"])

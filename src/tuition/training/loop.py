@@ -50,6 +50,14 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+def _check_unvalidated(settings: TrainSettings) -> None:
+    """Refuse what reads validation where there is none."""
+    if settings.schedule == "stages":
+        raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
+    if settings.stop_after is not None:
+        raise UserError("stop_after needs validation; give a validation set, or leave stop_after out.")
+
+
 # What repeats a run exactly on CUDA, at a price that is not yet measured.
 @torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 def train(
@@ -89,10 +97,8 @@ def train(
         UserError: a loss is no longer finite; or no validation set is there for the schedule to read.
         UnfinishedError: a callback stopped the training, after a checkpoint was written.
     """
-    if settings.schedule == "stages" and validate is None:
-        raise UserError("the stages schedule needs validation; give a validation set, or use schedule: cosine.")
-    if settings.stop_after is not None and validate is None:
-        raise UserError("stop_after needs validation; give a validation set, or leave stop_after out.")
+    if validate is None:
+        _check_unvalidated(settings)
     devices = [batches.device] if batches.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), freezing(student, settings), Held() as held:
         run = Training(student, objective, batches, settings, unasked)
