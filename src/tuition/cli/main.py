@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from tuition import crash, escape, stopping
-from tuition.cli import asking, lists, output, runs, store, store_files, students, studies, watching
+from tuition.cli import asking, lists, output, reports, runs, sharing, store, store_files, students, studies, watching
 from tuition.cli.output import say, show
 from tuition.cli.signatures import prints
 from tuition.errors import UserError
@@ -46,8 +46,8 @@ def _options(
 
 PANELS: dict[str, tuple[Any, ...]] = {
     "Distil": (studies.demo, students.teach, students.import_teacher, asking.ask, asking.check, students.distill),
-    "Compare": (studies.study, studies.report, studies.plan, watching.watch),
-    "Use a student": (runs.predict, runs.evaluate, runs.export, runs.push),
+    "Compare": (studies.study, reports.report, reports.plan, watching.watch),
+    "Use a student": (runs.predict, runs.evaluate, sharing.export, sharing.push),
     "Look up": (lists.settings, lists.methods, lists.models, lists.data),
 }
 for panel, commands in PANELS.items():

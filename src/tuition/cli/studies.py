@@ -1,9 +1,8 @@
-"""Commands that make many runs: demo, study, report."""
+"""Commands that make many runs: demo, study."""
 
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from enum import StrEnum
 from importlib import resources
@@ -14,8 +13,8 @@ from typer import Argument, Option
 
 from tuition.cli.options import DryRun, Sets, TrustCode, pairs
 from tuition.cli.printer import Printer
-from tuition.cli.tables import print_accounts, print_forecast, print_report, print_study, print_targets
-from tuition.errors import UserError
+from tuition.cli.study_tables import print_forecast, print_study
+from tuition.cli.tables import print_accounts
 
 
 class Executor(StrEnum):
@@ -137,58 +136,3 @@ def study(
         )
     studies.note_command(out, sys.argv[1:])
     return print_study(printer, summary, out)
-
-
-def report(
-    printer: Printer,
-    folders: Annotated[list[Path], Argument(help="Folders of studies, or the folder of one run.")],
-    out: Annotated[
-        Path | None, Option(help="Folder for report.html; by default a study's own, or `report` in that of a run.")
-    ] = None,
-    trust_code: TrustCode = False,
-) -> None:
-    """Build the report of studies, or of one run: a verdict in words, figures and tables, as a page and in Markdown.
-
-    Of a run it shows curves, calibration, the worst classes, and inputs about which student and teacher disagree, by
-    answers that the store holds. Nothing is asked.
-
-    Example: tuition report study --out report
-    """
-    if not (folders[0] / "run.json").is_file():
-        if out is None and len(folders) > 1:
-            raise UserError("a report of several studies needs a folder of its own; name it with --out.")
-        print_report(printer, folders, folders[0] if out is None else out)
-        return
-    if len(folders) > 1:
-        raise UserError("a report is of one run, or of studies; name one folder of a run.")
-    from tuition.studies import run_report
-
-    page, report = run_report.build(folders[0], folders[0] / "report" if out is None else out, trust_code=trust_code)
-    for sentence in report.verdict:
-        printer.show(f"- {sentence}")
-    for note in report.notes:
-        printer.say(f"Left out. {note}")
-    if any("--trust-code" in note for note in report.notes):
-        folder = [] if out is None else ["--out", str(out)]
-        printer.say(f"To run that code: {shlex.join(['tuition', 'report', str(folders[0]), *folder, '--trust-code'])}")
-    printer.say(
-        f"Report: {page}. report.md and figures are beside it.",
-        report=page, verdict=report.verdict, left_out=report.notes,
-    )  # fmt: skip
-
-
-def plan(
-    printer: Printer,
-    folder: Annotated[Path, Argument(metavar="RUN_OR_STUDY", help="Folder of a run with --rounds, or of a study.")],
-    until: Annotated[list[float], Option(min=0, max=100, metavar="PERCENT", help="Target accuracy; give one or more.")],
-) -> None:
-    """Print the calls that target accuracies need, with intervals, and their price where one is known.
-
-    Inside the measured range calls are interpolated. Up to twice the calls measured they follow a power law, if it
-    predicts the last measurement from the others; beyond, the reason stands in place of a number.
-
-    Example: tuition plan study --until 90 --until 95
-    """
-    from tuition.studies import needed
-
-    print_targets(printer, needed.plan(needed.measured(folder), until))
