@@ -125,7 +125,7 @@ def test_digits_swaps_in_its_pair_and_small_budgets(name):
             assert chosen.calls * 5 // 4 <= 1297
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_runs_on_digits_in_its_smallest_size(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "run_parallel", in_this_process)
     teacher = tmp_path / "cnn_32"

@@ -184,6 +184,7 @@ STUDY = {
 }
 
 
+@pytest.mark.long
 def test_a_study_names_them_in_parallel_workers(folder):
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     refused = tuition(folder, "study", "study.yaml", "--out", "out")

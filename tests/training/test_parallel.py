@@ -427,6 +427,7 @@ def test_only_one_process_says_what_is_wrong(name, codes, sentence, folder):
         assert (folder / name / "log").read_text() == 16 * "x", "one process asked, once"
 
 
+@pytest.mark.long
 def test_torchrun_is_within_seed_noise_of_one_process(tmp_path):
     """On digits, with the command's own batch norm, by a real torchrun."""
     (tmp_path / "user.py").write_text(USER)

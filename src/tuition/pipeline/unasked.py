@@ -28,7 +28,7 @@ def unasked_of(settings: DistillSettings, sources: Sources, *taken: Pool | None)
     left = [row for row in order if own[row] not in known]
     if not left:
         raise UserError(f"no input of {pool.name} is left unasked; ask about fewer, or set unasked: 0.")
-    wanted = len(left) if settings.unasked == "all" else settings.unasked
-    if wanted > len(left):
-        raise UserError(f"{wanted:,} unasked inputs are more than the {len(left):,} left of {pool.name}; say all.")
-    return pool.without_labels[left[:wanted]]
+    count = len(left) if settings.unasked == "all" else settings.unasked
+    if count > len(left):
+        raise UserError(f"{count:,} unasked inputs are more than the {len(left):,} left of {pool.name}; say all.")
+    return pool.without_labels[left[:count]]
