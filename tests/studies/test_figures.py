@@ -80,10 +80,16 @@ def test_equal_results_give_equal_files_and_leave_no_global_state(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_spectra_are_relative_and_named_with_their_effective_rank(tmp_path):
-    flat, steep = np.full((2, 30), 7.0), np.array([5.0] + [0.0] * 29)
-    (file,) = figures.spectra({"ckd": flat, "kd": steep}, tmp_path / "s.svg", title="1,600 calls")
-    assert {"CKD (30)", "KD (1)"} <= set(texts(file))
+def test_spectra_are_relative_and_named_with_their_effective_ranks(tmp_path):
+    flat, steep = np.full((2, 30), 7.0), np.array([[5.0] + [0.0] * 29])
+    halves = np.array([[8.0, 8.0, 0.0], [8.0, 0.0, 0.0]])
+    values = {"features": {"ckd": flat, "kd": steep}, "logits": {"ckd": halves, "kd": np.array([[4.0, 0.4, 0.04]])}}
+    (file,) = figures.spectra(values, tmp_path / "s.svg", title="1,600 calls")
+    shown = texts(file)
+    entropy = -sum(p * math.log(p) for p in (100 / 111, 10 / 111, 1 / 111))
+    assert {"features", "logits", "CKD (30.0, 1.5)", f"KD (1.0, {math.exp(entropy):.1f})", "1,600 calls"} <= set(shown)
+    assert {"1", "0.1", "0.01"} <= set(shown)  # numbers, and no markup of powers
+    assert not any("mathdefault" in text for text in shown)
 
 
 def test_accuracy_points_names_each_method_once(tmp_path):

@@ -206,15 +206,16 @@ def test_a_long_error_is_shortened_and_keeps_its_end(tmp_path):
 
 @pytest.mark.parametrize("value", ["[1, null]", '["x"]', "{}", "[]", "[-1]", "[1e999]"])
 def test_spectra_are_numbers(value, tmp_path):
-    (tmp_path / "spectra.csv").write_text(f'key,singular_values\nk,"{value.replace(chr(34), chr(34) * 2)}"\n')
+    quoted = value.replace(chr(34), chr(34) * 2)
+    (tmp_path / "spectra.csv").write_text(f'key,features,logits\nk,[1],"{quoted}"\n')
     with pytest.raises(UserError, match=r"spectra\.csv, line 2"):
         records.read_spectra(tmp_path)
 
 
 def test_spectra_stand_beside_the_runs(tmp_path):
     assert records.read_spectra(tmp_path) == {}
-    records.append_spectrum(tmp_path, "a1", [3.0, 2.0, 1 / 3])
-    assert records.read_spectra(tmp_path) == {"a1": [3.0, 2.0, 0.333333]}
+    records.append_spectra(tmp_path, "a1", {"logits": [5.0], "features": [3.0, 2.0, 1 / 3]})
+    assert records.read_spectra(tmp_path) == {"a1": {"features": [3.0, 2.0, 0.333333], "logits": [5.0]}}
 
 
 @given(st.integers(0, 300), st.integers(2, 60))

@@ -44,8 +44,9 @@ def study(tmp_path_factory, runs):
         records.append(first, run)
     for run in (*digits, wrn[0]):
         records.append(second, run)
-    for run in wrn[:3]:
-        records.append_spectrum(first, run.key, np.exp(-np.arange(64) / 20))
+    for run, decay in zip(wrn[:3], (5, 10, 20), strict=True):
+        spectra = {"features": np.exp(-np.arange(64) / decay), "logits": np.ones(7 + run.seed)[:7]}
+        records.append_spectra(first, run.key, spectra)
     (first / "command.txt").write_text("tuition study figure2-wrn --fast --out first\n")
     page = report.build([first, second], out)
     return page, [*wrn, *digits, failed], [first, second]

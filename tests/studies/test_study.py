@@ -484,21 +484,26 @@ def test_the_report_of_several_studies_by_command(finished, teacher, tmp_path, h
 # -- spectra and logs --------------------------------------------------------------------------------------------------
 
 
-def test_a_spectrum_is_that_of_the_centred_penultimate_features():
+def test_spectra_are_those_of_the_centred_penultimate_features_and_logits():
     pool = data.load("digits", split="test")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20), torch.nn.Linear(20, 10))
     student = Student(model, Preprocess([0.5], [0.3]), input_shape=(1, 8, 8)).eval()
     with torch.no_grad():
-        features = model[:2](student.preprocess(pool.inputs)).double().numpy()
-    expected = np.linalg.svd(features - features.mean(0), compute_uv=False)
-    np.testing.assert_allclose(one_run.spectrum(student, pool), expected, rtol=1e-5)
+        features = model[:2](student.preprocess(pool.inputs))
+        outputs = {"features": features.double().numpy(), "logits": model[2](features).double().numpy()}
+    found = one_run.spectra(student, pool)
+    assert set(found) == set(outputs)
+    for output, rows in outputs.items():
+        expected = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
+        np.testing.assert_allclose(found[output], expected, rtol=1e-5)
 
 
 def test_spectra_are_kept_and_continued_with(teacher, tmp_path, here):
     spectral = Study.of(SMALL | {"methods": ["ce"], "axes": {"calls": [20]}, "spectra": True})
     study.run(spectral, tmp_path / "a", teachers=[teacher])
     read_back = records.read_spectra(tmp_path / "a")
-    assert [len(values) for values in read_back.values()] == [32]
+    lengths = [{output: len(values) for output, values in spectra.items()} for spectra in read_back.values()]
+    assert lengths == [{"features": 32, "logits": 10}]
     assert list(read_back) == [r.key for r in records.read(tmp_path / "a")]
     summary, count = made(study.run, spectral, tmp_path / "b", teachers=[teacher], continue_from=[tmp_path / "a"])
     assert (summary.done, count) == (1, 0)

@@ -132,7 +132,7 @@ def calls_and_accuracy(
         _call_axis(right.xaxis, counts)
         left.set(xlabel="target accuracy (%)", ylabel="teacher calls needed")
         right.set(xlabel="teacher calls", ylabel="test accuracy (%)")
-        _legend(figure, looks, reference or {})
+        _legend(figure, {label(method): style for method, style in looks.items()}, reference or {})
         return _save(figure, path)
 
 
@@ -150,44 +150,53 @@ def _needed_curve(axes: Axes, rows: Sequence[Mapping[str, Any]], counts: Sequenc
     axes.plot(target[shown], calls[shown], zorder=5, clip_on=False, **{**style.marks(), "linestyle": ""})
 
 
-def _legend(figure: Figure, looks: Mapping[str, Style], reference: Iterable[str]) -> None:
-    """Below the panels, one entry a method."""
+def _legend(figure: Figure, looks: Mapping[str, Style], reference: Iterable[str] = (), columns: int = LEGEND) -> None:
+    """Below the panels, one entry a name."""
     from matplotlib.lines import Line2D
 
     entries = [
-        Line2D([], [], linewidth=style.width, label=escape.line(label(method)), **style.marks())
-        for method, style in looks.items()
+        Line2D([], [], linewidth=style.width, label=escape.line(name), **style.marks()) for name, style in looks.items()
     ]
     entries += [Line2D([], [], label=escape.line(name), **REFERENCE) for name in reference]
     figure.legend(
-        handles=entries, loc="outside lower center", ncols=min(LEGEND, len(entries)), frameon=False, handlelength=2.4
+        handles=entries, loc="outside lower center", ncols=min(columns, len(entries)), frameon=False, handlelength=2.4
     )
 
 
-def spectra(values: Mapping[str, np.ndarray], path: Path, *, title: str | None = None) -> list[Path]:
-    """Singular values by rank, each spectrum divided by its largest value, with its effective rank (figure 5).
+def spectra(values: Mapping[str, Mapping[str, np.ndarray]], path: Path, *, title: str | None = None) -> list[Path]:
+    """Singular values by rank, each spectrum divided by its largest value, one panel an output (figure 5).
+
+    The legend has the effective ranks of each method, in the order of the panels.
 
     Args:
-        values: for each method the singular values, descending, of one run (r,) or of several (runs, r).
-        path: as in `accuracy_curves`.
+        values: for each output (features, logits), and for each method, the singular values, descending, of its runs
+            (runs, r).
+        path: as in `calls_and_accuracy`.
     """
+    from matplotlib.ticker import NullFormatter
+
     from tuition.studies.statistics import effective_rank
 
-    ends: list[tuple[float, str, Style]] = []
-    with _figure(title) as (figure, axes):
-        axes.set_yscale("log")
-        for method, style in styles(values).items():
-            runs = np.atleast_2d(values[method])
-            spectrum = (runs / runs[:, :1]).mean(axis=0)
-            rank = np.mean([effective_rank(run) for run in runs])
-            shown = spectrum > 1e-4  # what is left is rounding
-            ranks = np.arange(1, len(spectrum) + 1)
-            every = max(1, len(spectrum) // 8)
-            axes.plot(ranks[shown], spectrum[shown], linewidth=1.2, markevery=every, **style.marks())
-            ends.append((spectrum[shown][-1], f"{label(method)} ({rank:.0f})", style))
-        axes.set(xlabel="rank", ylabel="singular value / largest")
-        axes.set_xlim(left=0, right=max(np.atleast_2d(v).shape[1] for v in values.values()))
-        _name_ends(axes, ends)
+    looks = styles(dict.fromkeys(method for by_method in values.values() for method in by_method))
+    ranks: dict[str, list[str]] = {method: [] for method in looks}
+    height = 2.35 + 0.17 * math.ceil(len(looks) / 2)  # names with their ranks take half the width
+    with _figure(title, height, WIDE, panels=len(values)) as (figure, axes):
+        for panel, (output, by_method) in zip(np.atleast_1d(axes), values.items(), strict=True):
+            panel.set_yscale("log")
+            for method, runs in by_method.items():
+                spectrum = (runs / runs[:, :1]).mean(axis=0)
+                shown = spectrum > 1e-4  # what is left is rounding
+                every, at = max(1, len(spectrum) // 8), np.arange(1, len(spectrum) + 1)
+                marks = looks[method].marks()
+                panel.plot(at[shown], spectrum[shown], linewidth=1.2, markevery=every, clip_on=False, **marks)
+                ranks[method].append(f"{np.mean([effective_rank(run) for run in runs]):.1f}")
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+            panel.set(xlabel="rank", ylabel="singular value / largest")
+            panel.set_xlim(1, max(runs.shape[1] for runs in by_method.values()))
+            panel.set_title(output, fontweight="normal")
+        names = {f"{label(method)} ({', '.join(ranks[method])})": style for method, style in looks.items()}
+        _legend(figure, names, columns=2)
         return _save(figure, path)
 
 
@@ -196,7 +205,7 @@ def over_epochs(values: Mapping[str, np.ndarray], path: Path, *, ylabel: str, ti
 
     Args:
         values: for each method (points, 2): epoch and figure.
-        path: as in `accuracy_curves`.
+        path: as in `calls_and_accuracy`.
     """
     ends: list[tuple[float, str, Style]] = []
     with _figure(title) as (figure, axes):
@@ -216,7 +225,7 @@ def accuracy_points(results: Sequence[Mapping[str, Any]], path: Path, *, title: 
 
     Args:
         results: rows with keys `method`, `mean`, `low`, `high` and `values` (percent; nan low and high: no interval).
-        path: as in `accuracy_curves`.
+        path: as in `calls_and_accuracy`.
     """
     with _figure(title, height=0.75 + 0.26 * len(results)) as (figure, axes):
         axes.grid(visible=False, axis="y")

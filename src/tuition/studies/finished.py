@@ -10,7 +10,7 @@ from typing import Any
 from tuition import escape
 from tuition.studies import records
 from tuition.studies.grid import PlannedRun, RecordId, Study, resolved
-from tuition.studies.records import Record
+from tuition.studies.records import Record, Spectra
 from tuition.training.run import versions
 
 
@@ -40,11 +40,11 @@ class FinishedRuns:
         named = ("data", "teacher")  # names may differ; the key covers the content
         return record if all(there.get(k, v) == v for k, v in here.items() if k not in named) else None
 
-    def add(self, record: Record, spectrum: list[float] | None) -> None:
+    def add(self, record: Record, spectra: Spectra | None) -> None:
         """A run has ended."""
         self.known[record.key] = record
-        if spectrum is not None:
-            self.spectra[record.key] = spectrum
+        if spectra is not None:
+            self.spectra[record.key] = spectra
 
     def write(self, rows: Mapping[RecordId, PlannedRun]) -> None:
         """Append those of `rows` whose runs are finished and that runs.csv does not hold yet."""
@@ -53,7 +53,7 @@ class FinishedRuns:
             if record is None or self.written.get(row) == record.status:
                 continue
             if self.keep_spectra and row.key in self.spectra and row.key not in self.written_spectra:
-                records.append_spectrum(self.out, row.key, self.spectra[row.key])
+                records.append_spectra(self.out, row.key, self.spectra[row.key])
                 self.written_spectra.add(row.key)
             used = replace(
                 record,

@@ -87,7 +87,7 @@ class Study(Settings):
     options: dict[str, dict[str, Any]] = Field({}, description="method: settings of every row of it")
     axes: dict[str, list[Any]] = Field({}, description="setting: values")
     choose: Choose = Choose()
-    spectra: bool = Field(False, description="keep the singular values of the students' features")
+    spectra: bool = Field(False, description="keep the singular values of the students' features and logits")
 
     @field_validator("options")
     @classmethod

@@ -16,6 +16,7 @@ from tuition.pipeline import job
 from tuition.pipeline.settings import DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.watch import Followed
+from tuition.studies.records import SPECTRAL, Spectra
 from tuition.training import Deadline, Student, UnfinishedError
 from tuition.training.preflight import pick_device
 
@@ -29,11 +30,11 @@ class RunTask:
     settings: DistillSettings
     folder: Path | None
     deadline: float
-    spectrum: bool
+    spectra: bool
 
 
-def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], list[float] | None] | None:
-    """The figures of one run and, if the task asks for it, its spectrum; None if its time was up first."""
+def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], Spectra | None] | None:
+    """The figures of one run and, if the task asks for them, its spectra; None if its time was up first."""
     settings = task.settings
     if time.time() > task.deadline:
         return None
@@ -47,18 +48,22 @@ def train(task: RunTask, sources: Sources) -> tuple[dict[str, Any], list[float] 
         "curve": [[row[name] for name in CURVE if name in row] for row in run.history],
     }
     del figures["best_epoch"], figures["teacher_inputs"]
-    test = sources.test_pool(settings.data) if task.spectrum else None
-    return figures, None if test is None else spectrum(run.student.to(pick_device(settings.device)), test)
+    test = sources.test_pool(settings.data) if task.spectra else None
+    return figures, None if test is None else spectra(run.student.to(pick_device(settings.device)), test)
 
 
 @torch.inference_mode()
-def spectrum(student: Student, pool: Pool) -> list[float]:
-    """Singular values, descending, of the centred penultimate features (n, d) of a pool (figure 5)."""
+def spectra(student: Student, pool: Pool) -> dict[str, list[float]]:
+    """Singular values, descending, of what a student makes of a pool, centred (figure 5).
+
+    Returns:
+        Those of its penultimate features (n, d) and of its logits (n, k), as numbers of min(n, d) and min(n, k).
+    """
     path = f"{models.classifier(student.model)}:input"
-    parts = []
+    parts: dict[str, list[torch.Tensor]] = {output: [] for output in SPECTRAL}
     with models.Capture(student.model, [path]) as captured:
         for batch in pool.asked_tensor().split(256):
-            student.logits(batch)
-            parts.append(captured[path].double().cpu())
-    features = torch.cat(parts)
-    return torch.linalg.svdvals(features - features.mean(dim=0)).tolist()
+            parts["logits"].append(student.logits(batch).double().cpu())
+            parts["features"].append(captured[path].double().cpu())
+    outputs = {output: torch.cat(batches) for output, batches in parts.items()}
+    return {output: torch.linalg.svdvals(rows - rows.mean(dim=0)).tolist() for output, rows in outputs.items()}

@@ -28,6 +28,8 @@ from tuition.studies.names import label
 
 RUNS, SPECTRA = "runs.csv", "spectra.csv"
 CURVE_POINTS = 60
+SPECTRAL = ("features", "logits")  # the outputs of a student whose spectra figure 5 shows
+Spectra = Mapping[str, Sequence[float]]  # output -> singular values, descending
 T = TypeVar("T")
 
 
@@ -85,10 +87,11 @@ def append(directory: Path, record: Record) -> None:
     _append_row(Path(directory) / RUNS, row)
 
 
-def append_spectrum(directory: Path, key: str, singular_values: Iterable[float]) -> None:
-    """Add the singular values (descending) of the run `key` to DIR/spectra.csv."""
-    values = json.dumps([float(f"{value:.6g}") for value in singular_values], separators=(",", ":"))
-    _append_row(Path(directory) / SPECTRA, {"key": key, "singular_values": values})
+def append_spectra(directory: Path, key: str, spectra: Spectra) -> None:
+    """Add the spectra of the run `key` to DIR/spectra.csv."""
+    rounded = {output: [float(f"{value:.6g}") for value in spectra[output]] for output in SPECTRAL}
+    row = {output: json.dumps(values, separators=(",", ":")) for output, values in rounded.items()}
+    _append_row(Path(directory) / SPECTRA, {"key": key, **row})
 
 
 def read(*directories: Path) -> list[Record]:
@@ -112,17 +115,21 @@ def read(*directories: Path) -> list[Record]:
     return [record for record in merged.values() if record.status == "done" or record.key not in done]
 
 
-def read_spectra(*directories: Path) -> dict[str, list[float]]:
-    """Singular values by run key; a folder without spectra.csv has none."""
+def read_spectra(*directories: Path) -> dict[str, Spectra]:
+    """Spectra by run key; a folder without spectra.csv has none."""
     paths = [path for directory in directories if (path := Path(directory) / SPECTRA).is_file()]
 
-    def parse(row: dict[str, str]) -> tuple[str, list[float]]:
-        values = json.loads(row["singular_values"])
-        if not isinstance(values, list) or not values:
-            raise ValueError("singular_values is not a list of numbers")
-        return row["key"], [_number("singular_values", value, 0) for value in values]
+    def parse(row: dict[str, str]) -> tuple[str, Spectra]:
+        return row["key"], {output: _spectrum(output, row[output]) for output in SPECTRAL}
 
     return dict(row for path in paths for row in read_rows(path, parse))
+
+
+def _spectrum(name: str, text: str) -> list[float]:
+    values = json.loads(text)
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{name} is not a list of numbers")
+    return [_number(name, value, 0) for value in values]
 
 
 NEWEST = "teacher_accuracy"  # the last column, which older files lack

@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from tuition import disk, escape
 from tuition.errors import UserError
-from tuition.studies import figures, needed, offsets, page, paid_calls, records, statistics, tables, totals, verdict
+from tuition.studies import (
+    figures,
+    needed,
+    offsets,
+    page,
+    paid_calls,
+    records,
+    spectra,
+    statistics,
+    tables,
+    totals,
+    verdict,
+)
 from tuition.studies.paid_calls import PaidCalls
-from tuition.studies.records import Record, Section
+from tuition.studies.records import Record, Section, Spectra
 from tuition.studies.table import markdown, write
 from tuition.studies.templating import render, source
 
@@ -44,11 +55,11 @@ def _build(directories: Sequence[Path], out: Path) -> Path:
     runs = records.read(*directories)
     if not runs:
         raise UserError(f"no runs were found in {', '.join(map(str, directories))}; let the study finish one first.")
-    spectra = records.read_spectra(*directories)
+    by_run = records.read_spectra(*directories)
     stores, sections = paid_calls.read(directories), list[dict[str, Any]]()
     for section in records.sections(runs):
-        drawn = draw(section, spectra, out / "figures")
-        filled = tables.all_tables(section)
+        drawn = draw(section, by_run, out / "figures")
+        filled = tables.all_tables(section, by_run)
         write(filled, out / "tables")
         words = {"title": section.title, "conditions": section.conditions}
         told = {"verdict": verdict.verdict(section, stores), "figures": drawn, "tables": filled}
@@ -95,7 +106,7 @@ def _text(sections: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> st
     return render("report.md", **{**shown, "sections": parts, "common": common, "commands": commands})
 
 
-def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Path) -> list[tuple[Path, str]]:
+def draw(section: Section, by_run: Mapping[str, Spectra], directory: Path) -> list[tuple[Path, str]]:
     """Draw what the section's runs can show; (file without suffix, caption) of each figure."""
     drawn: list[tuple[Path, str]] = []
     curves = section.curves
@@ -117,15 +128,11 @@ def draw(section: Section, spectra: Mapping[str, Sequence[float]], directory: Pa
         path = directory / f"points-{section.slug}"
         figures.accuracy_points([r for r in results if r["calls"] == most], path, title=f"{most:,} calls")
         drawn.append((path, f"At {most:,} calls: every seed, the mean, and its 95 % interval."))
-    of_runs: dict[int, dict[str, list[Sequence[float]]]] = defaultdict(lambda: defaultdict(list))
-    for run in section.runs:
-        if run.key in spectra:
-            of_runs[run.calls][run.method].append(spectra[run.key])
-    for calls, methods in sorted(of_runs.items()):
+    for calls, outputs in spectra.groups(section, by_run).items():
         path = directory / f"spectra-{section.slug}-{calls}"
-        values = {method: np.array(methods[method]) for method in curves if method in methods}
-        figures.spectra(values, path, title=f"{calls:,} calls")
-        drawn.append((path, "Singular values of the student's features over the test set (effective rank)."))
+        figures.spectra(outputs, path, title=f"{calls:,} calls")
+        words = f"of the student's centred {' and '.join(outputs)} over the test set, as shares of the largest"
+        drawn.append((path, f"Singular values {words}; in brackets the effective ranks, in this order."))
     over_epochs = {"offset": "offset of the classes (logits)", "validation": "validation accuracy (%)"}
     for column, (name, words) in enumerate(over_epochs.items(), 1):
         values = {method: course[:, [0, column]] for method, course in offsets.courses(section).items()}

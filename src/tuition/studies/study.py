@@ -194,11 +194,11 @@ class _Making:
                 if outcome.result is None and outcome.error is None:
                     continue  # its time was up
                 run, folder = now.ready[outcome.index], tasks[outcome.index].folder
-                figures, spectrum = outcome.result or (None, None)
+                figures, spectra = outcome.result or (None, None)
                 record = record_of(run, figures, outcome.error)
                 if self.keep == "all" and folder is not None and record.status == "done":
                     best.keep_one(self.finished.out, run, folder)
-                self.finished.add(record, spectrum)
+                self.finished.add(record, spectra)
                 self.finished.write(rows[run.key])
                 if folder is not None and folder.exists() and not self._leads(run, now):
                     shutil.rmtree(folder)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tuition.learning_curve import LearningCurve
-from tuition.studies import offsets, published, statistics
+from tuition.studies import offsets, published, spectra, statistics
 from tuition.studies.names import label
-from tuition.studies.records import Section
+from tuition.studies.records import Section, Spectra
 from tuition.studies.statistics import Curve, IntervalEstimate
 from tuition.studies.table import UNKNOWN, Cell, Heads, Row, Table, count, counts, fill, percent
 
@@ -22,12 +22,12 @@ PAPER = "the best baseline of the paper"
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # between target accuracies, in points
 
 
-def all_tables(section: Section) -> list[Table]:
-    """Every table that the section's runs can fill."""
+def all_tables(section: Section, by_run: Mapping[str, Spectra] | None = None) -> list[Table]:
+    """Every table that the section's runs, and their spectra by run key, can fill."""
     filled = [selection(section)] if section.selection else []
     if section.runs:
         of_results = (accuracy, calls_to_accuracy, paired, learning, quality, cost, offsets.table)
-        filled = [*(table(section) for table in of_results), *filled]
+        filled = [*(table(section) for table in of_results), spectra.table(section, by_run or {}), *filled]
     return [replace(table, name=f"{table.name}-{section.slug}") for table in filled if table.rows]
 
 
