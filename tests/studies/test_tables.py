@@ -182,23 +182,54 @@ def test_unequal_seeds_are_shown_and_a_missing_count_is_a_dash(runs):
 
 def test_published_values_stand_under_the_measured_ones(runs, section):
     result = cells(tables.calls_to_accuracy(section))
-    assert list(result)[:2] == ["CKD", "CKD published"]
+    assert list(result)[:2] == ["CKD", "CKD in the paper"]
     published = {"55 %": "3,970", "50 %": "3,110", "45 %": "2,340", "40 %": "1,840", "35 %": "-", "30 %": "-"}
-    assert published.items() <= result["CKD published"].items()
+    assert published.items() <= result["CKD in the paper"].items()
     delta = {"55 %": "23.7 %", "50 %": "21.3 %", "45 %": "22.8 %", "40 %": "20.0 %", "35 %": "-", "30 %": "-"}
     assert (
-        delta.items() <= result["saved by CKD published"].items()
+        delta.items() <= result["saved by CKD in the paper"].items()
     )  # 5.20 -> 3.97, 3.95 -> 3.11, 3.03 -> 2.34, 2.30 -> 1.84
     both = [*section.runs, *(replace(run, method="ckd_published") for run in section.runs if run.method == "ckd")]
     names = list(cells(tables.calls_to_accuracy(replace(section, runs=both))))
-    assert "CKD published" not in names  # the paper's CKD is the published form, not ours
-    assert names[names.index("CKD, published") + 1] == "CKD, published published"
+    assert "CKD in the paper" not in names  # the paper's CKD is the published form, not ours
+    assert names[names.index("CKD, published") + 1] == "CKD, published in the paper"
+    saved = cells(tables.calls_to_accuracy(replace(section, runs=both)))
+    assert delta.items() <= saved["saved by CKD, published in the paper"].items()
+    ours, theirs = (saved[f"saved by {name} against {tables.PAPER}"] for name in ("CKD", "CKD, published"))
+    assert ours == theirs  # the runs are the same
+    assert "saved by CKD, published against MSE" not in saved
     white_box = [replace(run, method="fitnets_ckd") for run in runs(methods=("ckd",), calls=(1600, 2400, 3200))]
     table = tables.accuracy(*sections(white_box))
-    assert cells(table)["FitNets + CKD published"]["3,200 calls"] == "47.78 (0.96)"
+    assert cells(table)["FitNets + CKD in the paper"]["3,200 calls"] == "47.78 (0.96)"
     assert {row["source"] for row in data(table)} == {"measured", "published"}
     elsewhere = sections(runs(dataset="digits"))
-    assert not any("published" in name for name in cells(tables.calls_to_accuracy(*elsewhere)))
+    assert not any("in the paper" in name for name in cells(tables.calls_to_accuracy(*elsewhere)))
+
+
+def test_a_part_of_the_paper_s_runs_stands_beside_its_rows(runs):
+    """Two methods at two numbers of calls, one seed: accuracies of the paper outside the range are said to be so."""
+    made = [replace(run, method=run.method.replace("ckd", "ckd_published")) for run in
+            runs(methods=("ckd", "kd"), calls=(2000, 2800), seeds=1)]  # fmt: skip
+    (section,) = sections(made)
+    shown = cells(tables.calls_to_accuracy(section))
+    assert {f"{goal} %" for goal in (55, 50, 45, 40, 35, 30)} <= set(shown["KD"])
+    (low, high), (kd_low, kd_high) = (
+        [section.curves[method][calls][0] for calls in (2000, 2800)] for method in ("ckd_published", "kd")
+    )
+    assert 35 < low < 40 < high < 45
+    assert 30 < kd_low < 35 < kd_high < 40
+    forty, thirty_five = 2000 + 800 * (40 - low) / (high - low), 2000 + 800 * (35 - kd_low) / (kd_high - kd_low)
+    expected = {"55 %": "> 2,800", "45 %": "> 2,800", "40 %": f"{forty:,.0f}", "35 %": "< 2,000", "30 %": "< 2,000"}
+    assert expected.items() <= shown["CKD, published"].items()
+    expected = {"45 %": "> 2,800", "40 %": "> 2,800", "35 %": f"{thirty_five:,.0f}", "30 %": "< 2,000"}
+    assert expected.items() <= shown["KD"].items()
+    assert {"45 %": "2,340", "40 %": "1,840", "35 %": "-"}.items() <= shown["CKD, published in the paper"].items()
+    assert {"55 %": "-", "50 %": "4,370", "30 %": "1,720"}.items() <= shown["KD in the paper"].items()
+    assert shown["saved by CKD, published in the paper"]["45 %"] == "22.8 %"
+    single = [run for run in made if run.calls == 2000]
+    assert list(cells(tables.calls_to_accuracy(*sections(single)))) == [
+        "CKD, published in the paper", "KD in the paper", "saved by CKD, published in the paper",
+    ]  # fmt: skip
 
 
 def test_calls_and_saving_follow_from_the_means(runs):
@@ -272,8 +303,8 @@ def test_what_a_fit_cannot_tell_is_not_shown(runs):
 
 def test_a_target_that_no_mean_curve_crosses_has_a_bound(runs):
     table = cells(tables.calls_to_accuracy(*sections(runs(methods=("ckd", "kd"), noise=0.1))))
-    assert table["CKD"]["30 %"] == "- [below range, 1,600]"
-    assert table["KD"]["55 %"] == "- [4,000, beyond range]"
+    assert table["CKD"]["30 %"] == "< 1,600 [below range, 1,600]"
+    assert table["KD"]["55 %"] == "> 4,000 [4,000, beyond range]"
 
 
 def test_targets_stay_below_100_percent_near_the_top(runs):
@@ -294,6 +325,13 @@ def test_selection_shows_the_validation_accuracy_of_each_learning_rate(section):
         row for row in data(result) if (row["method"], row["calls"], row["learning_rate"]) == ("kd", "1600", "0.1")
     )
     assert float(row["validation"]) == pytest.approx(mean(expected))
+
+
+def test_of_equal_validations_the_rate_that_was_used_is_the_chosen_one(section):
+    alike = replace(section, selection=[replace(run, validation=50.0) for run in section.selection])
+    rows = cells(tables.selection(alike)).values()
+    assert all("chosen" not in row["lr 0.1"] and "chosen" not in row["lr 0.025"] for row in rows)
+    assert all("chosen" in row["lr 0.05"] for row in rows)
 
 
 def test_accounts_count_a_run_once(runs):

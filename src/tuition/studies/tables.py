@@ -17,7 +17,7 @@ from tuition.studies.records import Section, Spectra
 from tuition.studies.statistics import Curve, IntervalEstimate
 from tuition.studies.table import UNKNOWN, Cell, Heads, Row, Table, count, counts, fill, percent
 
-PUBLISHED = "published"
+PUBLISHED, IN_PAPER = "published", "in the paper"
 PAPER = "the best baseline of the paper"
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # between target accuracies, in points
 
@@ -32,7 +32,7 @@ def all_tables(section: Section, by_run: Mapping[str, Spectra] | None = None) ->
 
 
 def _method(quantity: Row) -> Heads:
-    return (Cell(label(quantity["method"]), "" if quantity.get("source", "measured") == "measured" else PUBLISHED),)
+    return (Cell(label(quantity["method"]), "" if quantity.get("source", "measured") == "measured" else IN_PAPER),)
 
 
 def accuracy(section: Section) -> Table:
@@ -65,67 +65,85 @@ def accuracy(section: Section) -> Table:
 
 
 def calls_to_accuracy(section: Section) -> Table:
-    """Table 1: calls for each target accuracy, with the percentage that the section's focus saves."""
-    curves, focus = section.curves, section.focus
+    """Table 1: calls for each target accuracy, and the percentage that CKD and CKD as published save."""
+    curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     printed = published.table1(section.dataset, section.teacher, section.student)
     paper = published.read()
-    theirs = next((name for name in paper["ckd"] if name in curves), "ckd")  # the paper's CKD is printed below it
+    theirs = next((name for name in paper["ckd"] if name in section.curves), "ckd")  # their CKD is printed below it
     if printed:
         printed[theirs] = printed.pop("ckd")
-    goals = targets(curves)
-    if printed and max(goals, default=0) <= max(paper["table1"]["targets"]):
-        goals = sorted({*goals, *paper["table1"]["targets"]}, reverse=True)
+    goals = sorted({*targets(section.curves), *(paper["table1"]["targets"] if printed else ())}, reverse=True)
     data: list[dict[str, Any]] = []
-    for method, curve in curves.items():
-        if len(curve) > 1:
+    for method in section.curves:
+        if method in curves:
             data += [
                 {"method": method, "target": goal, "source": "measured"}
-                | _ends("calls", statistics.calls_to_reach(curve, goal))
+                | _ends("calls", statistics.calls_to_reach(curves[method], goal))
                 for goal in goals
             ]
         data += [
             {"method": method, "target": goal, "source": PUBLISHED, **_ends("calls", IntervalEstimate(calls))}
             for goal, calls in printed.get(method, {}).items()
         ]
-    data += _savings(section, goals, paper["baselines"])
-    if focus == "ckd" and printed:
-        data += [_published_saving(printed, paper["baselines"], theirs, goal) for goal in goals]
+    savers = [section.focus, *(name for name in paper["ckd"] if name != section.focus)]
+    for saver in savers:
+        data += _savings(curves, saver, goals, paper["baselines"], alone=saver == section.focus)
+        if printed and saver == theirs:
+            data += [_published_saving(printed, paper["baselines"], theirs, goal) for goal in goals]
 
     def heads(row: Row) -> Heads:
         if "against" not in row:
             return _method(row)
-        detail = f"against {row['against']}" if row["source"] == "measured" else PUBLISHED
-        return (Cell(f"saved by {label(focus)}", detail),)
+        detail = f"against {row['against']}" if row["source"] == "measured" else IN_PAPER
+        return (Cell(f"saved by {label(row['saver'])}", detail),)
 
     def cell(row: Row) -> Cell:
-        value = row.get("percent", row.get("calls"))
-        estimate = IntervalEstimate(value, row["low"], row["high"])
-        return percent(estimate) if "percent" in row else count(estimate)
+        if "percent" in row:
+            return percent(IntervalEstimate(row["percent"], row["low"], row["high"]))
+        shown = count(IntervalEstimate(row["calls"], row["low"], row["high"]))
+        if math.isnan(row["calls"]) and row["source"] == "measured":
+            return shown._replace(text=outside(curves[row["method"]], row["target"]))
+        return shown
 
     note = (
-        "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve; - where it does not "
-        "cross the target. The 95 % interval holds the calls at which a t test over seeds cannot tell the curve from "
-        "the target. Saved: percent of calls, against the best of the paper's baselines "
-        f"({', '.join(map(label, paper['baselines']))}) that were run, and against each other method, with the 95 % "
-        "interval over seeds."
+        "Teacher calls needed for a test accuracy, by linear interpolation of the mean curve; < and > where it lies "
+        "above or below the target in all of the measured range. The 95 % interval holds the calls at which a t test "
+        "over seeds cannot tell the curve from the target. Saved: percent of calls, against the best of the paper's "
+        f"baselines ({', '.join(map(label, paper['baselines']))}) that were run, by {label('ckd')} and by CKD as "
+        f"published (the delta of the paper's table), and by {label(section.focus)} against each other method, with "
+        "the 95 % interval over seeds."
     )
+    if printed:
+        note += " Rows in the paper: as printed there; - where it has no number."
     header = ["method", *(f"{goal:g} %" for goal in goals)]
     rows = fill(data, "target", goals, heads, cell)
     return Table("calls", "Calls needed for an accuracy", note, header, rows, data)
 
 
-def _savings(section: Section, goals: Sequence[float], baselines: Sequence[str]) -> list[dict[str, Any]]:
-    """Percent of calls that the focus saves for each target, against the paper's baselines and each other method."""
-    curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
-    if section.focus not in curves:
+def outside(curve: Curve, target: float) -> str:
+    """On which side of the measured range the calls for a target lie that the mean curve does not cross."""
+    mean = statistics.mean_curve(curve)
+    return f"< {mean.calls[0]:,.0f}" if mean.accuracy[0] >= target else f"> {mean.calls[-1]:,.0f}"
+
+
+def _savings(
+    curves: Mapping[str, Curve], saver: str, goals: Sequence[float], baselines: Sequence[str], *, alone: bool
+) -> list[dict[str, Any]]:
+    """Percent of calls that a method saves for each target, against the paper's baselines.
+
+    Args:
+        alone: compare with each other method too, alone.
+    """
+    if saver not in curves:
         return []
-    ours = curves.pop(section.focus)
-    papers = [method for method in curves if method.partition(" [")[0] in baselines]
-    compared = {PAPER: [curves[method] for method in papers]} if papers else {}
-    compared |= {label(method): [curve] for method, curve in curves.items() if method not in papers}
-    savings = {name: {g: statistics.saving(ours, them, g) for g in goals} for name, them in compared.items()}
+    others = {method: curve for method, curve in curves.items() if method != saver}
+    papers = [method for method in others if method.partition(" [")[0] in baselines]
+    compared = {PAPER: [others[method] for method in papers]} if papers else {}
+    if alone:
+        compared |= {label(method): [curve] for method, curve in others.items() if method not in papers}
+    savings = {name: {g: statistics.saving(curves[saver], them, g) for g in goals} for name, them in compared.items()}
     return [
-        {"method": f"saved by {section.focus}", "target": goal, "source": "measured", "against": name}
+        {"method": f"saved by {saver}", "saver": saver, "target": goal, "source": "measured", "against": name}
         | _ends("percent", saved)
         for name, by_goal in savings.items()
         if any(math.isfinite(saved.value) for saved in by_goal.values())
@@ -140,7 +158,8 @@ def _published_saving(
     calls = printed[ours].get(goal)
     others = [printed[method][goal] for method in baselines if goal in printed[method]]
     saved = IntervalEstimate(100 * (1 - calls / min(others)) if calls and others else math.nan)
-    return {"method": "saved by ckd", "target": goal, "source": PUBLISHED, "against": PAPER, **_ends("percent", saved)}
+    row = {"method": f"saved by {ours}", "saver": ours, "target": goal, "source": PUBLISHED, "against": PAPER}
+    return row | _ends("percent", saved)
 
 
 def paired(section: Section) -> Table:
@@ -289,12 +308,16 @@ def selection(section: Section) -> Table:
     for row in data:
         best[row["method"], row["calls"]] = max(row["validation"], best.get((row["method"], row["calls"]), 0.0))
 
+    used = {(run.method, run.learning_rate) for run in section.runs}
+    decided = {method for method, _ in used}
+
     def heads(row: Row) -> Heads:
         return Cell(label(row["method"])), Cell(f"{row['calls']:,}", value=row["calls"])
 
     def cell(row: Row) -> Cell:
-        mean = row["validation"]
-        chosen = ", chosen" if mean == best[row["method"], row["calls"]] else ""
+        mean, method = row["validation"], row["method"]
+        won = mean == best[method, row["calls"]] and (method not in decided or (method, row["learning_rate"]) in used)
+        chosen = ", chosen" if won else ""
         return Cell(f"{mean:.2f}", f"[{row['runs']}]{chosen}", mean)
 
     rates = sorted({row["learning_rate"] for row in data}, reverse=True)
