@@ -80,7 +80,7 @@ def test_help_fits_and_has_an_example(words, columns, monkeypatch):
 
 def test_help_of_distill_is_grouped():
     titles = re.findall(r"^╭─ (.*?) ─", tuition("distill", "--help")[1], flags=re.MULTILINE)
-    assert titles == ["What", "Student", "Teacher and budget", "Training", "Output"]
+    assert titles == ["Data and model", "Student", "Teacher and budget", "Training", "Output"]
 
 
 def test_exit_codes_are_documented():

@@ -22,21 +22,24 @@ def _help(context: typer.Context, requested: bool) -> None:
 
 Config = Annotated[
     Path | None,
-    Option("--config", rich_help_panel="What", help="YAML file of settings; options given here override it."),
+    Option("--config", rich_help_panel="Data and model", help="YAML file of settings; options given here override it."),
 ]
 Sets = Annotated[
     list[str] | None,
     Option(
         "--set",
         metavar="NAME=VALUE",
-        rich_help_panel="What",
+        rich_help_panel="Data and model",
         help="Any other setting (see `tuition settings`), such as momentum=0.8 or options.anchor=0.2.",
     ),
 ]
 TrustCode = Annotated[
     bool,
     Option(
-        "--trust-code", metavar="", rich_help_panel="What", help="Run code that a folder or a file of settings names."
+        "--trust-code",
+        metavar="",
+        rich_help_panel="Data and model",
+        help="Run code that a folder or a file of settings names.",
     ),
 ]
 Yes = Annotated[bool, Option("--yes", "-y", metavar="", rich_help_panel="Output", help="Answer yes to questions.")]

@@ -18,7 +18,13 @@ Command = Callable[..., Any]
 Added = Mapping[str, tuple[Any, Any]]  # annotation and default of a parameter, by its name
 
 # By the part of the settings.
-PANELS = {"data": "What", "": "What", "start": "Student", "ask": "Teacher and budget", "train": "Training"}
+PANELS = {
+    "data": "Data and model",
+    "": "Data and model",
+    "start": "Student",
+    "ask": "Teacher and budget",
+    "train": "Training",
+}
 SHORT = {"text_column": "--text"}  # further names of options
 METAVARS = {"whole number": "N", "number": "NUMBER", "IN,OUT": "IN,OUT"}  # by the type in words
 
