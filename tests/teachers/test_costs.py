@@ -78,7 +78,7 @@ def test_every_command_says_the_same_sum(shop):
     assert (Decimal(bill["cost"]), bill["input_tokens"], bill["output_tokens"]) == (Decimal("0.008033"), 140, 20)
 
     code, said = tuition("store", "usage", "responses.db")
-    assert re.search(r"\b210\s+30\s+0\.0120495\s", said), said
+    assert re.search(r"tokens in\s+210\s+tokens out\s+30\s+cost\s+0\.0120495\s", said), said
     code, said = tuition(
         *("store", "verify", "responses.db", "--reask", "4", "--teacher", "openai:m", "--data", "data"),
         *("--budget", "99", *OPTIONS),
@@ -161,5 +161,5 @@ def test_a_part_that_was_answered_badly_is_billed(shop, reply):
     code, said = tuition(*ask)
     assert f"10 paid, {NOTHING_ELSE}, cost 0.0040165, tokens in 70, tokens out 10." in said
     code, said = tuition("store", "usage", "responses.db")
-    assert re.search(r"\b140\s+20\s+0\.008033\s", said), said
+    assert re.search(r"tokens in\s+140\s+tokens out\s+20\s+cost\s+0\.008033\s", said), said
     assert ResponseStore("responses.db").accounts().paid == 20

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from tuition.cli.options import Yes
-from tuition.cli.printer import Printer
+from tuition.cli.printer import Fact, Printer
 from tuition.cli.signatures import takes
 from tuition.cli.tables import print_accounts
+from tuition.cli.values import cell
 from tuition.errors import UserError
 from tuition.pipeline.settings import AskSettings, TransferSettings
 
@@ -35,22 +36,26 @@ def usage(printer: Printer, store: Where = USUAL) -> None:
     Example: tuition store usage responses.db
     """
     from tuition.data import Accounts
+    from tuition.data.readable import counted
     from tuition.store import usage
 
-    teachers = usage(opened(store))
-    columns = {"teacher": "teacher", "answers": "answers"}
-    columns |= dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True))
-    columns |= {"unknown": "in flight", "imported": "imported"}  # short, so that a row fits in 80 columns
-    if any(held.bill.metered for held in teachers):
-        columns |= {"input_tokens": "tokens in", "output_tokens": "tokens out"}
+    words = dict(zip(Accounts().as_dict(), Accounts().in_words(), strict=True))
+    always = {"answers": "answers stored", "paid": f"calls {words.pop('paid')}"}
+    where_any = {"imported": "answers imported"} | {name: f"calls {word}" for name, word in words.items()}
+    where_any |= {"input_tokens": "tokens in", "output_tokens": "tokens out", "cost": "cost", "megabytes": "megabytes"}
     rows = [
         {"teacher": list(held.names), "fingerprint": held.fingerprint, "answers": held.responses}
         | held.accounts.as_dict()
         | {"imported": held.imported, "input_tokens": held.bill.input_tokens, "output_tokens": held.bill.output_tokens}
         | {"cost": held.bill.cost, "megabytes": round(held.bytes / 1e6, 1)}
-        for held in teachers
+        for held in usage(opened(store))
     ]
-    printer.table(f"Answers in {store}", columns | {"cost": "cost", "megabytes": "MB"}, rows, key="teachers")
+    printer.record(teachers=rows)
+    printer.show(f"{store} holds answers of {counted(len(rows), 'teacher')}.")
+    for row in rows:
+        shown = {name: word for name, word in (always | where_any).items() if name in always or row[name]}
+        printer.show(f"{cell(row['teacher'])}: {row['fingerprint']}")
+        printer.facts("", [Fact("", word, None, cell(row[name])) for name, word in shown.items()])
 
 
 @takes(TransferSettings, "teacher data budget seed cost_per_call cost_per_million_tokens trust_code", files=False)
