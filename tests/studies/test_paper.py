@@ -176,7 +176,7 @@ def test_one_runs_on_a_subset_of_cifar100_by_command(tmp_path, monkeypatch, caps
     cli.main()
     printed = capsys.readouterr()
     assert "CIFAR-100, cnn_32" in printed.out
-    assert "equal images seen" in printed.out
+    assert "equal inputs seen" in printed.out
     recorded = records.read(out)
     assert {r.dataset for r in recorded} == {"cifar100"}
     assert len([r for r in recorded if r.purpose == "result"]) == 3 * 2 * 2

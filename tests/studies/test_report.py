@@ -74,7 +74,7 @@ def test_everything_is_rebuilt_from_the_records(study):
     )
     assert {run["key"]: run["accuracy"] for run in data["runs"]}[runs[0].key] == runs[0].accuracy
     assert text.index("<h2>Verdict</h2>") < text.index("<svg")
-    assert {run["accounting"] for run in data["runs"]} == {"steps as published", "equal images seen"}
+    assert {run["accounting"] for run in data["runs"]} == {"steps as published", "equal inputs seen"}
     assert [run["accuracy"] for run in data["runs"] if run["status"] == "failed"] == [None]
 
 

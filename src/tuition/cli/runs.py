@@ -105,7 +105,7 @@ def evaluate(
         files.write_new_rows(confusion, [{"label": name, **row} for name, row in zip(names, cells, strict=True)])
     facts = [
         Fact("accuracy", "accuracy", measured.accuracy, f"{measured.accuracy:.2f} %"),
-        Fact("top5", "top-5", measured.top5, f"{measured.top5:.2f} %"),
+        *([] if measured.top5 is None else [Fact("top5", "top-5", measured.top5, f"{measured.top5:.2f} %")]),
         Fact(
             "calibration_error", "calibration error", measured.calibration_error, f"{measured.calibration_error:.2f} %"
         ),

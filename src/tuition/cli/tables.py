@@ -28,7 +28,7 @@ def print_run(printer: Printer, run: Run, title: str, *, priced: bool = False) -
         Fact("teacher_accuracy", f"teacher's accuracy on {run.teacher_inputs:,} labels", run.teacher_accuracy),
     ]
     facts = [fact._replace(text=f"{fact.value:.2f} %") for fact in figures if fact.value is not None]
-    facts += [Fact("images_seen", "images seen", run.images_seen), Fact("seconds", "seconds of training", run.seconds)]
+    facts += [Fact("images_seen", "inputs seen", run.images_seen), Fact("seconds", "seconds of training", run.seconds)]
     if any(run.accounts.as_dict().values()):
         counts = zip(run.accounts.as_dict(), run.accounts.in_words().items(), strict=True)
         facts += [Fact(f"accounts.{key}", f"teacher calls {word}", count) for key, (word, count) in counts]
@@ -77,6 +77,6 @@ def print_round(printer: Printer, row: Mapping[str, Any]) -> None:
     cost = f", cost {row['cost']}" if float(row["cost"]) else ""
     bound = "" if row["at_least"] is None else f" (at least {row['at_least']:.1f} % with 95 % confidence)"
     printer.say(
-        f"Round {row['round']}: {row['calls']:,} inputs asked about, {row['paid']:,} calls paid{cost}; "
-        f"validation {row['validation']:.2f} %{bound}."
+        f"Round {row['round']}: {row['calls']:,} inputs to train on, {row['paid']:,} calls paid so far{cost}; "
+        f"validation {row['validation']:.2f} % of {row['validation_inputs']:,}{bound}."
     )

@@ -83,7 +83,7 @@ def _in_rounds(settings: DistillSettings, out: Path | None, sources: Sources, wa
         with watch.asking() as progress:
             checked = replace(rounds.checked, question=question)
             further, validation = ask(settings, checked, progress, known=run is not None)
-        watch.answered(further, validation)
+        watch.answered(further, question.measured or validation)
         transfer, training = rounds.answered(question, further, validation), rounds.training
         measured = replace(question, validation=validation).measured
         unasked = unasked_of(settings, sources, transfer.pool, measured, test)

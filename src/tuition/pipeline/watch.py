@@ -21,7 +21,7 @@ class Watch:
         return nullcontext()
 
     def answered(self, transfer: TransferSet, validation: Pool | TransferSet) -> None:
-        """All answers have arrived."""
+        """All answers have arrived; `validation` is a transfer set where this ask paid for it."""
 
     def round(self, row: Mapping[str, Any]) -> None:
         """A round has ended; `row` is its line of rounds.csv."""

@@ -248,8 +248,8 @@ class Ledger:
         if free < needed:
             raise UserError(
                 f"the disk of the store {self.database.shown} has {free / 1e6:,.1f} MB free, and the answers to "
-                f"{calls} calls may take {needed / 1e6:,.1f} MB; these calls were not sent, free some space and run "
-                "again."
+                f"{calls} calls may take {needed / 1e6:,.1f} MB; these calls were not sent, free some space "
+                "(`tuition store prune` drops answers) and run again."
             )
 
 

@@ -255,7 +255,7 @@ def _append_row(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-ACCOUNTINGS = {"published": "steps as published", "matched": "equal images seen"}
+ACCOUNTINGS = {"published": "steps as published", "matched": "equal inputs seen"}
 
 
 @dataclass(frozen=True)

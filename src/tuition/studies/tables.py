@@ -284,7 +284,7 @@ def cost(section: Section) -> Table:
         data.append({"method": method, **numbers})
         rows.append([Cell(label(method)), *counts(numbers.values())])
     note = "The runs of one seed share answers, so fewer calls were paid than answers were used."
-    header = ["method", "runs", "answers used", "images seen a run", "seconds a run"]
+    header = ["method", "runs", "answers used", "inputs seen a run", "seconds a run"]
     return Table("cost", "What the runs took", note, header, rows, data)
 
 

@@ -22,18 +22,18 @@ class Evaluation:
 
     Attributes:
         accuracy: top-1.
-        top5: the label is among the five highest logits (all classes, where there are fewer).
+        top5: the label is among the five highest logits; None with five classes or fewer, where it always is.
         calibration_error: expected calibration error of softmax, 15 bins of equal width, weighted by count
             (Guo et al., 2017).
         count: number of inputs.
     """
 
     accuracy: float
-    top5: float
+    top5: float | None
     calibration_error: float
     count: int
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
 
 
@@ -57,7 +57,7 @@ def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
     labels = labels.to(logits.device)
     return Evaluation(
         accuracy=percent(logits.argmax(dim=1) == labels),
-        top5=percent((logits.topk(min(5, classes), dim=1).indices == labels[:, None]).any(dim=1)),
+        top5=percent((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1)) if classes > 5 else None,
         calibration_error=calibration_error(logits, labels),
         count=len(labels),
     )
