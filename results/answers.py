@@ -1,73 +1,342 @@
-"""The questions of this page, answered from its runs: differences between methods on equal seeds, with intervals.
+"""The answers of README.md and the tables of studies.md, from the runs of studies.
 
-    python results/answers.py [FOLDER with runs.csv]
+    python results/answers.py [FOLDER or runs.csv]             # print all tables of these runs (default: this folder's)
+    python results/answers.py --write                          # fill README.md and studies.md, from all studies here
+    python results/answers.py --collect RUN ... --out FOLDER   # single runs as FOLDER/runs.csv
 
-Each difference is the mean over seeds of test accuracy (at the best validation), in points, with the t interval of the
-paired differences; p values stand beside their values after Holm's correction over the table. The last question is a
-ratio of two means, with its interval by Fieller's method.
+Differences are means over equal seeds of test accuracy (at the best validation), in points, with the t interval of the
+paired differences. p values are corrected by Holm's method over everything that is tested in one table of README.md, or
+in one study of studies.md; a comparison of the same runs counts once. Calls are those of `tables.calls_to_accuracy`.
 """
 
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
 import math
-import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tuition.studies import records, statistics
+from tuition.studies import records, statistics, tables
+from tuition.studies.names import label
+from tuition.studies.records import Record, Section
+from tuition.studies.statistics import Curve, Paired
+from tuition.studies.table import Table, markdown, percent
 
-QUESTIONS = {
-    "what the anchor changes in the exact loss": ("ckd", "ckd_exact"),
-    "what recentring changes in published CKD": ("ckd_published_recentred", "ckd_published"),
-    "what exact pairs change against sampled ones": ("ckd_exact", "ckd_published"),
-    "the same, both without their blindness to a constant": ("ckd", "ckd_published_recentred"),
-    "published CKD against KD": ("ckd_published", "kd"),
-    "CKD against KD": ("ckd", "kd"),
-    "regression against KD": ("mse", "kd"),
-    "CKD against regression": ("ckd", "mse"),
+HERE = Path(__file__).parent
+PAGE, DETAIL = HERE / "README.md", HERE / "studies.md"
+STUDIES = {
+    ".": "CIFAR-100, ResNet8, cosine of 30 epochs",
+    "schedule-small": "20 classes at 16x16, the paper's schedule",
+    "schedule-digits": "digits, the paper's schedule",
+    "schedule-wrn": "CIFAR-100, WRN-16-2, the paper's schedule",
 }
-TRIO = ("mse", "kd", "ckd")
+SINGLE = "schedule-wrn"  # one run a method
+ACCOUNTINGS = {"matched": "equal images", "published": "steps as published"}
+KD, MSE, CKD, PUBLISHED, RECENTRED = "kd", "mse", "ckd", "ckd_published", "ckd_published_recentred"
+QUESTIONS = {
+    "published CKD against KD": (PUBLISHED, KD),
+    "published CKD, recentred, against KD": (RECENTRED, KD),
+    "what recentring changes in published CKD": (RECENTRED, PUBLISHED),
+    "what exact pairs change against sampled ones": ("ckd_exact", PUBLISHED),
+    "the same, both without their blindness to a constant": (CKD, RECENTRED),
+    "what the anchor changes in the exact loss": (CKD, "ckd_exact"),
+    "CKD against KD": (CKD, KD),
+    "regression against KD": (MSE, KD),
+    "CKD against regression": (CKD, MSE),
+}
+TARGETS = 3  # rows of one study in the table of calls
+
+Seeds = Mapping[int, float]  # seed -> accuracy
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    for section in records.sections(records.read(folder)):
-        print(f"\n## {section.title}: {section.conditions}\n")
-        print("| question | difference | calls | points | 95 % interval | seeds | p | corrected |")
-        print("|---|---|---|---|---|---|---|---|")
-        found = {}
-        for question, (a, b) in QUESTIONS.items():
-            for calls in section.calls:
-                ours, theirs = (section.curves.get(name, {}).get(calls, {}) for name in (a, b))
-                if len(ours.keys() & theirs.keys()) > 1:
-                    found[f"{question} | `{a}` − `{b}` | {calls}"] = statistics.paired(ours, theirs)
-        corrected = statistics.holm([pair.p for pair in found.values()])
-        for (about, pair), p in zip(found.items(), corrected, strict=True):
-            interval = f"{pair.low:+.1f} to {pair.high:+.1f}"
-            print(f"| {about} | {pair.difference:+.1f} | {interval} | {pair.n} | {small(pair.p)} | {small(p)} |")
-        shares = {
-            calls: gain_share(*(section.curves.get(m, {}).get(calls, {}) for m in TRIO)) for calls in section.calls
-        }
-        if any(shares.values()):
-            print("\n| calls | share of CKD's gain over KD that regression gives | 95 % interval | seeds |")
-            print("|---|---|---|---|")
-            print("\n".join(f"| {calls} | {share} |" for calls, share in shares.items() if share))
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods at one number of calls, and p after the correction over all comparisons of its table."""
+
+    pair: Paired
+    corrected: float
+
+    @property
+    def is_clear(self) -> bool:
+        return self.corrected <= statistics.ALPHA
+
+    @property
+    def text(self) -> str:
+        if self.pair.n < 2:
+            return f"{self.pair.difference:+.1f} (one seed)"
+        mark = "**" if self.is_clear else ""
+        return f"{mark}{self.pair.difference:+.1f}{mark} ({self.pair.low:+.1f} to {self.pair.high:+.1f})"
+
+
+Compare = Callable[[Seeds, Seeds], Comparison]
+
+
+def comparisons(wanted: Iterable[tuple[Seeds, Seeds]]) -> Compare:
+    """Compare pairs of methods, corrected over all those wanted; equal pairs are one."""
+    pairs = {identity(a, b): statistics.paired(a, b) for a, b in wanted}
+    corrected = dict(zip(pairs, statistics.holm([pair.p for pair in pairs.values()]), strict=True))
+    return lambda a, b: Comparison(pairs[identity(a, b)], corrected[identity(a, b)])
+
+
+def identity(a: Seeds, b: Seeds) -> tuple[tuple[tuple[int, float], ...], ...]:
+    return tuple(a.items()), tuple(b.items())
+
+
+# -- the studies -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One accounting of a study. Only published CKD depends on it, so the others' runs are those of any accounting."""
+
+    study: str
+    section: Section
+    curves: Mapping[str, Curve]
+
+    @property
+    def accounting(self) -> str:
+        return ACCOUNTINGS[self.section.accounting]
+
+    def at(self, method: str, calls: int) -> Seeds:
+        return self.curves.get(method, {}).get(calls, {})
+
+    def means(self, methods: Sequence[str], calls: int) -> list[str]:
+        """Calls, number of seeds and mean accuracies, as cells."""
+        return [f"{calls:,}", seeds(*(self.at(m, calls) for m in methods)), *(mean(self.at(m, calls)) for m in methods)]
+
+    def both(self, a: str, b: str, calls: int) -> bool:
+        return bool(self.at(a, calls).keys() & self.at(b, calls).keys())
+
+
+def parts(folder: Path, study: str = "") -> list[Part]:
+    sections = [section for section in records.sections(records.read(folder)) if section.runs]
+    shared = {m: c for section in sections for m, c in section.curves.items() if m in (KD, MSE, CKD)}
+    return [Part(study or section.title, section, shared | section.curves) for section in sections]
+
+
+def finished() -> dict[str, list[Part]]:
+    """The parts of every study here that has runs, by folder."""
+    return {
+        folder: parts(HERE / folder, name)
+        for folder, name in STUDIES.items()
+        if (HERE / folder / records.RUNS).is_file()
+    }
+
+
+def rows_of(table: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (table, *rows)]
+    return "\n".join([lines[0], "|---" * len(table) + "|", *lines[1:]])
+
+
+def mean(values: Seeds) -> str:
+    return f"{statistics.summarise(list(values.values())).mean:.1f}" if values else "-"
+
+
+def seeds(*of: Seeds) -> str:
+    numbers = sorted({len(each) for each in of if each})
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+# -- README.md ---------------------------------------------------------------------------------------------------------
+
+
+def as_published(studies: Sequence[Part]) -> str:
+    """Does CKD save calls as published: published CKD and its recentred form against KD."""
+    asked = ((PUBLISHED, KD), (RECENTRED, KD), (RECENTRED, PUBLISHED))
+    places = [(part, n) for part in several(studies) for n in part.section.calls if part.both(PUBLISHED, KD, n)]
+    compare = comparisons((p.at(a, n), p.at(b, n)) for p, n in places for a, b in asked if p.both(a, b, n))
+    rows = [
+        [part.study, part.accounting, *part.means((KD, PUBLISHED, RECENTRED), n), *differences(part, n, asked, compare)]
+        for part, n in places
+    ]
+    header = ["study", "accounting", "calls", "seeds", "KD", "published", "recentred", "published − KD"]
+    names = {PUBLISHED: "CKD as published", RECENTRED: "The same, recentred,"}
+    told = [
+        tally(f"{words} against KD", [compare(p.at(m, n), p.at(KD, n)) for p, n in places if p.both(m, KD, n)])
+        for m, words in names.items()
+    ]
+    return "\n\n".join([rows_of([*header, "recentred − KD", "recentred − published"], rows), " ".join(told)])
+
+
+def forms(studies: Sequence[Part]) -> str:
+    """CKD as it is here, and plain regression, against KD and each other."""
+    asked = ((CKD, KD), (MSE, KD), (CKD, MSE))
+    all_places = [(part, n) for part in several(studies) for n in part.section.calls if part.both(CKD, KD, n)]
+    places = {(part.study, n): (part, n) for part, n in all_places}.values()  # the accounting changes nothing here
+    compare = comparisons((p.at(a, n), p.at(b, n)) for p, n in places for a, b in asked if p.both(a, b, n))
+    rows = [[part.study, *part.means((KD, MSE, CKD), n), *differences(part, n, asked, compare)] for part, n in places]
+    header = ["study", "calls", "seeds", "KD", "MSE", "CKD", "CKD − KD", "MSE − KD", "CKD − MSE"]
+    told = [
+        tally(
+            f"{label(a)} against {label(b)}",
+            [compare(p.at(a, n), p.at(b, n)) for p, n in places if p.both(a, b, n)],
+        )
+        for a, b in asked
+    ]
+    return "\n\n".join([rows_of(header, rows), " ".join(told)])
+
+
+def several(studies: Sequence[Part]) -> list[Part]:
+    return [part for part in studies if part.study != STUDIES[SINGLE]]
+
+
+def differences(part: Part, n: int, asked: Iterable[tuple[str, str]], compare: Compare) -> list[str]:
+    return [compare(part.at(a, n), part.at(b, n)).text if part.both(a, b, n) else "-" for a, b in asked]
+
+
+def single(studies: Sequence[Part]) -> str:
+    """The single runs of the paper's own student, best first."""
+    runs = [run for part in studies if part.study == STUDIES[SINGLE] for run in part.section.runs]
+    rows = [
+        [label(run.method), f"{run.calls:,}", f"{run.accuracy:.1f}", f"{run.validation:.1f}", f"{run.epochs}",
+         f"{run.images_seen:,}"]
+        for run in sorted(runs, key=lambda run: -run.accuracy)
+    ]  # fmt: skip
+    return rows_of(["method", "calls", "test accuracy", "best validation", "epochs", "images seen"], rows)
+
+
+def tally(words: str, found: Sequence[Comparison]) -> str:
+    """How many comparisons of a table can be claimed, and to which side."""
+    better = sum(each.is_clear and each.pair.difference > 0 for each in found)
+    worse = sum(each.is_clear and each.pair.difference < 0 for each in found)
+    return f"{words}: better in {better} of {len(found)} rows, worse in {worse}, not told apart in the others."
+
+
+def calls(studies: Sequence[Part]) -> str:
+    """Calls that KD and both forms of CKD need for an accuracy, and what these save (delta of table 1)."""
+    rows = []
+    for part in studies:
+        curves = {m: part.curves[m] for m in (KD, PUBLISHED, RECENTRED, CKD) if len(part.curves.get(m, {})) > 1}
+        if not {KD, PUBLISHED} <= curves.keys():
+            continue
+        goals = [g for g in tables.targets(curves) if not math.isnan(statistics.calls_to_reach(curves[KD], g).value)]
+        for goal in goals[:: math.ceil(len(goals) / TARGETS)] if goals else []:
+            cells = [needs(curves, KD, goal)]
+            for method in (PUBLISHED, RECENTRED, CKD):
+                cells += [needs(curves, method, goal), saved(curves, method, goal)]
+            rows.append([part.study, part.accounting, f"{goal:g} %", *cells])
+    header = ["study", "accounting", "accuracy", "KD", "published", "Δ", "recentred", "Δ", "CKD", "Δ"]
+    return rows_of(header, rows)
+
+
+def needs(curves: Mapping[str, Curve], method: str, goal: float) -> str:
+    if method not in curves:
+        return "-"
+    estimate = statistics.calls_to_reach(curves[method], goal)
+    return tables.outside(curves[method], goal) if math.isnan(estimate.value) else f"{estimate.value:,.0f}"
+
+
+def saved(curves: Mapping[str, Curve], method: str, goal: float) -> str:
+    if method not in curves:
+        return "-"
+    cell = percent(statistics.saving(curves[method], [curves[KD]], goal))
+    return f"{cell.text} {cell.detail}".strip()
+
+
+BLOCKS: dict[str, Callable[[Sequence[Part]], str]] = {
+    "published": as_published,
+    "calls": calls,
+    "single": single,
+    "forms": forms,
+}
+
+
+def written(page: str, studies: Mapping[str, Sequence[Part]]) -> str:
+    """README.md with its tables, each between `<!-- name -->` and `<!-- end -->`, from the runs."""
+    everything = [part for each in studies.values() for part in each]
+    for name, block in BLOCKS.items():
+        before, start, rest = page.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not start or not end:
+            raise SystemExit(f"README.md has no place <!-- {name} --> ... <!-- end -->.")
+        page = f"{before}{start}{block(everything)}\n{end}{after}"
+    return page
+
+
+# -- studies.md --------------------------------------------------------------------------------------------------------
+
+
+def detail(studies: Mapping[str, Sequence[Part]]) -> str:
+    """Every table of every study."""
+    texts = ["# All tables of the studies", "Written by `python results/answers.py --write` alone."]
+    for folder, found in studies.items():
+        runs = (Path(folder) / records.RUNS).as_posix()
+        texts += [f"## {STUDIES[folder]}", f"Runs: [{runs}]({runs}).", everything_of(found)]
+    return "\n\n".join(texts) + "\n"
+
+
+def everything_of(found: Sequence[Part]) -> str:
+    """Accuracies, differences, calls needed and learning rates of one study."""
+    compare = comparisons((a, b) for part in found for *_, a, b in asked_of(part))
+    texts, seen = list[str](), set()
+    for part in found:
+        section, rows = part.section, []
+        for question, names, n, a, b in asked_of(part):
+            if identity(a, b) not in seen:
+                seen.add(identity(a, b))
+                rows.append([question, names, f"{n:,}", *figures(compare(a, b))])
+        texts += [f"### {section.title}: {section.conditions}", without_title(tables.accuracy(section))]
+        if rows:
+            header = ["question", "difference", "calls", "points", "95 % interval", "seeds", "p", "corrected"]
+            texts.append(rows_of(header, rows))
+        shares = [[f"{n:,}", gain_share(*(part.at(m, n) for m in (MSE, KD, CKD)))] for n in section.calls]
+        if any(share for _, share in shares):
+            header = ["calls", "share of CKD's gain over KD that regression gives (95 % interval)"]
+            texts.append(rows_of(header, [row for row in shares if row[1]]))
+        for table in (tables.calls_to_accuracy(section), tables.selection(section)):
+            if table.rows:
+                texts.append(f"**{table.title}**\n\n{without_title(table)}")
+    return "\n\n".join(texts)
+
+
+def without_title(table: Table) -> str:
+    return markdown(table).partition("\n\n")[2].strip()
+
+
+def asked_of(part: Part) -> list[tuple[str, str, int, Seeds, Seeds]]:
+    """The questions that a part's runs answer: (words, names, calls, seeds of both methods)."""
+    return [
+        (question, f"`{a}` − `{b}`", n, part.at(a, n), part.at(b, n))
+        for question, (a, b) in QUESTIONS.items()
+        for n in part.section.calls
+        if part.both(a, b, n)
+    ]
+
+
+def figures(found: Comparison) -> list[str]:
+    pair = found.pair
+    if pair.n < 2:
+        return [f"{pair.difference:+.1f}", "-", f"{pair.n}", "-", "-"]
+    return [
+        f"{pair.difference:+.1f}",
+        f"{pair.low:+.1f} to {pair.high:+.1f}",
+        f"{pair.n}",
+        small(pair.p),
+        small(found.corrected),
+    ]
 
 
 def small(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def gain_share(mse: dict[int, float], kd: dict[int, float], ckd: dict[int, float]) -> str:
+def gain_share(mse: Seeds, kd: Seeds, ckd: Seeds) -> str:
     """(mse - kd) / (ckd - kd), of means over seeds; no number where CKD gains nothing on KD; empty below two seeds."""
-    seeds = sorted(mse.keys() & kd.keys() & ckd.keys())
-    if len(seeds) < 2:
+    names = sorted(mse.keys() & kd.keys() & ckd.keys())
+    if len(names) < 2:
         return ""
-    gains = [np.array([each[seed] - kd[seed] for seed in seeds]) for each in (mse, ckd)]
+    gains = [np.array([each[seed] - kd[seed] for seed in names]) for each in (mse, ckd)]
     if gains[1].mean() <= 0:
-        return f"CKD gains nothing on KD | - | {len(seeds)}"
+        return "CKD gains nothing on KD"
     low, high = fieller(*gains)
     interval = "not bounded" if math.isnan(low) else f"{low:.0%} to {high:.0%}"
-    return f"{gains[0].mean() / gains[1].mean():.0%} | {interval} | {len(seeds)}"
+    return f"{gains[0].mean() / gains[1].mean():.0%} ({interval})"
 
 
 def fieller(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
@@ -85,6 +354,59 @@ def fieller(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
         return math.nan, math.nan
     root = math.sqrt(b * b - a * c)
     return (b - root) / a, (b + root) / a
+
+
+# -- single runs -------------------------------------------------------------------------------------------------------
+
+MEASURED = ("accuracy", "accuracy_last", "validation", "top5", "calibration_error", "agreement", "teacher_accuracy")
+COUNTED = ("epochs", "images_seen", "steps", "seconds")
+
+
+def collect(folders: Sequence[Path], out: Path) -> None:
+    """Write OUT/runs.csv from the folders of finished runs; a run's method is the name of its folder."""
+    (out / records.RUNS).unlink(missing_ok=True)
+    for folder in folders:
+        run = json.loads((folder / "run.json").read_text())
+        if run["status"] != "done":
+            print(f"{folder} is not finished and is left out.")
+            continue
+        settings, results = run["settings"], run["results"]
+        with open(folder / "metrics.csv", newline="") as file:
+            curve = [[float(row[name]) for name in ("epoch", "loss", "validation")] for row in csv.DictReader(file)]
+        record = Record(
+            key=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32],
+            dataset=Path(settings["data"]).name,
+            teacher=settings["teacher_name"],
+            student=settings["student"]["name"],
+            method=folder.name,
+            purpose="result",
+            paid=run["accounts"]["paid"] + run["accounts"]["served"],
+            versions=run["versions"],
+            settings=settings,
+            curve=curve,
+            **{name: settings[name] for name in ("calls", "seed", "learning_rate", "schedule", "accounting")},
+            **{name: results[name] for name in (*MEASURED, *COUNTED)},
+        )
+        records.append(out, record)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", type=Path, default=HERE, help="a folder with runs.csv, or that file")
+    parser.add_argument("--write", action="store_true", help="write README.md's tables and studies.md")
+    parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="folders of single runs")
+    parser.add_argument("--out", type=Path, help="where --collect writes runs.csv")
+    given = parser.parse_args()
+    if given.collect:
+        if given.out is None:
+            parser.error("--collect needs --out FOLDER")
+        collect(given.collect, given.out)
+    elif given.write:
+        studies = finished()
+        PAGE.write_text(written(PAGE.read_text(), studies))
+        DETAIL.write_text(detail(studies))
+    else:
+        print(everything_of(parts(given.study.parent if given.study.is_file() else given.study)))
 
 
 if __name__ == "__main__":

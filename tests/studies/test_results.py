@@ -1,7 +1,10 @@
-"""What results/README.md says is what its commands give from results/runs.csv."""
+"""What results/README.md and studies.md say is what their command gives from the runs beside them."""
 
+import csv
 import importlib.util
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +12,107 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from tuition.studies import records, tables
-from tuition.studies.table import markdown
+from tuition.studies import records
 
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture
-def answers():
+def answers(monkeypatch):
     spec = importlib.util.spec_from_file_location("answers", RESULTS / "answers.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "answers", module)  # where its dataclasses look for their names
     spec.loader.exec_module(module)
     return module
 
 
-def rows(text):
-    return [line for line in text.splitlines() if line.startswith("|") and not line.startswith(("|--", "| :--"))]
-
-
-def test_the_page_holds_what_its_commands_print(answers, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["answers.py"])
-    answers.main()
+def test_the_pages_hold_what_the_runs_say(answers):
+    studies = answers.finished()
     page = (RESULTS / "README.md").read_text()
-    printed = rows(capsys.readouterr().out)
-    assert len(printed) == 23
-    for section in records.sections(records.read(RESULTS)):
-        printed += rows(markdown(tables.accuracy(section)))
-    assert [row for row in printed if row not in page] == []
+    assert answers.written(page, studies) == page, "run python results/answers.py --write"
+    assert answers.detail(studies) == (RESULTS / "studies.md").read_text()
+    for folder in studies:
+        assert folder == "." or folder in page
+
+
+def accuracies(folder, method, calls, accounting):
+    """Of seeds in order, read without the product."""
+    with open(RESULTS / folder / "runs.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["purpose"] == "result" and row["status"] == "done"]
+    place = {"method": method, "calls": str(calls), "accounting": accounting}
+    return {int(r["seed"]): float(r["accuracy"]) for r in rows if place.items() <= r.items()}
+
+
+def test_a_difference_of_the_page_is_that_of_its_runs(answers):
+    ours, theirs = (accuracies(".", method, 1600, "matched") for method in ("ckd_published", "kd"))
+    assert len(ours) == len(theirs) == 5
+    test = scipy.stats.ttest_rel([ours[seed] for seed in range(5)], [theirs[seed] for seed in range(5)])
+    low, high = test.confidence_interval()
+    mean = np.mean([ours[seed] - theirs[seed] for seed in range(5)])
+    cell = f"**{mean:+.1f}** ({low:+.1f} to {high:+.1f})"
+    (row,) = (
+        line for line in answers.as_published(answers.finished()["."]).splitlines() if "equal images | 1,600 |" in line
+    )
+    assert f"| {np.mean(list(theirs.values())):.1f} | {np.mean(list(ours.values())):.1f} |" in row
+    assert cell in row
+
+
+def test_the_correction_is_over_a_table_and_counts_equal_comparisons_once(answers):
+    """Holm's steps by hand for three tests, of which one is asked for twice."""
+    generator = np.random.default_rng(0)
+    kd = dict(enumerate(generator.normal(50, 1, 5)))
+    others = [{seed: value + generator.normal(shift, 1) for seed, value in kd.items()} for shift in (0.5, 2.0, 4.0)]
+    compare = answers.comparisons([(other, kd) for other in (*others, dict(others[0]))])
+    raw = [scipy.stats.ttest_rel(list(other.values()), list(kd.values())).pvalue for other in others]
+    first, second, third = np.argsort(raw)
+    expected = {first: 3 * raw[first]}
+    expected[second] = max(2 * raw[second], expected[first])
+    expected[third] = max(raw[third], expected[second])
+    for number, other in enumerate(others):
+        assert compare(other, kd).corrected == pytest.approx(min(1, expected[number]))
+    one = answers.comparisons([({0: 51.0}, {0: 50.0})])({0: 51.0}, {0: 50.0})
+    assert (one.text, one.is_clear) == ("+1.0 (one seed)", False)
+
+
+def test_calls_and_what_they_save_are_interpolated(answers, runs):
+    made = [replace(run, method=run.method.replace("mse", "ckd_published")) for run in
+            runs(methods=("ckd", "kd", "mse"), dataset="digits")]  # fmt: skip
+    (section,) = records.sections(made)
+    part = answers.Part("a study", section, section.curves)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers.calls([part]).splitlines()[2:]]
+
+    def crossing(method, goal):
+        counts = section.calls
+        means = [np.mean(list(section.curves[method][n].values())) for n in counts]
+        return float(np.interp(goal, means, counts))
+
+    for _, _, goal, kd, published, saved, *_ in rows:
+        ours, theirs = (crossing(method, float(goal.split()[0])) for method in ("ckd_published", "kd"))
+        assert kd == f"{theirs:,.0f}"
+        if not published.startswith("<"):
+            assert published == f"{ours:,.0f}"
+            assert saved.startswith(f"{100 * (1 - ours / theirs):.1f} % [")
+    assert 1 < len(rows) <= 3
+
+
+def test_single_runs_are_collected(answers, tmp_path, capsys):
+    settings = {"data": "tasks/cifar", "teacher_name": "lite", "student": {"name": "cnn_4"}, "calls": 40, "seed": 0}
+    settings |= {"learning_rate": 0.05, "schedule": "stages", "accounting": "published"}
+    results = dict.fromkeys(answers.MEASURED, 50.0) | dict.fromkeys(answers.COUNTED, 3) | {"accuracy": 61.5}
+    run = {"status": "done", "settings": settings, "results": results, "versions": {}}
+    run["accounts"] = {"paid": 30, "served": 10}
+    for name, status in (("kd", "done"), ("ckd", "running")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(run | {"status": status}))
+        (tmp_path / name / "metrics.csv").write_text("epoch,loss,validation,extra\n1,2.0,40.0,x\n2,1.0,50.0,x\n")
+    for _ in range(2):  # a second time replaces the first
+        answers.collect([tmp_path / "kd", tmp_path / "ckd"], tmp_path / "out")
+    (record,) = records.read(tmp_path / "out")
+    assert (record.method, record.accuracy, record.paid, record.epochs) == ("kd", 61.5, 40, 3)
+    assert record.curve == [[1, 2, 40], [2, 1, 50]]
+    assert "ckd is not finished" in capsys.readouterr().out
+    (part,) = answers.parts(tmp_path / "out", answers.STUDIES[answers.SINGLE])
+    assert "| KD | 40 | 61.5 | 50.0 | 3 | 3 |" in answers.single([part])
 
 
 def test_a_ratio_lies_where_a_t_test_finds_nothing(answers):

@@ -308,15 +308,16 @@ def selection(section: Section) -> Table:
     for row in data:
         best[row["method"], row["calls"]] = max(row["validation"], best.get((row["method"], row["calls"]), 0.0))
 
-    used = {(run.method, run.learning_rate) for run in section.runs}
-    decided = {method for method, _ in used}
+    used: dict[tuple[str, int], set[float]] = defaultdict(set)  # by the results, where there are some
+    for run in section.runs:
+        used[run.method, run.calls].add(run.learning_rate)
 
     def heads(row: Row) -> Heads:
         return Cell(label(row["method"])), Cell(f"{row['calls']:,}", value=row["calls"])
 
     def cell(row: Row) -> Cell:
-        mean, method = row["validation"], row["method"]
-        won = mean == best[method, row["calls"]] and (method not in decided or (method, row["learning_rate"]) in used)
+        mean, place = row["validation"], (row["method"], row["calls"])
+        won = mean == best[place] and row["learning_rate"] in used.get(place, (row["learning_rate"],))
         chosen = ", chosen" if won else ""
         return Cell(f"{mean:.2f}", f"[{row['runs']}]{chosen}", mean)
 
