@@ -78,3 +78,18 @@ def test_a_bar_of_epochs_on_a_terminal_shows_loss_and_validation(monkeypatch):
     assert "loss 0.5124, validation 93.46 %" in shown
     assert "20/20" in shown
     assert max(map(len, re.split(r"[\r\n]+", shown))) <= 80
+
+
+def test_a_notebook_s_bar_is_redrawn_in_place_and_its_last_state_stays(clock):
+    drawn = []
+    advance = progress.Cell("<epochs>", drawn.append, clock)
+    for done in range(1, 21):  # one in 1/32 of a second
+        clock.now += 1 / 32
+        advance(done, 20, "loss 1.0")
+    # Four steps are 1/8 s, more than REDRAWN; the last step is drawn however soon it comes.
+    assert [re.findall(r"value=\"(\d+)\"", forms["text/html"]) for forms in drawn] == [
+        [str(done)] for done in (1, 5, 9, 13, 17, 20)
+    ]
+    assert drawn[1]["text/plain"] == "<epochs>: 5 of 20, loss 1.0, about 0 s left"
+    assert drawn[-1]["text/plain"] == "<epochs>: 20 of 20, loss 1.0"
+    assert drawn[-1]["text/html"] == '<progress value="20" max="20"></progress> &lt;epochs&gt;: 20 of 20, loss 1.0'
