@@ -1,28 +1,39 @@
-"""What the authors of the paper do differently (docs/deviations.md), each against a few lines of its own."""
+"""What the authors of the paper do differently (docs/deviations.md), each against a few lines of its own.
+
+Settings and options are read from the variant `as_authors`, so that a row which the variant lacks fails here.
+"""
 
 import copy
 import math
 from dataclasses import replace
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tuition import UserError, distill, losses, models
+from tuition import UserError, data, distill, losses, models
 from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import DistillSettings, TeachSettings
 from tuition.pipeline.sources import Sources
 from tuition.pipeline.teach import teach
+from tuition.studies import grid
 from tuition.training import Objective, Student, Term, TrainSettings, methods
 from tuition.training.batches import Batches
 from tuition.training.epochs import distinct_groups, draw_classes
+from tuition.training.learner import Learner
 from tuition.training.loop import Training, train
 from tuition.training.objective import Batch
 from tuition.training.schedule import Schedule
 from tuition.training.task import Task
 
 CPU = torch.device("cpu")
+AUTHORS = grid.read("table2", ["as_authors"])
+
+
+def authors(*names):
+    return {name: AUTHORS.settings[name] for name in names}
 
 
 def on_course(transfer, validations, modules=(), **settings):
@@ -68,6 +79,18 @@ class Memory(torch.nn.Module):
         self.register_buffer("last", torch.tensor(0))
 
 
+def seen_by(transfer, **settings):
+    """The batches that an epoch of a training sees."""
+    batches = []
+
+    def loss(logits, batch):
+        batches.append(batch)
+        return F.mse_loss(logits, batch.responses["logits"])
+
+    run = distill("cnn_4", transfer, Objective([Term("mse", loss)]), epochs=1, **settings)
+    return batches[-run.steps :]  # before them comes a step on trial
+
+
 def plain_term():
     return Term("mse", lambda logits, batch: F.mse_loss(logits, batch.responses["logits"]))
 
@@ -76,18 +99,34 @@ def plain_term():
 
 
 def test_d6_milestones_of_240_epochs_are_150_180_and_210():
-    schedule = Schedule(TrainSettings(schedule="milestones", epochs=240), steps=3)
+    teaching = {name: AUTHORS.teaching[name] for name in ("schedule", "epochs")}
+    schedule = Schedule(TrainSettings(**teaching), steps=3)
     rates = [schedule.factor(3 * epoch + 2) for epoch in range(240)]
     assert rates == pytest.approx([1.0] * 150 + [0.1] * 30 + [0.01] * 30 + [0.001] * 30)
 
 
 def test_d6_a_teacher_may_learn_from_all_images_and_keeps_its_last_epoch(tmp_path):
-    settings = {"model": "cnn_4", "epochs": 8, "schedule": "milestones", "examples": 40, "test": None, "threads": 1}
-    run = teach(TeachSettings.of(settings | {"hold_out": False}), tmp_path / "all")
+    theirs = {name: AUTHORS.teaching[name] for name in ("schedule", "hold_out", "learning_rate")}
+    settings = {"model": "cnn_4", "epochs": 8, "examples": 40, "test": None, "threads": 1}
+    run = teach(TeachSettings.of(settings | theirs), tmp_path / "all")
     assert (run.images_seen, run.best_epoch, run.validation) == (8 * 40, 8, None)
     held = teach(TeachSettings.of(settings), tmp_path / "held")
     assert held.images_seen == 8 * 30
+    assert held.validation is not None
     assert [row["learning_rate"] for row in run.history] == pytest.approx([0.05] * 5 + [0.005, 0.0005, 0.00005])
+
+
+# -- D7: precision -----------------------------------------------------------------------------------------------------
+
+
+def test_d7_forward_passes_on_cuda_are_in_float32(monkeypatch):
+    """By the arguments of autocast, because no GPU is needed to see them."""
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype, enabled: (device, dtype, enabled))
+    student = Student(torch.nn.Linear(2, 2), models.Preprocess([0.5], [0.5]), input_shape=(2,))
+    learners = [Learner(student, Objective([plain_term()]), **each) for each in (authors("precision"), {})]
+    theirs, ours = (learner.autocast(torch.device("cuda")) for learner in learners)
+    assert not theirs[2]
+    assert ours == ("cuda", torch.bfloat16, True)
 
 
 # -- D8, D9, D14: the end of a stage -----------------------------------------------------------------------------------
@@ -95,20 +134,21 @@ def test_d6_a_teacher_may_learn_from_all_images_and_keeps_its_last_epoch(tmp_pat
 
 def test_d8_the_first_of_equal_validations_is_the_best(plain):
     course = [10.0, 30.0, 30.0, 20.0, 30.0, 5.0]
-    for ties, expected in (("first", 2), ("later", 5)):
-        state, best, after = on_course(plain, course, ties=ties)
+    for settings, expected in ((authors("ties"), 2), ({}, 5)):
+        state, best, after = on_course(plain, course, **settings)
         assert state.best_epoch == expected
         assert all(torch.equal(best[name], value) for name, value in after[expected - 1].items())
 
 
-@pytest.mark.parametrize("stage_momentum", ["clear", "keep"])
-def test_d9_momentum_goes_on_into_the_next_stage(plain, stage_momentum):
+@pytest.mark.parametrize("kept_on", [True, False])
+def test_d9_momentum_goes_on_into_the_next_stage(plain, kept_on):
     """The first step of stage 2 is, but for its gradient, the momentum that the last of stage 1 left."""
     preprocess = models.Preprocess.fit(plain.pool.inputs)
     model = models.create("cnn_4", num_classes=10, in_channels=1, seed=0)
     student = Student(model, preprocess, input_shape=(1, 8, 8))
     objective = Objective([plain_term()])
-    settings = TrainSettings(schedule="stages", patience=1, batch_size=64, stage_momentum=stage_momentum)
+    theirs = authors("stage_momentum") if kept_on else {}
+    settings = TrainSettings(schedule="stages", patience=1, batch_size=64, **theirs)
     run = Training(student, objective, batches_of(plain, objective, batch_size=64), settings)
     course = iter([2.0, 1.0])
     for _ in range(2):
@@ -117,17 +157,17 @@ def test_d9_momentum_goes_on_into_the_next_stage(plain, stage_momentum):
         run.measure(lambda _: next(course))
     assert run.schedule.stages.stage == 1
     kept = {name: run.optimizer.state[p].get("momentum_buffer") for name, p in student.named_parameters()}
-    if stage_momentum == "clear":
-        assert set(kept.values()) == {None}
-    else:
+    if kept_on:
         assert all(torch.equal(kept[name], value) for name, value in momenta.items())
+    else:
+        assert set(kept.values()) == {None}
 
 
-@pytest.mark.parametrize(("stage_memory", "expected"), [("restore", 2), ("keep", 4)])
-def test_d14_a_memory_stays_as_it_is_at_the_end_of_a_stage(plain, stage_memory, expected):
+@pytest.mark.parametrize(("settings", "expected"), [({}, 2), (authors("stage_memory"), 4)])
+def test_d14_a_memory_stays_as_it_is_at_the_end_of_a_stage(plain, settings, expected):
     """The best of stage 1 is its first epoch, and the stage ends after the third; another step is made."""
     memory = Memory()
-    on_course(plain, [3.0, 2.0, 1.0, 0.0], modules=[memory], stage_memory=stage_memory)
+    on_course(plain, [3.0, 2.0, 1.0, 0.0], modules=[memory], **settings)
     assert int(memory.last) == expected
 
 
@@ -186,6 +226,12 @@ def test_d13_the_last_batch_holds_what_is_left_and_is_never_one_row(plain, batch
     assert sorted(torch.cat(found).tolist()) == list(range(64))
 
 
+def test_d13_a_training_as_the_authors_has_a_short_last_batch(plain):
+    theirs, ours = (seen_by(plain, batch_size=15, **settings) for settings in (authors("last_batch"), {}))
+    assert [len(batch.rows) for batch in theirs] == [15, 15, 15, 15, 4]
+    assert [len(batch.rows) for batch in ours] == [13, 13, 13, 13, 12]
+
+
 # -- D12, D15: what the student begins with ----------------------------------------------------------------------------
 
 
@@ -193,19 +239,20 @@ def test_d12_heads_begin_as_in_repdistiller():
     def made(name, head):
         return models.make(name, num_classes=100, in_channels=3, seed=0, start=models.Start(head=head)).model
 
-    vgg = made("vgg8", "repdistiller").classifier.requires_grad_(False)
+    theirs = AUTHORS.settings["head"]
+    vgg = made("vgg8", theirs).classifier.requires_grad_(False)
     assert float(vgg.weight.std()) == pytest.approx(0.01, rel=0.02)
     assert float(vgg.weight.abs().max()) > 0.03  # normal, and not uniform
     assert not vgg.bias.any()
     assert float(made("vgg8", "default").classifier.weight.detach().std()) == pytest.approx(
         1 / math.sqrt(3 * 512), rel=0.02
     )
-    bias = made("resnet32", "repdistiller").classifier.bias.detach()
+    bias = made("resnet32", theirs).classifier.bias.detach()
     assert 0.9 / 8 < float(bias.abs().max()) <= 1 / 8  # uniform within 1 / sqrt(64)
     assert float(bias.std()) == pytest.approx(1 / 8 / math.sqrt(3), rel=0.25)
     assert not made("resnet32", "default").classifier.bias.any()
-    ours, theirs = made("wrn_10_1", "default").state_dict(), made("wrn_10_1", "repdistiller").state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    ours, same = (made("wrn_10_1", head).state_dict() for head in ("default", theirs))
+    assert all(torch.equal(value, same[name]) for name, value in ours.items())
 
 
 def test_d12_other_models_have_no_such_head():
@@ -214,8 +261,13 @@ def test_d12_other_models_have_no_such_head():
 
 
 def test_d15_channels_are_normalised_by_fixed_constants(transfer):
-    run = distill("cnn_4", transfer, "kd", epochs=1, mean=[0.5], std=[0.25])
-    assert (run.student.preprocess.mean.tolist(), run.student.preprocess.std.tolist()) == ([0.5], [0.25])
+    """Written out, on colours whose own mean and deviation are others."""
+    images = torch.randint(0, 100, (64, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    coloured = replace(transfer, pool=data.from_tensors(images, labels=transfer.labels))
+    run = distill("cnn_4", coloured, "kd", epochs=1, **authors("mean", "std"))
+    constants = ((0.5071, 0.2675), (0.4867, 0.2565), (0.4408, 0.2761))
+    expected = [(images[:, c] / 255 - mean) / std for c, (mean, std) in enumerate(constants)]
+    torch.testing.assert_close(run.student.preprocess(images), torch.stack(expected, dim=1))
     with pytest.raises(UserError, match="mean and std belong together"):
         DistillSettings.of({"mean": [0.5]})
 
@@ -244,7 +296,7 @@ def test_d2_the_regressor_reads_the_difference_of_the_student_s_maps(transfer):
     student_map, teacher_map = torch.tensor([3.0, 1.0]).view(2, 1, 1, 1), torch.zeros(64, 1, 1, 1)
     teacher_map[:2, 0, 0, 0] = torch.tensor([4.0, 1.0])
     task, outputs, batch = with_maps(transfer, student_map, teacher_map)
-    options = {"sampled": True, "relu": "always", "pairs": {"0": "0"}, "weight": 1.0}
+    options = {**AUTHORS.options["fitnets_ckd"], "pairs": {"0": "0"}, "weight": 1.0}
     objective = methods.create("fitnets_ckd", task, options).eval()
     (regressor,) = objective.state
     with torch.no_grad():
@@ -266,21 +318,22 @@ def test_d2_vid_is_the_likelihood_of_the_teacher_s_difference(transfer):
     student_map, teacher_map = torch.tensor([3.0, 1.0]).view(2, 1, 1, 1), torch.zeros(64, 1, 1, 1)
     teacher_map[:2, 0, 0, 0] = torch.tensor([4.0, 1.0])
     task, outputs, batch = with_maps(transfer, student_map, teacher_map)
-    objective = methods.create("vid_ckd", task, {"sampled": True, "pairs": {"0": "0"}})
+    objective = methods.create("vid_ckd", task, {**AUTHORS.options["vid_ckd"], "pairs": {"0": "0"}})
     with torch.no_grad():
         for parameter in objective.state[0].regressor.parameters():
             parameter.fill_(1)
     assert objective(outputs, batch)["vid_0"].item() == pytest.approx((1 / 5 + math.log(5)) / 2)
 
 
-@pytest.mark.parametrize(("relu", "low"), [("auto", -1), ("always", 0)])
-def test_d3_the_regressor_ends_in_a_relu(transfer, relu, low):
+@pytest.mark.parametrize("name", ["fitnets", "fitnets_ckd"])
+@pytest.mark.parametrize("as_authors", [True, False])
+def test_d3_the_regressor_ends_in_a_relu(transfer, name, as_authors):
     """The default leaves it out where the teacher's maps go negative, as those of a wide residual net do."""
     task, _, _ = with_maps(transfer, torch.zeros(2, 1, 1, 1), torch.linspace(-1, 1, 64).view(64, 1, 1, 1))
-    regressor = methods.create("fitnets", task, {"relu": relu, "pairs": {"0": "0"}}).state[0]
+    theirs = {"relu": AUTHORS.options[name]["relu"]} if as_authors else {}
+    regressor = methods.create(name, task, {**theirs, "pairs": {"0": "0"}}).state[0]
     found = regressor(torch.randn(64, 1, 1, 1)).detach()
-    assert math.copysign(1, float(found.min())) == (-1 if low else 1)
-    assert not low or float(found.min()) < -0.5
+    assert float(found.min()) == 0 if as_authors else float(found.min()) < -0.5
 
 
 # -- D4, D5, D10, D11, D14, D16: options of methods --------------------------------------------------------------------
@@ -294,7 +347,7 @@ def made(transfer, name, options, batch_size=16):
 
 
 def test_d5_rkd_takes_batches_by_class(plain):
-    _, batches = made(plain, "rkd", {"per_class": 5}, batch_size=32)
+    _, batches = made(plain, "rkd", AUTHORS.options["rkd"], batch_size=32)
     counts = [sorted(plain.labels[batch.rows].bincount().tolist()) for batch in batches.epoch()]
     assert len(counts) == len(batches) == 2
     assert all(sum(each) <= 32 and max(each) <= 5 for each in counts)
@@ -304,7 +357,7 @@ def test_d5_rkd_takes_batches_by_class(plain):
 
 
 def test_d10_published_ckd_compares_distinct_pairs(plain):
-    objective, batches = made(plain, "ckd_published", {"distinct": True})
+    objective, batches = made(plain, "ckd_published", AUTHORS.options["ckd_published"])
     pairs = [frozenset(p) for b in batches.epoch() for p in zip(*b.rows.view(2, -1).tolist(), strict=True)]
     assert len(pairs) == len(set(pairs)) == 64
     assert (objective.groups, objective.groups_drawn) == ((1, 1), 100_000)
@@ -314,7 +367,8 @@ def test_d10_published_ckd_compares_distinct_pairs(plain):
 
 def test_d11_mixup_partners_come_from_pairs_drawn_once(plain):
     """Each input of a batch is an image and one partner, mixed by the batch's one share, targets alike."""
-    _, batches = made(plain, "mixup", {"pairs_drawn": 6})
+    (option,) = AUTHORS.options["mixup"]
+    _, batches = made(plain, "mixup", {option: 6})
     drawn = {tuple(pair) for pair in batches.rows.groups.tolist()}
     assert len(drawn) == 6
     images, one_hot = plain.pool.inputs.float() / 255, F.one_hot(plain.labels, 10).float()
@@ -361,7 +415,7 @@ def test_d14_negatives_are_drawn_alike_from_other_classes(labelled):
 
 def test_d14_crd_contrasts_with_the_drawn_rows(plain):
     """The loss of the objective is the module's on these rows; others are drawn for every batch."""
-    objective, batches = made(plain, "crd", {"drawn": True, "negatives": 50})
+    objective, batches = made(plain, "crd", {**AUTHORS.options["crd"], "negatives": 50})
     first, second = list(batches.epoch())[:2]
     assert first.responses["contrast"].shape == (16, 51)
     assert not torch.equal(first.responses["contrast"], second.responses["contrast"])
@@ -399,12 +453,32 @@ def test_d16_boxes_are_cut_to_even_numbers():
     assert even < rounded
 
 
+@pytest.mark.parametrize("name", ["cutmix", "cutmix_pick"])
+def test_d16_methods_cut_their_boxes_so(plain, name):
+    """The box of a mix is where it differs from its image; of noise, two images differ nearly everywhere."""
+    noise = torch.randint(256, (64, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noisy = replace(plain, pool=replace(data.from_tensors(noise, labels=plain.labels), augment=None))
+    sides = {}
+    for options in (AUTHORS.options[name], {}):
+        torch.manual_seed(0)
+        _, batches = made(noisy, name, options)
+        found = sides[bool(options)] = set()
+        for batch in [batch for _ in range(8) for batch in batches.epoch()]:
+            for row, mixed in zip(batch.rows.tolist(), batch.inputs[:, 0], strict=True):
+                box = (mixed - noise[row, 0] / 255).abs() > 1e-6
+                for side in (box.any(0).nonzero().flatten(), box.any(1).nonzero().flatten()):
+                    if len(side) and int(side[0]) > 0 and int(side[-1]) < 31:  # not cut off
+                        found.add(len(side))
+    assert all(side % 2 == 0 for side in sides[True])
+    assert any(side % 2 for side in sides[False])
+
+
 # -- D1, D4: views -----------------------------------------------------------------------------------------------------
 
 
 def test_d1_the_teacher_sees_one_random_view_of_each_image(pool):
     """Every view is a crop of the image within a border of one zero; a student still sees views of its own."""
-    settings = DistillSettings.of({"calls": 40, "view": "random", "seed": 2})
+    settings = DistillSettings.of({"calls": 40, "seed": 2, **authors("view")})
     asked = question_of(settings, Sources()).inputs
     clean = question_of(settings.changed(view="clean"), Sources()).inputs
     images, seen = F.pad(clean.asked_tensor(), (1, 1, 1, 1)), asked.asked_tensor()
@@ -418,19 +492,32 @@ def test_d1_the_teacher_sees_one_random_view_of_each_image(pool):
     assert torch.equal(question_of(settings, Sources()).inputs.asked_tensor(), seen), "it is drawn once"
 
 
+def test_d1_views_of_colours_are_flipped_too(tmp_path):
+    """A padding of 4 and a flip for images of 32x32, each place and side about as often as others."""
+    images = torch.randint(1, 256, (60, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", inputs=images.numpy(), labels=np.arange(60) % 3)
+    settings = DistillSettings.of({"data": str(tmp_path), "calls": 40, "seed": 2, **authors("view")})
+    clean = question_of(settings.changed(view="clean"), Sources()).inputs.asked_tensor()
+    found = []
+    for image, view in zip(clean, question_of(settings, Sources()).inputs.asked_tensor(), strict=True):
+        padded = {False: F.pad(image, (4, 4, 4, 4)), True: F.pad(image.flip(2), (4, 4, 4, 4))}
+        found += [
+            (flip, y, x)
+            for flip, each in padded.items()
+            for y in range(9)
+            for x in range(9)
+            if torch.equal(each[:, y : y + 32, x : x + 32], view)
+        ]
+    assert len(found) == 40, "every view is one crop of its image, or of its mirror image"
+    assert 10 <= sum(flip for flip, *_ in found) <= 30
+    assert len({(y, x) for _, y, x in found}) > 20
+
+
 @pytest.mark.parametrize("aligned", [True, False])
 def test_d4_maps_stay_where_the_teacher_saw_them(transfer, aligned):
     maps = torch.rand(64, 2, 4, 4)
     answered = replace(transfer, responses=transfer.responses | {"stage2": maps})
-    batches = Batches(
-        answered,
-        Objective([plain_term()]),
-        batch_size=16,
-        augment=transfer.pool.augment,
-        num_classes=10,
-        device=CPU,
-        generator=torch.Generator().manual_seed(0),
-        aligned=aligned,
-    )
-    same = [torch.equal(batch.responses["stage2"], maps[batch.rows]) for batch in batches.epoch()]
+    batches = seen_by(answered, batch_size=16, **({} if aligned else authors("aligned")))
+    same = [torch.equal(batch.responses["stage2"], maps[batch.rows]) for batch in batches]
     assert same == [not aligned] * 4
