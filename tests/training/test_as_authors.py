@@ -360,6 +360,8 @@ def test_d10_published_ckd_compares_distinct_pairs(plain):
     objective, batches = made(plain, "ckd_published", AUTHORS.options["ckd_published"])
     pairs = [frozenset(p) for b in batches.epoch() for p in zip(*b.rows.view(2, -1).tolist(), strict=True)]
     assert len(pairs) == len(set(pairs)) == 64
+    drawn = [frozenset(pair) for pair in batches.rows.groups.tolist()]
+    assert len(drawn) == len(set(drawn)) == math.comb(64, 2)  # by default 100,000, with repeats
     assert (objective.groups, objective.groups_drawn) == ((1, 1), 100_000)
     with pytest.raises(UserError, match="drawn once"):
         made(plain, "ckd_published", {"distinct": True, "groups_drawn": 0})
