@@ -30,14 +30,9 @@ from tuition.studies.table import Table, markdown, percent
 
 HERE = Path(__file__).parent
 PAGE, DETAIL = HERE / "README.md", HERE / "studies.md"
-STUDIES = {
-    ".": "CIFAR-100, ResNet8, cosine of 30 epochs",
-    "schedule-small": "20 classes at 16x16, the paper's schedule",
-    "schedule-digits": "digits, the paper's schedule",
-    "schedule-wrn": "CIFAR-100, WRN-16-2, the paper's schedule",
-}
+STUDIES = {".": "ResNet8", "schedule-small": "20 classes", "schedule-digits": "digits", "schedule-wrn": "WRN-16-2"}
 SINGLE = "schedule-wrn"  # one run a method
-ACCOUNTINGS = {"matched": "equal images", "published": "steps as published"}
+ACCOUNTINGS = {"matched": "equal", "published": "as published"}
 KD, MSE, CKD, PUBLISHED, RECENTRED = "kd", "mse", "ckd", "ckd_published", "ckd_published_recentred"
 QUESTIONS = {
     "published CKD against KD": (PUBLISHED, KD),
@@ -152,10 +147,11 @@ def as_published(studies: Sequence[Part]) -> str:
     places = [(part, n) for part in several(studies) for n in part.section.calls if part.both(PUBLISHED, KD, n)]
     compare = comparisons((p.at(a, n), p.at(b, n)) for p, n in places for a, b in asked if p.both(a, b, n))
     rows = [
-        [part.study, part.accounting, *part.means((KD, PUBLISHED, RECENTRED), n), *differences(part, n, asked, compare)]
+        [part.study, part.accounting, f"{n:,}", seeds(*(part.at(m, n) for m in (KD, PUBLISHED, RECENTRED))),
+         mean(part.at(KD, n)), *differences(part, n, asked, compare)]
         for part, n in places
-    ]
-    header = ["study", "accounting", "calls", "seeds", "KD", "published", "recentred", "published − KD"]
+    ]  # fmt: skip
+    header = ["study", "inputs seen", "calls", "seeds", "KD", "published − KD"]
     names = {PUBLISHED: "CKD as published", RECENTRED: "The same, recentred,"}
     told = [
         tally(f"{words} against KD", [compare(p.at(m, n), p.at(KD, n)) for p, n in places if p.both(m, KD, n)])
@@ -198,7 +194,7 @@ def single(studies: Sequence[Part]) -> str:
          f"{run.images_seen:,}"]
         for run in sorted(runs, key=lambda run: -run.accuracy)
     ]  # fmt: skip
-    return rows_of(["method", "calls", "test accuracy", "best validation", "epochs", "images seen"], rows)
+    return rows_of(["method", "calls", "test accuracy", "best validation", "epochs", "inputs seen"], rows)
 
 
 def tally(words: str, found: Sequence[Comparison]) -> str:
@@ -217,26 +213,24 @@ def calls(studies: Sequence[Part]) -> str:
             continue
         goals = [g for g in tables.targets(curves) if not math.isnan(statistics.calls_to_reach(curves[KD], g).value)]
         for goal in goals[:: math.ceil(len(goals) / TARGETS)] if goals else []:
-            cells = [needs(curves, KD, goal)]
-            for method in (PUBLISHED, RECENTRED, CKD):
-                cells += [needs(curves, method, goal), saved(curves, method, goal)]
+            cells = [needs(curves, method, goal) for method in (KD, PUBLISHED, RECENTRED, CKD)]
             rows.append([part.study, part.accounting, f"{goal:g} %", *cells])
-    header = ["study", "accounting", "accuracy", "KD", "published", "Δ", "recentred", "Δ", "CKD", "Δ"]
-    return rows_of(header, rows)
+    return rows_of(["study", "inputs seen", "accuracy", "KD", "published (Δ)", "recentred (Δ)", "CKD (Δ)"], rows)
 
 
 def needs(curves: Mapping[str, Curve], method: str, goal: float) -> str:
+    """The calls of a method, and in brackets the percentage that they save against those of KD."""
     if method not in curves:
         return "-"
-    estimate = statistics.calls_to_reach(curves[method], goal)
-    return tables.outside(curves[method], goal) if math.isnan(estimate.value) else f"{estimate.value:,.0f}"
-
-
-def saved(curves: Mapping[str, Curve], method: str, goal: float) -> str:
-    if method not in curves:
-        return "-"
+    ours, theirs = (statistics.calls_to_reach(curves[name], goal).value for name in (method, KD))
+    if math.isnan(ours):
+        bound = tables.outside(curves[method], goal)
+        end = float(bound[2:].replace(",", ""))
+        return f"{bound} (Δ {'<' if bound[0] == '>' else '>'} {100 * (1 - end / theirs):.0f} %)"
+    if method == KD:
+        return f"{ours:,.0f}"
     cell = percent(statistics.saving(curves[method], [curves[KD]], goal))
-    return f"{cell.text} {cell.detail}".strip()
+    return f"{ours:,.0f} ({cell.text}{f' {cell.detail}' if cell.detail else ''})"
 
 
 BLOCKS: dict[str, Callable[[Sequence[Part]], str]] = {
