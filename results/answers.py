@@ -360,7 +360,8 @@ def collect(folders: Sequence[Path], out: Path) -> None:
     """Write OUT/runs.csv from the folders of finished runs; a run's method is the name of its folder."""
     (out / records.RUNS).unlink(missing_ok=True)
     for folder in folders:
-        run = json.loads((folder / "run.json").read_text())
+        path = folder / "run.json"
+        run = json.loads(path.read_text()) if path.is_file() else {"status": "not begun"}
         if run["status"] != "done":
             print(f"{folder} is not finished and is left out.")
             continue

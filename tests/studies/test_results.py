@@ -107,11 +107,13 @@ def test_single_runs_are_collected(answers, tmp_path, capsys):
         (tmp_path / name / "run.json").write_text(json.dumps(run | {"status": status}))
         (tmp_path / name / "metrics.csv").write_text("epoch,loss,validation,extra\n1,2.0,40.0,x\n2,1.0,50.0,x\n")
     for _ in range(2):  # a second time replaces the first
-        answers.collect([tmp_path / "kd", tmp_path / "ckd"], tmp_path / "out")
+        answers.collect([tmp_path / name for name in ("kd", "ckd", "mse")], tmp_path / "out")
     (record,) = records.read(tmp_path / "out")
     assert (record.method, record.accuracy, record.paid, record.epochs) == ("kd", 61.5, 40, 3)
     assert record.curve == [[1, 2, 40], [2, 1, 50]]
-    assert "ckd is not finished" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ckd is not finished" in printed
+    assert "mse is not finished" in printed
     (part,) = answers.parts(tmp_path / "out", answers.STUDIES[answers.SINGLE])
     assert "| KD | 40 | 61.5 | 50.0 | 3 | 3 |" in answers.single([part])
 
