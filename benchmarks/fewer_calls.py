@@ -61,13 +61,21 @@ def frozen(folder: str) -> dict[str, Any]:
 HEADS: dict[str, Any] = {"steps": 400, "rates": (0.01, 0.003, 0.001), "rates_of_kd": (0.1, 0.03, 0.01)}
 TASKS = {
     "digits": Task({"data": "digits", "student": "cnn_8"}, (20, 40, 60, 80, 120, 160), (90, 95), 800, (40,)),
-    "small": Task({"data": "tasks/small", "student": "cnn_16"}, (80, 160, 320, 640), (40, 45), 1000, (320,), 2),
+    "small": Task(
+        {"data": "tasks/small", "student": "cnn_16", "features": "frozen:encoder", "trust_code": True},
+        (80, 160, 320, 640),
+        (40, 45),
+        1000,
+        (320,),
+        2,
+    ),
     "images": Task(frozen("tasks/images"), (50, 100, 200, 400, 800), (20, 25, 30), tuned_at=(100, 400), **HEADS),
     "news": Task(frozen("tasks/news"), (10, 20, 40, 80, 160, 320), (50, 60), tuned_at=(40, 160), **HEADS),
 }
 
 # What each arm sets. `longer` is a factor of the steps; the learning rate may be that of another arm.
 ROUNDS = {"select": "diverse-margin", "rounds": 3}
+NEAR = {"unasked": "all", "neighbours": 20}
 MIXED = {"options.mix": 0.5, "average": 0.99}
 ARMS: dict[str, dict[str, Any]] = {
     "kd": {"method": "kd"},
@@ -84,6 +92,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "ckd, mix, average, 3x longer": {"method": "ckd", "longer": 3} | MIXED,
     "ckd, medoids, unasked": {"method": "ckd", "unasked": "all", "select": "medoids", "rate_of": "ckd, unasked"},
     "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
+}
+ARMS |= {
+    "ckd, neighbours": {"method": "ckd"} | NEAR,
+    "ckd, medoids, neighbours": {"method": "ckd", "select": "medoids", "rate_of": "ckd, neighbours"} | NEAR,
 }
 BASELINES = ("kd", "mse", "kd, 3x longer")
 DRAWN = ("kd", "kd, 3x longer", "ckd", "ckd, medoids", "ckd, medoids, unasked", "ckd, rounds, unasked",

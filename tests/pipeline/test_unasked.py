@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
-from tuition import data, teachers
+from tuition import data, models, teachers
 from tuition.cli.main import app
+from tuition.data import nearness
 from tuition.errors import UserError
 from tuition.pipeline import job
 from tuition.pipeline.question import question_of
@@ -78,9 +82,10 @@ def test_what_was_asked_validated_or_tested_is_not_among_them(digits, tmp_path):
     assert unasked_of(settings(tmp_path), sources, *taken) is None
 
 
-def test_other_labels_of_unasked_inputs_change_no_bit(digits, tmp_path):
+@pytest.mark.parametrize("neighbours", [0, 5])
+def test_other_labels_of_unasked_inputs_change_no_bit(digits, tmp_path, neighbours):
     train, test = digits
-    asked = settings(tmp_path, unasked="all")
+    asked = settings(tmp_path, unasked="all", neighbours=neighbours)
     question = question_of(asked, Made(train, test))
     known = contents(question.inputs) | contents(question.validation)
     measured = torch.tensor([bytes(image.flatten().tolist()) in known for image in train.inputs])
@@ -102,12 +107,45 @@ def test_other_labels_of_unasked_inputs_change_no_bit(digits, tmp_path):
         ({"unasked": 96}, r"96 unasked inputs are more than the 95 left of digits train"),
         ({"unasked": "all", "calls": 96}, r"no input of digits train is left unasked"),
         ({"unasked": "all", "average": 0}, r"average: 0 turns off"),
+        ({"neighbours": 5}, r"neighbours are of unasked inputs; set unasked: all too"),
         ({"unasked": "most"}, r"unasked is a number of inputs, or all, not 'most'"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_call_is_paid(digits, tmp_path, values, message):
     with pytest.raises(UserError, match=message):
         job.run(settings(tmp_path, **values), tmp_path / "run", Made(*digits))
+    assert not (tmp_path / "r.db").exists()
+
+
+def pixels(num_classes):
+    """An encoder of one's own, whose features are a fixed turn of the pixels."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, num_classes))
+
+
+def test_answers_spread_in_the_features_of_an_encoder(digits, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    asked = settings(tmp_path, unasked="all", neighbours=5, features="test_unasked:pixels", epochs=1)
+    seen = []
+    monkeypatch.setattr(job, "distill", lambda *_, **given: seen.append(given) or SimpleNamespace())
+    monkeypatch.setattr(job, "refusals", None)
+    run = job.run(asked, None, Made(*digits))
+    assert run is not None
+    (given,) = seen
+    question = question_of(asked, Made(*digits))
+    turned = [load_features(pool) for pool in (given["unasked"], question.inputs)]
+    torch.testing.assert_close(given["nearness"], nearness(*turned, neighbours=5))
+
+
+def load_features(pool):
+    scaled = models.Preprocess.fit(pool.inputs)
+    return pixels(10)[:2](scaled(pool.inputs)).detach()
+
+
+def test_texts_need_an_encoder(tmp_path):
+    texts = data.from_tensors([f"word {i}" for i in range(60)], labels=torch.arange(60) % 10)
+    with pytest.raises(UserError, match="no features of their own to find neighbours by; name an encoder"):
+        job.run(settings(tmp_path, student="bag_8", unasked="all", neighbours=3), None, Made(texts, texts[:10]))
     assert not (tmp_path / "r.db").exists()
 
 
@@ -120,7 +158,18 @@ def test_from_the_command_line(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     command = ["distill", "--data", "digits", "--teacher", "user:teacher", "--calls", "40", "--epochs", "1"]
-    command += ["--student", "cnn_4", "--unasked", "200", "--set", "check_answers=false", "--out", "run"]
+    command += [
+        "--student",
+        "cnn_4",
+        "--unasked",
+        "200",
+        "--set",
+        "neighbours=3",
+        "--set",
+        "check_answers=false",
+        "--out",
+        "run",
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "run/run.json").read_text())

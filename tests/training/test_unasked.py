@@ -38,12 +38,16 @@ def net():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
 
 
-def test_a_plain_loop_gives_the_same_weights(transfer, rest):
-    """Both draws, the weak and the strong view, the average and its outputs, the pairs and the rising weight."""
+@pytest.mark.parametrize("near", [False, True])
+def test_a_plain_loop_gives_the_same_weights(transfer, rest, near):
+    """Both draws, the weak and the strong view, the average and its outputs, the pairs and the rising weight; by
+    nearness, shares of the mean of answers and labels for the weak view."""
+    nearness = torch.rand(len(rest), 64, generator=torch.Generator().manual_seed(1)) if near else None
+    known = (transfer.responses["logits"] + F.one_hot(transfer.labels, 10)) / 2
     epochs, size, rate = 5, 32, 0.02
     run = distill(
         net(), transfer, regression, unasked=rest, seed=3, epochs=epochs, batch_size=size, learning_rate=rate,
-        momentum=0.0, weight_decay=0.0, average=0.9,
+        momentum=0.0, weight_decay=0.0, average=0.9, nearness=nearness,
     )  # fmt: skip
     model, crop, inputs = net().train(), transfer.pool.augment, transfer.pool.inputs
     scale = models.Preprocess.fit(inputs)
@@ -61,6 +65,9 @@ def test_a_plain_loop_gives_the_same_weights(transfer, rest):
             strong = strong_images(crop(left, crop.draw(size, (8, 8), own)), own)
             with torch.no_grad():
                 target = copy.deepcopy(average).train()(scale(weak))  # by the batch's statistics, and no others
+            if near:
+                strong = weak
+                target = torch.stack([sum(nearness[row, i] * known[i] for i in range(64)) for row in rows[i]])
             at = slice(i * size, (i + 1) * size)
             loss = F.mse_loss(model(scale(crop(inputs[order[at]], views[at]))), transfer.responses["logits"][order[at]])
             difference = model(scale(strong)) - target
@@ -107,9 +114,10 @@ def test_labels_of_unasked_inputs_are_never_read(pool, transfer, rest, tmp_path)
     assert not same(alone, bare), "and they are learned from"
 
 
-@pytest.mark.parametrize("method", ["ckd", "mixup"])
-def test_a_run_stopped_within_an_epoch_resumes_in_the_same_bits(transfer, rest, tmp_path, method, monkeypatch):
-    given = {"epochs": 3, "batch_size": 16, "unasked": rest}
+@pytest.mark.parametrize(("method", "near"), [("ckd", False), ("mixup", False), ("ckd", True)])
+def test_a_run_stopped_within_an_epoch_resumes_in_the_same_bits(transfer, rest, tmp_path, method, near, monkeypatch):
+    nearness = torch.full((len(rest), 64), 1 / 64) if near else None
+    given = {"epochs": 3, "batch_size": 16, "unasked": rest, "nearness": nearness}
     straight = distill("cnn_4", transfer, method, out=tmp_path / "straight", **given)
     steps = iter(range(100))
 
@@ -126,8 +134,11 @@ def test_a_run_stopped_within_an_epoch_resumes_in_the_same_bits(transfer, rest, 
     resumed = distill("cnn_4", transfer, method, out=tmp_path / "stopped", **given)
     assert same(resumed, straight)
     assert resumed.images_seen == straight.images_seen == 12 * 2 * 16
+    fewer = {"unasked": rest[1:], "nearness": nearness[1:] if near else None}
     with pytest.raises(UserError, match="unasked_digest"):
-        distill("cnn_4", transfer, method, out=tmp_path / "stopped", **given | {"unasked": rest[1:]})
+        distill("cnn_4", transfer, method, out=tmp_path / "stopped", **given | fewer)
+    with pytest.raises(UserError, match="nearness_digest"):
+        distill("cnn_4", transfer, method, out=tmp_path / "stopped", **given | {"nearness": torch.eye(len(rest), 64)})
 
 
 def test_vectors_and_texts(pool, transfer, rest):
@@ -166,6 +177,13 @@ def test_what_does_not_fit_is_refused(transfer, rest):
         distill("cnn_4", transfer, unasked=large, epochs=1)
     with pytest.raises(UserError, match="a Pool, not a TransferSet"):
         distill("cnn_4", transfer, unasked=transfer, epochs=1)
+    for nearness in (torch.ones(64, len(rest)), "near"):
+        with pytest.raises(UserError, match=r"a tensor \(86, 64\), a row an unasked input and a column an answer"):
+            distill("cnn_4", transfer, unasked=rest, nearness=nearness, epochs=1)
+    with pytest.raises(UserError, match="is not finite"):
+        distill("cnn_4", transfer, unasked=rest, nearness=torch.full((len(rest), 64), torch.nan), epochs=1)
+    with pytest.raises(UserError, match="pass unasked too"):
+        distill("cnn_4", transfer, nearness=torch.ones(86, 64), epochs=1)
 
 
 def test_inputs_that_are_measured_on_are_pointed_out(pool, transfer):

@@ -1,6 +1,7 @@
 """What is asked about: pools of raw inputs, their sources, selection, transfer sets, and augmentation in batches."""
 
 from tuition.data.augment import Crop
+from tuition.data.nearness import nearness
 from tuition.data.pool import Pool, from_tensors
 from tuition.data.select import select
 from tuition.data.sources import load
@@ -17,5 +18,6 @@ __all__ = [
     "contact_sheet",
     "from_tensors",
     "load",
+    "nearness",
     "select",
 ]

@@ -14,6 +14,7 @@ from tuition.data import Pool
 from tuition.data.transfer import by_class
 from tuition.errors import UserError, first_line
 from tuition.pipeline import logs
+from tuition.pipeline.encoder import check_neighbours
 from tuition.pipeline.parts import BY_OUTPUTS
 from tuition.pipeline.question import Question, question_of
 from tuition.pipeline.settings import Asking, DistillSettings
@@ -75,6 +76,7 @@ def check_distill(settings: DistillSettings, out: Path | None, sources: Sources)
     if settings.paid_mixes and answer is not None and "logits" not in answer:
         raise UserError("paid mixes need a teacher that answers with logits; set paid_mixes: 0.")
     unasked = unasked_of(settings, sources, question.inputs, question.measured, test)
+    check_neighbours(settings, question.inputs)
     checked = Checked(teacher, question, test, unasked)
     check_fit(settings, checked, answer, out)
     check_budget(settings, teacher, question.inputs)

@@ -10,12 +10,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import Tensor
+
 from tuition import disk, stopping
 from tuition.data import Pool, TransferSet
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.pipeline import logs
 from tuition.pipeline.checks import Checked, check_distill, check_fit, described
+from tuition.pipeline.encoder import nearness_of
 from tuition.pipeline.paid_mixes import add_paid_mixes
 from tuition.pipeline.rounds import Rounds, resolved
 from tuition.pipeline.settings import Asking, DistillSettings
@@ -50,19 +53,20 @@ def run(
         if settings.in_rounds:
             return _in_rounds(settings, out, sources, watch, held)
 
-        def answers() -> tuple[TransferSet, Pool | TransferSet, Pool | None]:
+        def answers() -> tuple[TransferSet, Pool | TransferSet, Pool | None, Tensor | None]:
             checked = check_distill(settings, out, sources)
             if out is not None:
                 held.enter_context(disk.hold(out))
             with watch.asking() as progress:
                 transfer, validation = ask(settings, checked, progress)
             watch.answered(transfer, validation)
-            return complete(settings, checked.teacher, transfer, watch), validation, checked.unasked
+            transfer = complete(settings, checked.teacher, transfer, watch)
+            return transfer, validation, checked.unasked, nearness_of(settings, transfer, checked.unasked)
 
-        transfer, validation, unasked = parallel.first(answers)
+        transfer, validation, unasked, near = parallel.first(answers)
         test = sources.test_pool(settings.data)
         with watch.training(settings.train.epochs) as callbacks:
-            return train(settings, transfer, validation, test, out, callbacks, unasked)
+            return train(settings, transfer, validation, test, out, callbacks, unasked, near)
 
 
 def _in_rounds(settings: DistillSettings, out: Path | None, sources: Sources, watch: Watch, held: ExitStack) -> Run:
@@ -77,7 +81,7 @@ def _in_rounds(settings: DistillSettings, out: Path | None, sources: Sources, wa
         held.enter_context(disk.hold(folder))
         rounds = Rounds(settings, checked, sources, folder)
 
-    def answers() -> tuple[TransferSet, Pool | TransferSet, Pool | None, DistillSettings, Path]:
+    def answers() -> tuple[TransferSet, Pool | TransferSet, Pool | None, Tensor | None, DistillSettings, Path]:
         assert rounds is not None
         question = rounds.choose(None if run is None else run.student)
         with watch.asking() as progress:
@@ -88,7 +92,8 @@ def _in_rounds(settings: DistillSettings, out: Path | None, sources: Sources, wa
         measured = replace(question, validation=validation).measured
         unasked = unasked_of(settings, sources, transfer.pool, measured, test)
         transfer = complete(training, checked.teacher, transfer, watch)
-        return transfer, validation, unasked, training, rounds.home(rounds.number)
+        near = nearness_of(settings, transfer, unasked)
+        return transfer, validation, unasked, near, training, rounds.home(rounds.number)
 
     def finished(run: Run) -> tuple[bool, list[dict[str, Any]]]:
         assert rounds is not None
@@ -103,9 +108,9 @@ def _in_rounds(settings: DistillSettings, out: Path | None, sources: Sources, wa
     ended, test = False, sources.test_pool(settings.data)
     log = logs.begin(settings) if parallel.rank() == 0 else []
     while not ended:
-        transfer, validation, unasked, training, home = parallel.first(answers)
+        transfer, validation, unasked, near, training, home = parallel.first(answers)
         with watch.training(training.train.epochs) as callbacks:
-            run = train(training, transfer, validation, test, home, [*callbacks, *map(WithoutEnd, log)], unasked)
+            run = train(training, transfer, validation, test, home, [*callbacks, *map(WithoutEnd, log)], unasked, near)
         ended, table = parallel.first(partial(finished, run))
         for callback in (*callbacks, *log) if parallel.rank() == 0 else ():
             callback.on_round(table[-1])
@@ -186,6 +191,7 @@ def train(
     out: Path | None = None,
     callbacks: Sequence[Callback] = (),
     unasked: Pool | None = None,
+    near: Tensor | None = None,
 ) -> Run:
     """Train on the answers, and on unasked inputs, and evaluate on `test`."""
     if parallel.rank() == 0:
@@ -198,6 +204,7 @@ def train(
         validation=validation,
         test=test,
         unasked=unasked,
+        nearness=near,
         seed=settings.data.seed,
         out=out,
         described=described(settings, transfer.teacher, transfer.fingerprint),

@@ -63,7 +63,8 @@ class AskSettings(Settings):
     ] = setting("random", "how inputs are chosen; in rounds the default is diverse-margin")
     features: str | None = setting(
         None,
-        "folder of a run whose features k-centre, medoids and coverage use; null: pixels, or the student's",
+        "encoder whose features k-centre, medoids, coverage and neighbours use: a run, timm:NAME, transformers:NAME or "
+        "package.module:factory; null: pixels, or the student's",
     )
     view: Literal["clean", "random"] = setting(
         "clean", "ask about the image as it is, or about one random crop of it, as the authors do"

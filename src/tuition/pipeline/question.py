@@ -10,12 +10,12 @@ from torch import Tensor
 from tuition.data import Pool, TransferSet, select
 from tuition.data.classes import numbers
 from tuition.errors import UserError
+from tuition.pipeline.encoder import features_of
 from tuition.pipeline.parts import AskSettings
 from tuition.pipeline.settings import Asking, DistillSettings
 from tuition.pipeline.sources import Sources
 from tuition.store.class_columns import local_width, match_classes
 from tuition.teachers import Teacher
-from tuition.training import load
 
 VALIDATES = 500  # labelled inputs that tell whether a target is reached, where they are at most a fifth of the pool
 
@@ -61,11 +61,6 @@ def draw(pool: Pool, ask: AskSettings, held_out: int, seed: int) -> tuple[Tensor
         return rest[: ask.calls], validation
     chosen = select(pool[rest], ask.calls, method=ask.select, features=features_of(pool[rest], ask), seed=seed)
     return rest[chosen], validation
-
-
-def features_of(pool: Pool, ask: AskSettings) -> Tensor | None:
-    """Features (n, d) by the run that the settings name; None where they name none."""
-    return None if ask.features is None else load(ask.features, trust_code=ask.trust_code).features(pool)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from tuition import models
 from tuition.data import Pool, TransferSet, select
 from tuition.data.transfer import rows_answered
 from tuition.errors import UserError
 from tuition.pipeline.checks import Checked, described
+from tuition.pipeline.encoder import encoded, features_of
 from tuition.pipeline.parts import UNLIMITED
-from tuition.pipeline.question import Question, features_of, partition, question_about, validation_inputs, viewed
+from tuition.pipeline.question import Question, partition, question_about, validation_inputs, viewed
 from tuition.pipeline.rounds_curve import NAME as PICTURE
 from tuition.pipeline.rounds_curve import try_to_draw
 from tuition.pipeline.settings import DistillSettings
@@ -29,10 +29,9 @@ from tuition.pipeline.sources import Sources
 from tuition.pipeline.until import Ending, at_least, ending, growing
 from tuition.store import BudgetError, ResponseStore, address
 from tuition.training import Run, Student, files
-from tuition.training.preflight import build_student, pick_device
+from tuition.training.preflight import pick_device
 
 FOLDER, SETTINGS, TABLE = files.ROUNDS, "settings.json", "rounds.csv"
-SMALL = 1024  # values of an input whose pixels say something about what is in it
 
 
 def sizes(settings: DistillSettings) -> list[int]:
@@ -322,11 +321,5 @@ def first_choice(settings: DistillSettings, pool: Pool) -> dict[str, Any]:
     Medoids of an encoder's features (those of the run that the settings name, or of a student that begins with trained
     weights), or of the pixels of small images; at random, where nothing tells inputs apart.
     """
-    features = features_of(pool, settings.ask)
-    if features is None and models.fine_tunes(settings.student, settings.student_start):
-        begun = build_student(
-            settings.student, pool, pool.num_classes or 2, None, settings.data.seed, start=settings.student_start
-        )
-        features = begun.to(pick_device(settings.device)).features(pool).flatten(1)
-    small = pool.kind != "texts" and pool.in_memory and math.prod(pool.shape) <= SMALL
-    return {"method": "medoids" if features is not None or small else "random", "features": features}
+    features = encoded(settings, pool)
+    return {"method": "random" if features is None else "medoids", "features": features}

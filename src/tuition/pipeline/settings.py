@@ -178,6 +178,12 @@ class DistillSettings(CommandSettings):
     unasked: Annotated[int, Field(ge=0)] | Literal["all"] = setting(
         0, "inputs of train that the teacher is not asked about, learned from beside its answers: a number, or all"
     )
+    neighbours: int = setting(
+        0,
+        "of each input in a graph over which answers are spread to unasked ones, by `features`; 0: they learn what the "
+        "student's average answers",
+        ge=0,
+    )
     paid_mixes: int = setting(0, "CutMixes to ask about as well; half of them are kept", unit="calls", ge=0)
     rounds: int = setting(
         1,

@@ -38,6 +38,7 @@ def distill(
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
     unasked: Pool | None = None,
+    nearness: Tensor | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     options: dict[str, Any] | None = None,
@@ -72,6 +73,9 @@ def distill(
             them is learned from beside the answers: what the student answers for strong views is to equal what its
             average answers for weak ones (see `losses.consistency`). Their labels are never read. `average` is 0.99
             then, unless it is set. Steps take about three times as long.
+        nearness: (m, n) shares by which m unasked inputs take the answers of the n inputs of the transfer set, as
+            `data.nearness` finds them by an encoder's features; they then learn these in place of the average's
+            outputs. Labels that are used count as half of an answer, as in `ckd` and `mse`.
         seed: of the order of batches, augmentation and, for a name, the initial weights.
         out: folder for the run's files; a finished run there is returned, an unfinished one resumes, another is
             refused. It is another run if the code of your own student, objective or preprocessing was edited.
@@ -106,6 +110,7 @@ def distill(
         validation=validation,
         test=test,
         unasked=unasked,
+        nearness=nearness,
         preprocess=preprocess,
         seed=seed,
         start=start,
@@ -120,9 +125,7 @@ def distill(
             record = parallel.first(lambda: _opened(directory, recorded, transfer, keep or {}, stack))
             if record["status"] == "done":
                 return reopen(directory, record, setup.student, setup.settings.keep_checkpoint)
-        measured = {"validation": setup.validation, "test": setup.test}
-        leaks.warn_of_shared(setup.transfer.pool, "the transfer set", **measured)
-        leaks.warn_of_shared(setup.unasked, "the unasked pool", **measured)
+        _point_out_leaks(setup)
         if progress and parallel.rank() == 0:
             callbacks = [*callbacks, stack.enter_context(following.bar(setup.settings.epochs))]
         run = _train(setup, trained, directory, record, callbacks)
@@ -147,6 +150,12 @@ def train_teacher(
     Arguments are those of `distill`. Without validation its weights are those of the last epoch.
     """
     return distill(model, TransferSet(pool, {}), "ce", validation=validation, out=out, weights=TEACHER, **others)
+
+
+def _point_out_leaks(setup: Setup) -> None:
+    measured = {"validation": setup.validation, "test": setup.test}
+    leaks.warn_of_shared(setup.transfer.pool, "the transfer set", **measured)
+    leaks.warn_of_shared(setup.unasked, "the unasked pool", **measured)
 
 
 def _learned_from(transfer: TransferSet) -> dict[str, Any]:

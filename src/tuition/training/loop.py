@@ -199,8 +199,9 @@ class Training:
             yield
 
     @torch.no_grad()
-    def _beside(self, inputs: Tensor, seed: int) -> Beside:
-        """What is learned from these raw inputs: that their strong views are answered as the average does weak ones."""
+    def _beside(self, inputs: Tensor, target: Tensor | None, seed: int) -> Beside:
+        """What is learned from these raw inputs: that their strong views are answered as the average does weak ones; or
+        that their weak views are answered by a target, which does not come from the student itself."""
         assert self.unasked is not None
         assert self.average is not None
         weak, strong = self.unasked.views(inputs, seed)
@@ -208,13 +209,16 @@ class Training:
         if parallel.count() > 1:
             own = torch.arange(len(inputs), device=weak.device).tensor_split(parallel.count())[parallel.rank()]
             weak, strong = weak[own], strong[own]
+        weight = self.schedule.risen(self.state.steps)
+        if target is not None:
+            return Beside(weak, target, weight, own)
         with self.learner.autocast(weak.device):
             target = self.average.outputs(weak)
         if own is not None:
             target = parallel.gather(target, own, len(inputs))
-        return Beside(strong, target, self.schedule.risen(self.state.steps), own)
+        return Beside(strong, target, weight, own)
 
-    def _left(self) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, int] | None]]:
+    def _left(self) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, Tensor | None, int] | None]]:
         """The draws of the epoch after those done, which are repeated to be skipped; mixes draw as they are reached."""
         generator, done = self.batches.generator, self.state.done
         now = generator.get_state()

@@ -14,8 +14,10 @@ class Beside:
     """Inputs without answers that are learned from beside a batch.
 
     Attributes:
-        inputs: strong views (b, ...); of several processes, those that this one forwards.
-        target: (b, k) outputs of the student's average for weak views; of several processes, the complete ones.
+        inputs: strong views (b, ...), or weak ones where the target is known beforehand; of several processes, those
+            that this one forwards.
+        target: (b, k) outputs of the student's average for weak views, or shares of the answers; of several processes,
+            the complete ones.
         weight: of the term.
         own: as of a batch.
     """

@@ -31,7 +31,7 @@ from tuition.training.task_classes import (
     task_names,
     test_in_order,
 )
-from tuition.training.unasked import fitted, refuse_maps, with_average
+from tuition.training.unasked import check_nearness, fitted, refuse_maps, with_average
 
 
 def set_up(
@@ -43,6 +43,7 @@ def set_up(
     validation: Pool | TransferSet | None = None,
     test: Pool | None = None,
     unasked: Pool | None = None,
+    nearness: Tensor | None = None,
     preprocess: nn.Module | None = None,
     start: models.Start | None = None,
     seed: int,
@@ -74,6 +75,7 @@ def set_up(
     if unasked is not None:
         settings = with_average(settings)
         unasked = fitted(unasked, transfer.pool, student, method)
+    check_nearness(nearness, unasked, transfer)
     setup = Setup(
         student=student,
         method=method,
@@ -88,6 +90,7 @@ def set_up(
         teacher_accuracy=accuracy,
         is_module=not isinstance(model, str) or models.fine_tunes(model, start),
         unasked=unasked,
+        nearness=nearness,
     )
     trial_step.attempt(setup)
     return setup

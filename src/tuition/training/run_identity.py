@@ -37,6 +37,7 @@ def recorded_digests(setup: Setup, objective: Objective) -> dict[str, str | None
         "transfer_digest": data_digest(setup.transfer),
         "validation_digest": None if setup.validation is None else data_digest(setup.validation),
         "unasked_digest": None if setup.unasked is None else data_digest(setup.unasked),
+        "nearness_digest": None if setup.nearness is None else tensors_digest({"nearness": setup.nearness}),
         "test_digest": None if setup.test is None else data_digest(setup.test),
     }
 

@@ -15,7 +15,7 @@ from tuition.training.objective import Objective
 from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 from tuition.training.task import Task
-from tuition.training.unasked import Unasked, strong_view
+from tuition.training.unasked import Unasked, spread, strong_view
 
 
 def balanced(transfer: TransferSet, num_classes: int) -> Tensor | None:
@@ -42,6 +42,7 @@ class Setup:
         validation, test: with labels in the order of the student's classes.
         num_classes: width of the student's output.
         unasked: bare inputs to learn from beside the answers, or None.
+        nearness: of these to the inputs of the transfer set, where they learn their answers, or None.
         teacher_accuracy: of the answers on labels of the data.
         is_module: whether the student's weights do not follow from its name and seed.
     """
@@ -59,6 +60,7 @@ class Setup:
     teacher_accuracy: float | None
     is_module: bool
     unasked: Pool | None = None
+    nearness: Tensor | None = None
 
     def objective(self, student: Student, transfer: TransferSet) -> Objective:
         """The objective by which this student learns from these rows."""
@@ -85,6 +87,7 @@ class Setup:
             augment=self.unasked.augment if self.settings.augment else None,
             batch_size=self.settings.batch_size,
             device=self.device,
+            targets=None if self.nearness is None else spread(self.nearness, self.transfer),
         )
 
     def batches(

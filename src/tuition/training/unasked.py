@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tuition import models
-from tuition.data import Crop, Pool, ondisk
+from tuition.data import Crop, Pool, TransferSet, ondisk
 from tuition.data.strong import dropped_words, noisy_vectors, strong_images
 from tuition.errors import UserError
 from tuition.training.batches import ahead
@@ -19,6 +21,7 @@ from tuition.training.settings import TrainSettings
 from tuition.training.student import Student
 
 SAMPLE = 4096  # rows by which the spread of columns is known
+ANSWERS = ("logits", "votes", "embedding")  # of the teacher, by which the student's outputs are taught
 AVERAGE = 0.99  # decay of the student's average, whose outputs are the targets, unless another one is set
 
 
@@ -57,6 +60,39 @@ def fitted(pool: Pool, like: Pool, student: Student, method: Method) -> Pool:
     return bare.view(like.crop)
 
 
+def check_nearness(nearness: Tensor | None, unasked: Pool | None, transfer: TransferSet) -> None:
+    """Refuse a nearness that is not of these inputs.
+
+    Raises:
+        UserError: it is of others, or there are no answers to take.
+    """
+    if nearness is None:
+        return
+    if unasked is None:
+        raise UserError("nearness is that of unasked inputs, and there are none; pass unasked too.")
+    if not isinstance(nearness, Tensor) or nearness.shape != (len(unasked), len(transfer)):
+        raise UserError(
+            f"nearness is a tensor ({len(unasked)}, {len(transfer)}), a row an unasked input and a column an answer; "
+            "pass what data.nearness returns."
+        )
+    if not bool(nearness.isfinite().all()):
+        raise UserError("some nearness is not finite; pass what data.nearness returns.")
+    if not any(name in transfer.responses for name in ANSWERS):
+        raise UserError("nearness needs a teacher's answers, and there are none; leave it out.")
+
+
+def spread(nearness: Tensor, transfer: TransferSet) -> Tensor:
+    """What unasked inputs are to answer (m, k), by their nearness (m, n) to the rows of a transfer set.
+
+    Shares of the rows' answers, of which labels are a half where they are known: what `ckd` and `mse` teach the rows.
+    """
+    name = next(name for name in ANSWERS if name in transfer.responses)
+    answers = transfer.responses[name].float()
+    if name != "embedding" and transfer.labels is not None:
+        answers = (answers + F.one_hot(transfer.labels, answers.shape[1])) / 2
+    return nearness.float() @ answers
+
+
 def strong_view(pool: Pool, student: Student) -> Callable[[Tensor, torch.Generator], Tensor]:
     """How inputs like those of a pool are seen strongly by this student."""
     if isinstance(student.preprocess, models.TextReader):
@@ -75,6 +111,7 @@ class Unasked:
         strong: from a batch (b, ...) and a generator of its device to strong views.
         augment: the random crops of weak views; None leaves inputs as they are.
         batch_size: inputs of a step.
+        targets: (n, k) what the student is to answer, where it is known beforehand.
     """
 
     def __init__(
@@ -85,18 +122,20 @@ class Unasked:
         augment: Crop | None,
         batch_size: int,
         device: torch.device,
+        targets: Tensor | None = None,
     ) -> None:
         self.source = pool if augment is None else pool.view(None)
+        self.targets = None if targets is None else targets.to(device)
         self.strong, self.augment, self.batch_size, self.device = strong, augment, batch_size, device
         self.inputs = self.source.asked_tensor().to(device) if pool.nbytes <= ondisk.IN_MEMORY else None
 
-    def draw(self, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
-        """Raw inputs (b, ...) and a seed for their views, of every step of an epoch; all are drawn at once."""
+    def draw(self, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None, int]]:
+        """Raw inputs (b, ...), their targets and a seed for their views, of every step of an epoch, drawn at once."""
         rows = torch.randint(len(self.source), (steps, self.batch_size), generator=generator)
         seeds = torch.randint(2**63 - 1, (steps,), generator=generator).tolist()
-        yield from zip(
-            map(self._held, rows) if self.inputs is not None else ahead(self._read, rows), seeds, strict=True
-        )
+        inputs = map(self._held, rows) if self.inputs is not None else ahead(self._read, rows)
+        targets = repeat(None) if self.targets is None else (self.targets[part.to(self.device)] for part in rows)
+        yield from zip(inputs, targets, seeds, strict=False)
 
     def views(self, inputs: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """A weak and a strong view of raw inputs (b, ...)."""
