@@ -82,6 +82,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "mse": {"method": "mse"},
     "ckd": {"method": "ckd"},
     "kd, 3x longer": {"method": "kd", "longer": 3},
+    "kd, 7x longer": {"method": "kd", "longer": 7},
     "mse, 3x longer": {"method": "mse", "longer": 3},
     "ckd, 3x longer": {"method": "ckd", "longer": 3},
     "ckd, average": {"method": "ckd", "average": 0.99, "rate_of": "ckd"},
@@ -90,12 +91,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "ckd, unasked": {"method": "ckd", "unasked": "all"},
     "ckd, mix, average": {"method": "ckd"} | MIXED,
     "ckd, mix, average, 3x longer": {"method": "ckd", "longer": 3} | MIXED,
-    "ckd, medoids, unasked": {"method": "ckd", "unasked": "all", "select": "medoids", "rate_of": "ckd, unasked"},
-    "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
-}
-ARMS |= {
     "ckd, neighbours": {"method": "ckd"} | NEAR,
     "ckd, medoids, neighbours": {"method": "ckd", "select": "medoids", "rate_of": "ckd, neighbours"} | NEAR,
+    "ckd, medoids, unasked": {"method": "ckd", "unasked": "all", "select": "medoids", "rate_of": "ckd, unasked"},
+    "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
 }
 BASELINES = ("kd", "mse", "kd, 3x longer")
 DRAWN = ("kd", "kd, 3x longer", "ckd", "ckd, medoids", "ckd, medoids, unasked", "ckd, rounds, unasked",
