@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tuition.learning_curve import TAIL, IntervalEstimate
 from tuition.studies import records, statistics, tables
 from tuition.studies.names import label
 from tuition.studies.records import Record, Section
@@ -45,6 +46,12 @@ QUESTIONS = {
     "regression against KD": (MSE, KD),
     "CKD against regression": (CKD, MSE),
 }
+LEVERS = (  # task, target (percent), arm of fewer-calls/TASK.csv, and words
+    ("digits", 95, "ckd, rounds, unasked", "digits, from scratch: `ckd`, 3 rounds, unasked pool"),
+    ("news", 50, "ckd, medoids", "head on a pretrained text encoder: `ckd`, medoids"),
+    ("images", 25, "ckd, medoids", "head on a pretrained net of images: `ckd`, medoids"),
+    ("small", 40, "ckd, mix, average", "20 classes at 16x16, from scratch: `ckd`, mix, average"),
+)
 TARGETS = 3  # rows of one study in the table of calls
 
 Seeds = Mapping[int, float]  # seed -> accuracy
@@ -233,11 +240,48 @@ def needs(curves: Mapping[str, Curve], method: str, goal: float) -> str:
     return f"{ours:,.0f} ({cell.text}{f' {cell.detail}' if cell.detail else ''})"
 
 
+def levers(_: Sequence[Part]) -> str:
+    """What saves calls beside the method, from the runs of benchmarks/fewer_calls.py; intervals hold together."""
+    baselines = (KD, MSE)
+    tail = TAIL / (len(LEVERS) * len(baselines))
+    rows = []
+    for task, target, arm, words in LEVERS:
+        curves = lever_curves(HERE / "fewer-calls" / f"{task}.csv")
+        savings = [statistics.saving(curves[arm], [curves[name]], target, tail) for name in baselines]
+        calls = statistics.calls_to_reach(curves[arm], target).value
+        rows.append([words, f"{target} %", f"{calls:,.0f}", *map(factor, savings)])
+    header = ["task: recipe", "target", "calls", "KD needs", "MSE needs"]
+    told = f"Times the calls; the {len(rows) * len(baselines)} intervals hold together at 95 % (Bonferroni)."
+    return f"{rows_of(header, rows)}\n\n{told} Bold: the interval excludes 1."
+
+
+def lever_curves(path: Path) -> dict[str, dict[int, dict[int, float]]]:
+    curves: dict[str, dict[int, dict[int, float]]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            if row["test"]:  # others chose the learning rate
+                of_calls = curves.setdefault(row["arm"], {}).setdefault(int(row["calls"]), {})
+                of_calls[int(row["seed"])] = float(row["test"])
+    return curves
+
+
+def factor(less: IntervalEstimate) -> str:
+    """The calls of a baseline over those of a method, from the percentage that this saves."""
+    value, low, high = (
+        math.nan if math.isnan(each) else 1 / (1 - each / 100) if each < 100 else math.inf
+        for each in (less.value, less.low, less.high)
+    )
+    mark = "**" if low > 1 else ""
+    ends = f"{max(low, 0.0):.2f} to {high:.2f}" if math.isfinite(high) else f"at least {max(low, 0.0):.2f}"
+    return f"{mark}{value:.2f}{mark} ({ends})"
+
+
 BLOCKS: dict[str, Callable[[Sequence[Part]], str]] = {
     "published": as_published,
     "calls": calls,
     "single": single,
     "forms": forms,
+    "levers": levers,
 }
 
 

@@ -96,6 +96,26 @@ def test_calls_and_what_they_save_are_interpolated(answers, runs):
     assert 1 < len(rows) <= 3
 
 
+def test_factors_of_levers_are_those_of_their_runs(answers):
+    rows = [line.split("|")[1:-1] for line in answers.levers([]).splitlines() if line.startswith("| ")][1:]
+    for (task, target, arm, words), cells in zip(answers.LEVERS, rows, strict=True):
+        with open(RESULTS / "fewer-calls" / f"{task}.csv", newline="") as file:
+            tested = [row for row in csv.DictReader(file) if row["test"]]
+        needed = {}
+        for name in (arm, "kd", "mse"):
+            counts = sorted({int(row["calls"]) for row in tested if row["arm"] == name})
+            means = [
+                np.mean([float(r["test"]) for r in tested if (r["arm"], r["calls"]) == (name, str(count))])
+                for count in counts
+            ]
+            place = next(i for i, value in enumerate(means) if value >= target)
+            needed[name] = np.interp(target, means[place - 1 : place + 1], counts[place - 1 : place + 1])
+        assert cells[0].strip() == words
+        assert cells[2].strip() == f"{needed[arm]:,.0f}"
+        for cell, name in zip(cells[3:], ("kd", "mse"), strict=True):
+            assert float(cell.split()[0].strip("*")) == pytest.approx(needed[name] / needed[arm], abs=0.006)
+
+
 def test_single_runs_are_collected(answers, tmp_path, capsys):
     settings = {"data": "tasks/cifar", "teacher_name": "lite", "student": {"name": "cnn_4"}, "calls": 40, "seed": 0}
     settings |= {"learning_rate": 0.05, "schedule": "stages", "accounting": "published"}

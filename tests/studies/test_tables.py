@@ -202,6 +202,10 @@ def test_published_values_stand_under_the_measured_ones(runs, section):
     table = tables.accuracy(*sections(white_box))
     assert cells(table)["FitNets + CKD in the paper"]["3,200 calls"] == "47.78 (0.96)"
     assert {row["source"] for row in data(table)} == {"measured", "published"}
+    two_forms = [*white_box, *(replace(run, method="fitnets_ckd_published") for run in white_box)]
+    shown = cells(tables.accuracy(*sections(two_forms)))
+    assert "FitNets + CKD in the paper" not in shown
+    assert shown["FitNets + CKD, published in the paper"]["1,600 calls"] == "31.72 (2.46)"
     elsewhere = sections(runs(dataset="digits"))
     assert not any("in the paper" in name for name in cells(tables.calls_to_accuracy(*elsewhere)))
 

@@ -135,7 +135,7 @@ def calls_to_reach(curve: Curve, target: float) -> IntervalEstimate:
     return IntervalEstimate(value if math.isfinite(value) else math.nan, low, high)
 
 
-def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> IntervalEstimate:
+def saving(curve: Curve, baselines: Sequence[Curve], target: float, tail: float = TAIL) -> IntervalEstimate:
     """Percent of calls saved against the baseline that needs fewest (table 1's delta).
 
     The interval joins those of the two numbers of calls on the scale of their logarithms (method of variance estimates
@@ -143,9 +143,12 @@ def saving(curve: Curve, baselines: Sequence[Curve], target: float) -> IntervalE
     baselines it holds the least of the savings; its upper end is corrected for the number of baselines (Bonferroni),
     because the best of several is partly the luckiest. Where a method does not cross the target in the measured range
     the value is nan, and the two intervals are joined at their worst.
+
+    Args:
+        tail: the probability that the true value lies beyond one end; smaller where several savings are claimed.
     """
-    ratios = [_log_ratio(curve, baseline, target, TAIL) for baseline in baselines]
-    wider = [_log_ratio(curve, baseline, target, TAIL / len(baselines)) for baseline in baselines]
+    ratios = [_log_ratio(curve, baseline, target, tail) for baseline in baselines]
+    wider = [_log_ratio(curve, baseline, target, tail / len(baselines)) for baseline in baselines]
     ends = min(each.value for each in ratios), min(each.low for each in ratios), min(each.high for each in wider)
     percent = [-100 * math.expm1(-end) for end in ends]
     return IntervalEstimate(percent[0] if math.isfinite(ends[0]) else math.nan, *percent[1:])

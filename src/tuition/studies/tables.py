@@ -37,7 +37,8 @@ def _method(quantity: Row) -> Heads:
 
 def accuracy(section: Section) -> Table:
     """Mean and standard deviation over seeds, by method and calls, with the published white-box values (table 2)."""
-    printed = published.table2(section.dataset, section.teacher, section.student)
+    theirs = published.table2(section.dataset, section.teacher, section.student)
+    printed = {_as_published(method, section.curves): values for method, values in theirs.items()}
     data: list[dict[str, Any]] = []
     for method, curve in section.curves.items():
         data += [{"method": method, "calls": n, "source": "measured", **_over(v.values())} for n, v in curve.items()]
@@ -64,12 +65,17 @@ def accuracy(section: Section) -> Table:
     return Table("accuracy", "Accuracy by teacher calls", note, ["method", *_calls(section.calls)], rows, data)
 
 
+def _as_published(method: str, run: Iterable[str]) -> str:
+    """Our name for a method of the paper: its published form, where that was run beside ours."""
+    return f"{method}_published" if f"{method}_published" in run else method
+
+
 def calls_to_accuracy(section: Section) -> Table:
     """Table 1: calls for each target accuracy, and the percentage that CKD and CKD as published save."""
     curves = {method: curve for method, curve in section.curves.items() if len(curve) > 1}
     printed = published.table1(section.dataset, section.teacher, section.student)
     paper = published.read()
-    theirs = next((name for name in paper["ckd"] if name in section.curves), "ckd")  # their CKD is printed below it
+    theirs = _as_published("ckd", section.curves)
     if printed:
         printed[theirs] = printed.pop("ckd")
     goals = sorted({*targets(section.curves), *(paper["table1"]["targets"] if printed else ())}, reverse=True)
