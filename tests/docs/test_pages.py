@@ -1,28 +1,38 @@
 """The code of every page of the site and of the README runs as it stands, and prints what the page shows.
 
 Blocks of `python` and `bash` run in order in an empty folder. A block with a title is a file of this name. A block of
-`text` without a title, after a block that runs, is what that block prints; "..." stands for anything. Blocks of `sh`
-are for another machine, or take long: their commands are parsed alone.
+`text` without a title, after a block that runs, is what that block prints; "..." stands for anything.
+
+Blocks of `sh` need what a test cannot count on: a package index, a key, an account on the hub, Docker, hours.
+Their commands are parsed alone, except those of the page on several machines: a long test runs them against a real
+PostgreSQL server, with torchrun and on a real Ray cluster, all on this machine, but for `pip install` and `ray start`.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tuition import ResponseStore
+from tuition.pipeline.question import question_of
+from tuition.pipeline.settings import TransferSettings
+from tuition.pipeline.sources import Sources
+
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 
 
-def beside(name: str) -> ModuleType:
-    """A module of this folder."""
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+def beside(name: str, folder: Path = HERE) -> ModuleType:
+    """A module of this folder, or of another one."""
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,10 +41,13 @@ def beside(name: str) -> ModuleType:
 
 
 page, chat_server = beside("page"), beside("chat_server")
+postgresql = beside("postgresql", ROOT / "tests" / "store")
 
 WRITTEN = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {path.relative_to(ROOT).as_posix(): page.blocks(path.read_text(encoding="utf-8")) for path in WRITTEN}
 RUN = [name for name, blocks in PAGES.items() if any(b.language in ("python", "bash") for b in blocks)]
+MACHINES = "docs/guides/several-machines.md"
+ASKED_TOGETHER = [{"calls": 200}, {"calls": 300}, {"calls": 80, "seed": 0}, {"calls": 80, "seed": 1}]  # in PostgreSQL
 SH = [(name, block) for name, blocks in PAGES.items() for block in blocks if block.language == "sh"]
 # What would make a page ask a real server, or look for data elsewhere.
 LEFT_OUT = ("OPENAI_API_KEY", "RAY_ADDRESS")
@@ -59,29 +72,76 @@ def chat():
         yield address
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(name, forks, chat, tmp_path):
-    outputs, here = tmp_path / "printed", tmp_path / "here"
+def run_page(written: Path, folder: Path, programs: Path, **variables: str) -> Path:
+    """Run a page in an empty folder; returns the folder of what its blocks printed."""
+    outputs, here = folder / "printed", folder / "here"
     outputs.mkdir()
     here.mkdir()
     environment = {key: value for key, value in os.environ.items() if key not in LEFT_OUT}
-    environment |= {"PATH": f"{forks}:{environment['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"PATH": f"{programs}:{environment['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [forks / "python", HERE / "page.py", ROOT / name, outputs],
+        [programs / "python", HERE / "page.py", written, outputs],
         cwd=here,
-        env=environment | {"COLUMNS": "100", "HOME": str(tmp_path), "OPENAI_BASE_URL": chat},
+        env=environment | {"COLUMNS": "100", "HOME": str(folder)} | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert ran.returncode == 0, ran.stdout
+    return outputs
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(name, forks, chat, tmp_path):
+    outputs = run_page(ROOT / name, tmp_path, forks, OPENAI_BASE_URL=chat)
     before = None
     for block in PAGES[name]:
         if block.language == "text" and not block.title and before is not None:
             printed = (outputs / str(before.line)).read_text(encoding="utf-8")
             assert shown_as(block.code, printed), f"line {block.line} of {name} shows other words than:\n{printed}"
         before = block if block.language in ("python", "bash") and not block.title else None
+
+
+@pytest.fixture
+def cluster():
+    """The address of a Ray cluster of two nodes of one core each."""
+    pytest.importorskip("ray", reason="Ray is not installed (tuition[ray])")
+    from ray.cluster_utils import Cluster
+
+    size = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        patch.setenv("RAY_TMPDIR", folder)  # with sockets, whose paths are short
+        nodes = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        try:
+            nodes.add_node(**size)
+            yield nodes.address
+        finally:
+            nodes.shutdown()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_what_several_machines_do_runs_on_one(cluster, tmp_path):
+    if postgresql.programs() is None:
+        pytest.skip("PostgreSQL's server programs are not installed (Debian: apt-get install postgresql)")
+    blocks = [block for block in PAGES[MACHINES] if not block.code.startswith("pip ")]
+    assert sum(block.language == "sh" for block in blocks) == 4
+    written = tmp_path / "page.md"
+    heads = [f'{block.language} title="{block.title}"' if block.title else "bash" for block in blocks]
+    written.write_text(
+        "".join(f"```{head}\n{block.code}```\n" for head, block in zip(heads, blocks, strict=True)), encoding="utf-8"
+    )
+    with postgresql.server() as server:
+        url = postgresql.empty_database(server)
+        run_page(written, tmp_path, Path(sys.executable).parent, STORE=url, RAY_ADDRESS=cluster)
+        accounts = ResponseStore(url).accounts("digits")
+    here = tmp_path / "here"
+    drawn = [question_of(TransferSettings.of(it), Sources()) for it in ASKED_TOGETHER]
+    digests = {digest for question in drawn for digest in question.inputs.digests}
+    assert (accounts.paid, accounts.unknown) == (len(digests), 0)
+    assert json.loads((here / "runs/digits/run.json").read_text())["settings"]["epochs"] == 20
+    assert len((here / "study/runs.csv").read_text().splitlines()) == 1 + 2 * 2 * 2
 
 
 def shown_as(shown: str, printed: str) -> bool:
