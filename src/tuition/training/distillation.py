@@ -23,7 +23,7 @@ from tuition.training.objective import Objective
 from tuition.training.preflight import set_up, train_settings
 from tuition.training.recentre import centre_of, offset, recentre, recentred
 from tuition.training.run import STUDENT, TEACHER, Run, reopen, write_run
-from tuition.training.run_identity import recorded_digests, recorded_settings, tensors_digest
+from tuition.training.run_identity import nearness_digest, recorded_digests, recorded_settings, tensors_digest
 from tuition.training.settings import TrainSettings
 from tuition.training.setup import Setup
 from tuition.training.student import Student
@@ -167,6 +167,7 @@ def _learned_from(transfer: TransferSet) -> dict[str, Any]:
 def _recorded(setup: Setup, objective: Objective, described: Mapping[str, Any] | None) -> dict[str, Any]:
     """What tells this run from another one, the same in all processes."""
     recorded = recorded_settings(setup, described) | recorded_digests(setup, objective)
+    recorded |= nearness_digest(setup, described)
     initial = {**setup.student.state_dict(), **objective.state_dict(prefix="objective.")}
     compared = {name: value for name, value in recorded.items() if name not in files.FREE}
     parallel.check_same(**compared, initial_weights=tensors_digest(initial))

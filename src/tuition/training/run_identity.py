@@ -37,9 +37,15 @@ def recorded_digests(setup: Setup, objective: Objective) -> dict[str, str | None
         "transfer_digest": data_digest(setup.transfer),
         "validation_digest": None if setup.validation is None else data_digest(setup.validation),
         "unasked_digest": None if setup.unasked is None else data_digest(setup.unasked),
-        "nearness_digest": None if setup.nearness is None else tensors_digest({"nearness": setup.nearness}),
         "test_digest": None if setup.test is None else data_digest(setup.test),
     }
+
+
+def nearness_digest(setup: Setup, described: Mapping[str, Any] | None) -> dict[str, str]:
+    """Digest of a nearness that was passed; one that follows from settings may differ in its last bits elsewhere."""
+    if setup.nearness is None or "neighbours" in (described or {}):
+        return {}
+    return {"nearness_digest": tensors_digest({"nearness": setup.nearness})}
 
 
 def own_code(student: Student, objective: Objective, own: object | None) -> str | None:
