@@ -146,7 +146,7 @@ def check(runs: Iterable[DistillSettings], sources: Sources) -> None:
 
 def _way(s: DistillSettings) -> tuple[Any, ...]:
     """What decides whether a run fits, beside its pair and its method."""
-    return s.in_rounds, s.ask.select, s.unasked, s.train.average
+    return s.in_rounds, s.ask.select, s.ask.features, s.unasked, s.neighbours, s.train.average
 
 
 def check_nodes(runs: Sequence[DistillSettings], out: Path) -> None:
