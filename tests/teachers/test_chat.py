@@ -18,7 +18,7 @@ import torch
 from tuition import ResponseStore, teachers
 from tuition.data import Accounts, from_tensors
 from tuition.errors import UserError
-from tuition.store import BudgetError, usage, verify
+from tuition.store import BudgetError, TeacherError, usage, verify
 from tuition.teachers import BadAnswer, from_openai
 
 LABELS = ["sports", "arts", "war"]
@@ -194,6 +194,30 @@ def test_confidence_of_a_hard_label():
     )
     with pytest.raises(BadAnswer, match="confidence"):
         wrong(["a"])
+
+
+@pytest.mark.parametrize("answers", ["text", "logprobs"])
+def test_answers_that_name_no_class_end_the_ask(server, reply, tmp_path, answers):
+    content = says("It is about") | {"usage": {"prompt_tokens": 9}}
+    content["choices"][0]["logprobs"] = {"content": [{"top_logprobs": [{"token": "It", "logprob": -0.1}]}]}
+    server.reply = lambda request: reply(content)
+    pool, store = from_tensors([f"text {i}" for i in range(40)]), ResponseStore(str(tmp_path / "r.db"))
+    with (
+        warnings.catch_warnings(action="ignore"),
+        pytest.raises(TeacherError, match=r"9 of 9 answers name no class\. Look at its prompt"),
+    ):
+        store.ask(chat(server, answers=answers), pool, budget=40, concurrency=8, trial=lambda answer: None)
+    assert store.accounts().paid == 9  # one to try the student on, and eight at once
+
+
+def test_a_first_answer_that_names_no_class_is_not_tried(server, reply, tmp_path):
+    """The trial sees the first answer that does."""
+    server.reply = lambda request: reply(says("?" if len(server.requests) == 1 else "arts"))
+    tried = []
+    pool = from_tensors([f"text {i}" for i in range(20)])
+    transfer = ResponseStore(str(tmp_path / "r.db")).ask(chat(server), pool, budget=20, trial=tried.append)
+    assert [answer["votes"].tolist() for answer in tried] == [[[0, 1, 0]]]
+    assert (len(transfer), len(transfer.refused)) == (19, 1)
 
 
 PROGRAM = """

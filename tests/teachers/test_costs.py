@@ -60,6 +60,7 @@ def test_every_command_says_the_same_sum(shop):
     code, said = tuition(*ask, "--dry-run")
     assert code == 0, said
     assert "unknown until answers of this teacher tell their tokens" in said
+    assert said.count("Note: Two prices are set, and both are charged: 0.0004 for each call, and 0.15 and 0.6 for") == 1
     code, said = tuition(*ask)
     assert code == 0, said
     assert f"10 paid, {NOTHING_ELSE}, cost 0.0040165, tokens in 70, tokens out 10." in said

@@ -100,7 +100,20 @@ def test_nobody_listens():
     for address in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid"):
         with pytest.raises(NotCharged, match="cannot be reached") as refused:
             Client(address).post("/", {}, inputs=1)
-        assert refused.value.retry
+        assert not refused.value.retry  # waiting helps nobody
+
+
+def test_a_server_that_was_there_may_come_back(server, reply):
+    with type(server)() as other:
+        other.reply = lambda request: reply({}, headers=(("Connection", "close"),))
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        client = Client(other.url)
+        assert client.post("/", {}, inputs=1) == {}
+        thread.join()
+    with pytest.raises(NotCharged, match="cannot be reached") as refused:
+        client.post("/", {}, inputs=1)
+    assert refused.value.retry
 
 
 def test_an_answer_that_comes_too_late_or_not_complete_is_of_unknown_fate(server, client, reply, monkeypatch):

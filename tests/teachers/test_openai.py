@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuition import ResponseStore
 from tuition.data import Accounts, from_tensors
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.store import TeacherError
 from tuition.teachers import BadAnswer, NotCharged, Refused, Tokens, from_openai
 from tuition.teachers.chat import score
@@ -282,10 +282,31 @@ def test_the_missing_are_bounded_by_what_is_listed(weights, top):
     assert given_away == pytest.approx(1 - sum(chance for _, chance in ranked[:top]), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "hint"),
+    [
+        ("", {"task": "chat", "labels": ["a", "b"]}, "is /v1 missing"),
+        ("/v1", {}, "a chat model needs task=chat and labels"),
+        ("/v1", {"task": "chat", "labels": ["a", "b"]}, r"status 404: no such path\)"),
+    ],
+)
+def test_a_path_that_a_server_does_not_know_is_told_with_its_likely_cause(server, reply, tmp_path, path, options, hint):
+    server.reply = lambda request: reply({"detail": "no such path"}, 404)
+    teacher = from_openai("m", base_url=server.url + path, **options)
+    with pytest.raises(TeacherError, match=f"gave no answer .*{hint}"):
+        ResponseStore(str(tmp_path / "r.db")).ask(teacher, from_tensors(["text"]), budget=1)
+    assert len(server.requests) == 1
+
+
+def test_labels_without_their_task_are_refused():
+    with pytest.raises(UserError, match="set task=chat"):
+        from_openai("m", labels=["a", "b"])
+
+
 def test_a_model_that_never_says_a_label_word_is_told(server, reply):
     server.reply = lambda request: chat(request, reply)
     teacher = from_openai("m", task="chat", base_url=server.url, labels=["x", "y"], words=["yes", "no"])
-    with pytest.warns(UserWarning, match="none of the label words"):
+    with pytest.warns(Notice, match=r"no likely answer of the model begins with yes, no; look at its prompt, or set"):
         answer = teacher(["text"])
     assert answer["missing"].item() == 2
 

@@ -132,6 +132,21 @@ def test_settings_are_one_object_or_keywords_or_both(transfer):
         distill("cnn_4", transfer, settings=TrainSettings(), epoch=2)
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"epochs": 0}, "the setting epochs cannot be 0: input should be greater than or equal to 1."),
+        ({"epoch": 3}, "there is no setting 'epoch'; did you mean epochs?"),
+        ({"epochs": True}, "the setting epochs cannot be true; give it a value."),
+        ({"mean": [0.3]}, "mean and std belong together; give both or none."),
+    ],
+)
+def test_settings_made_in_python_are_refused_by_one_sentence(values, sentence):
+    with pytest.raises(UserError) as refused:
+        TrainSettings(**values)
+    assert str(refused.value) == sentence
+
+
 def test_a_run_shows_itself_in_two_lines(transfer, test, tmp_path):
     run = distill("cnn_4", transfer, "kd", test=test, epochs=1, out=tmp_path / "run")
     first, second = repr(run).splitlines()

@@ -57,9 +57,11 @@ class TeacherCheck:
 
     def rows(self) -> list[tuple[str, str]]:
         """The rows of a table: what, and its figure."""
-        judgement, gives = self.judgement, self.transfer.responses.items()
-        right = "not known: the inputs have no labels, or the answers no classes"
-        if not math.isnan(judgement.accuracy):
+        judgement, gives, refused = self.judgement, self.transfer.responses.items(), self.transfer.refused
+        right = "not known: the answers name no classes"
+        if self.transfer.labels is None:
+            right = "not known: the inputs have no labels"
+        elif not math.isnan(judgement.accuracy):
             right = f"{judgement.accuracy:.1f} %, beside chance {judgement.chance:.1f} %"
         return [
             ("takes", _inputs(self.transfer.pool)),
@@ -68,6 +70,7 @@ class TeacherCheck:
             ("names of its classes", "not known" if self.class_names is None else shown(self.class_names)),
             ("seconds a call", "all answers are from the store" if self.seconds is None else f"{self.seconds:.3g}"),
             ("right", right),
+            *([("left out", f"{len(refused)}: {refused[0].reason}")] if refused else []),
         ]
 
     @property
@@ -83,9 +86,10 @@ class TeacherCheck:
         if look.verdict == "bad":
             return f"This teacher needs a look: {look.reason}. {look.advice}."
         if one_class is not None:
-            return f"This teacher needs a look: all {len(self.transfer)} answers are of class {one_class}. {SCALE}."
+            advice = stepwise.TEXTS if self.transfer.pool.kind == "texts" else SCALE
+            return f"This teacher needs a look: all {len(self.transfer)} answers are of class {one_class}. {advice}."
         if math.isnan(look.accuracy):
-            return "It answers; without labels and classes nothing tells whether it is right."
+            return "It answers; whether it is right cannot be told without labels and classes to compare."
         if look.score >= CLEAR and look.accuracy > look.chance:
             return "It answers, and better than chance."
         if look.inputs < ENOUGH:
@@ -125,7 +129,7 @@ def check(settings: TransferSettings, sources: Sources) -> TeacherCheck:
         batch_size=ask.ask_batch,
         check_answers=False,
     )
-    judgement = stepwise.judge(transfer.responses, transfer.labels)
+    judgement = stepwise.judge(transfer.responses, transfer.labels, texts=pool.kind == "texts")
     seconds = timed.seconds / timed.inputs if timed.inputs else None
     return TeacherCheck(transfer, judgement, teacher.class_names, teacher.reads, seconds)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
+from tuition.errors import Notice
 from tuition.training.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -84,6 +86,19 @@ class AskSettings(Settings):
     )
     seconds_per_call: float | None = setting(None, "time of one call, to estimate by", unit="seconds", free=True, ge=0)
     trust_code: bool = setting(False, "run code that a folder or a file of settings names", free=True)
+
+    @model_validator(mode="after")
+    def _two_prices(self) -> Self:
+        """Say that both count, because one of them may stand in a file that is not looked at."""
+        if self.cost_per_call and self.cost_per_million_tokens and any(self.cost_per_million_tokens):
+            read, written = self.cost_per_million_tokens
+            warnings.warn(
+                f"two prices are set, and both are charged: {self.cost_per_call} for each call, and {read} and "
+                f"{written} for a million tokens in and out; set one to null to charge the other alone.",
+                Notice,
+                stacklevel=1,
+            )
+        return self
 
     @property
     def chosen_by_student(self) -> bool:

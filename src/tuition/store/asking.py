@@ -289,7 +289,7 @@ class Sending:
             # No refusal shortens another's pause.
             self.resume = max(self.resume, time.monotonic() + _pause(answer, piece.attempts))
             if not answer.retry or piece.attempts >= self.retries:
-                what = f"permanently refused ({answer}); nothing was charged for that request"
+                what = f"gave no answer ({answer}); nothing was charged for that request"
                 error = self.fault(what, answer)
         elif isinstance(answer, TimeoutError) and self.may_ask_again(piece):
             self.pending.shrink(piece)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from tuition.data.classes import comparable
@@ -20,6 +21,8 @@ from tuition.store.errors import TeacherError
 from tuition.store.ledger import Ledger
 
 LOOKED_AT = 4096  # answers of an ask that is over
+PROMPT = "Look at its prompt and labels, and at teacher.answers (logprobs is for letters, text for words)"
+TEXTS = "Look at the texts that it reads, and at its prompt if it has one"
 ANYWAY = "--set check_answers=false, in Python check_answers=False"
 
 Trial = Callable[[Mapping[str, Tensor]], None]
@@ -55,10 +58,13 @@ class AnswerGate:
         outputs, labels = self._answered(settled)
         if self.trial is not None and not outputs and settled == 0:
             return 1
-        if self.trial is not None and outputs:
-            self.trial({name: value[:1] for name, value in outputs.items()})
+        read = _read(outputs)
+        if self.trial is not None and bool(read.any()):
+            first_read = read.nonzero()[0]
+            self.trial({name: value[first_read] for name, value in outputs.items() if name != "unread"})
             self.trial = None
-        if not self.judges or self._judge(outputs, labels, over=False).verdict == "good":
+        good = not self.judges or self._judge(outputs, labels, over=False).verdict == "good"
+        if good and self.trial is None:
             return math.inf
         looked_at = max((len(value) for value in outputs.values()), default=0)
         return settled + max(first, looked_at)
@@ -88,7 +94,8 @@ class AnswerGate:
         return stored(self.ledger.database, self.ledger.teacher_id, self.pool, [*before, *self.new[:settled]])
 
     def _judge(self, outputs: dict[str, Tensor], labels: Tensor | None, *, over: bool) -> Judgement:
-        judgement, paid = judge(outputs, labels), self.ledger.accounts.paid
+        judgement = judge(outputs, labels, texts=self.pool.pool.kind == "texts")
+        paid = self.ledger.accounts.paid
         outcome = f"{paid} calls were paid, and their answers are stored" if paid else "nothing was paid now"
         logits = by_class(outputs)
         if logits is not None and not over:
@@ -125,18 +132,35 @@ def stored(
         if not kept:
             return {}, None
         outputs = pool.responses(reading.read(connection, teacher_id, kept))
-    if "unread" in outputs:  # answers that name no class tell nothing of the others
-        read = outputs.pop("unread")[:, 0] < 1
-        kept = [digest for digest, good in zip(kept, read.tolist(), strict=True) if good]
-        outputs = {name: value[read] for name, value in outputs.items()}
-    if pool.pool.labels is None or not kept:
+    if pool.pool.labels is None:
         return outputs, None
     rows = dict(zip(reversed(pool.pool.digests), range(len(pool.pool) - 1, -1, -1), strict=True))
     return outputs, pool.pool.labels[[rows[digest] for digest in kept]]
 
 
-def judge(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Judgement:
-    """What the answers (n, k) to n different inputs show."""
+def _read(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Which answers name a class (n,); written ones may not."""
+    count = max((len(value) for value in outputs.values()), default=0)
+    return outputs["unread"][:, 0] < 1 if "unread" in outputs else torch.ones(count, dtype=torch.bool)
+
+
+def judge(outputs: Mapping[str, Tensor], labels: Tensor | None, *, texts: bool = False) -> Judgement:
+    """What the answers (n, k) to n different inputs, or `texts`, show."""
+    logits, read = by_class(outputs), _read(outputs)
+    named = read if logits is None or "missing" not in outputs else outputs["missing"][:, 0] < logits.shape[1]
+    if len(named) >= agreement.FEWEST and 2 * int(named.sum()) < len(named):
+        reason = f"{int((~named).sum()):,} of {len(named):,} answers name no class"
+        return Judgement(len(named), verdict="bad", reason=reason, advice=PROMPT, certain=True)
+    if not bool(read.any()):
+        return Judgement(0)
+    judgement = _judged(
+        {name: value[read] for name, value in outputs.items()}, None if labels is None else labels[read]
+    )
+    of_form = texts and agreement.SCALE.casefold() in judgement.advice.casefold()
+    return replace(judgement, advice=TEXTS) if of_form else judgement
+
+
+def _judged(outputs: Mapping[str, Tensor], labels: Tensor | None) -> Judgement:
     logits = by_class(outputs)
     if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
         vectors = logits if logits is not None else outputs.get("embedding")

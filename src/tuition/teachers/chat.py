@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.teachers.http import Client
 from tuition.teachers.names import class_names
 from tuition.teachers.protocol import Answer, BadAnswer, Refused
@@ -226,7 +226,13 @@ def _logits(count: int, words: Sequence[str], answer: Any) -> dict[str, Tensor]:
     listed = [_listed(choice) for choice in in_order(answer, "choices", count)]
     logits, missing = zip(*(score(tokens, words) for tokens in listed), strict=True)
     if len(words) in missing:
-        warnings.warn("the model lists none of the label words for some inputs; look at its prompt", stacklevel=2)
+        asked = ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")
+        warnings.warn(
+            f"for some texts no likely answer of the model begins with {asked}; look at its prompt, or set "
+            "teacher.answers=text where it writes words.",
+            Notice,
+            stacklevel=1,
+        )
     return {"logits": torch.stack(logits), "missing": torch.tensor(missing, dtype=torch.float32).unsqueeze(1)}
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more is not waited for
 LEAST_BYTES, INPUT_BYTES, MOST_BYTES = 16 << 20, 4 << 20, 256 << 20  # of an answer: in all, an input, at most
 SHORT_KEY = 8  # characters
+UNKNOWN = (400, 404, 405, 501)  # statuses by which servers say that they do not know a path or what it is for
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,7 @@ class Client:
         key_variable: the environment variable that holds the key; None, or an empty variable, sends none.
         timeout: seconds for a request, from its connection to the last byte of the answer.
         requests_per_minute, inputs_per_minute: the most that all threads together send, evenly spaced.
+        hint: what may be wrong where the server does not know what it is asked for.
 
     Raises:
         UserError: no such address, a variable that cannot be one, a proxy that cannot be used, or httpx is not
@@ -77,6 +79,7 @@ class Client:
         timeout: float = 60.0,
         requests_per_minute: float | None = None,
         inputs_per_minute: float | None = None,
+        hint: str = "",
     ) -> None:
         try:
             from tuition.teachers.request import Wire
@@ -90,6 +93,7 @@ class Client:
         self.base_url, self.key_variable, self.timeout = plain_url(base_url), key_variable, timeout
         self._pace = Pace(requests_per_minute, inputs_per_minute)
         self._wire = Wire(self.base_url, timeout)
+        self._hint, self._reached = hint, False
 
     def __repr__(self) -> str:
         return f"Client({self.base_url!r})"
@@ -136,14 +140,17 @@ class Client:
         try:  # the causes are left out of what is raised: they hold the request, and it holds the key
             reply = self._wire.exchange(method, path, headers, content, most)
         except request.UnreachedError as error:
-            why = self.quoted(str(error))
-            raise NotCharged(f"{self.base_url} cannot be reached: {why}", retry=error.retry) from None
+            why = f"{self.base_url} cannot be reached: {self.quoted(str(error))}"
+            if error.refused and not self._reached:  # then waiting helps nobody
+                raise NotCharged(f"{why}; start the server, or correct its address", retry=False) from None
+            raise NotCharged(why, retry=error.retry) from None
         except TimeoutError:
             raise TimeoutError(f"no answer from {self.base_url} within {self.timeout:g} s") from None
         except ConnectionError as error:
             raise ConnectionError(f"the connection to {self.base_url} was cut: {self.quoted(str(error))}") from None
         except request.UnreadableError as error:
             raise BadAnswer(f"the answer of {self.base_url} {error}") from None
+        self._reached = True
         if not reply.is_success:
             raise self._refusal(reply)
         try:
@@ -171,6 +178,8 @@ class Client:
         else:
             why = f"{self.base_url} refused with status {status}{words}"
         refusal = replies.refusal(why, status, trouble)
+        if self._hint and status in UNKNOWN and not refusal.retry and not isinstance(refusal, Refused):
+            return NotCharged(f"{why}; {self._hint}", retry=False)
         if refusal.retry and after is not None:
             if after > LONGEST_WAIT:
                 return NotCharged(f"{why}, and asks to wait {after:.0f} s; run again then", retry=False)

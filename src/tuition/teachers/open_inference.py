@@ -99,7 +99,7 @@ def from_v2(
     if match is None:
         raise UserError("a V2 model's address ends in /v2/models/NAME or /v2/models/NAME/versions/VERSION; give it so.")
     host, path, model_name, _, version = match.groups()
-    rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
+    rates: dict[str, Any] = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
     client = Client(host, key_variable=key_variable, timeout=timeout, **rates)
     model = _read_metadata(client, path, version, input, output)
     if num_classes is not None and model.width not in (None, num_classes):

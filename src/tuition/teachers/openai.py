@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -93,9 +94,11 @@ def from_openai(
     """
     url = base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
     rates = {"requests_per_minute": requests_per_minute, "inputs_per_minute": inputs_per_minute}
-    client = Client(url, key_variable=key_variable, timeout=timeout, **rates)
+    client = Client(url, key_variable=key_variable, timeout=timeout, hint=_hint(url, task), **rates)
     names, hard = None, False
     if task == "embeddings":
+        if labels or words or prompt or system:
+            raise UserError("labels, words and prompts are of task=chat; set task=chat, or leave them out.")
         settings: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
         body = {"model": model, "encoding_format": encoding, **settings}
         max_batch, answer = MOST_EMBEDDINGS, partial(_embed, client, body, dimensions)
@@ -122,6 +125,13 @@ def from_openai(
     name = name or f"{model.rpartition('/')[2]}-{short(fingerprint)}"
 
     return RemoteTeacher(name, fingerprint, answer, lambda _: client.check(), max_batch, names, "texts", votes, hard)
+
+
+def _hint(url: str, task: Task) -> str:
+    """What may be wrong where a server does not know what it is asked for."""
+    if not urlsplit(url).path.strip("/"):
+        return "is /v1 missing at the end of its address?"
+    return "a chat model needs task=chat and labels, because embeddings are asked for" if task == "embeddings" else ""
 
 
 def _reading(

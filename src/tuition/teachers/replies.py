@@ -25,7 +25,7 @@ NO_CREDIT = re.compile(
     re.I,
 )
 OF_SETTINGS = re.compile(
-    "unsupported.?(parameter|value)|unknown.?parameter|model.{0,80}not.?(found|exist|supported|available)|no such model"
+    "unsupported.?(parameter|value)|unknown.?parameter|model.{0,80}not.?(found|exist|support|available)|no such model"
     "|api.?key|unauthori[sz]ed|authenticat|permission",
     re.I,
 )

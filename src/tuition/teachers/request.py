@@ -46,11 +46,16 @@ class Reply:
 
 
 class UnreachedError(Exception):
-    """Nothing of the request was sent. `retry` says whether the same request may succeed later."""
+    """Nothing of the request was sent.
 
-    def __init__(self, why: str, *, retry: bool = True) -> None:
+    Args:
+        retry: whether the same request may succeed later.
+        refused: whether nobody listens at the address, or it has no name.
+    """
+
+    def __init__(self, why: str, *, retry: bool = True, refused: bool = False) -> None:
         super().__init__(why)
-        self.retry = retry
+        self.retry, self.refused = retry, refused
 
 
 class UnreadableError(Exception):
@@ -107,7 +112,8 @@ class Wire:
         except TROUBLE as error:
             why = str(error) or type(error).__name__
             if not sent:
-                raise UnreachedError(why, retry=_may_pass(error, why)) from None
+                refused = isinstance(error, httpcore.ConnectError)
+                raise UnreachedError(why, retry=_may_pass(error, why), refused=refused) from None
             if isinstance(error, httpcore.TimeoutException):
                 raise TimeoutError from None
             raise ConnectionError(why) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -71,33 +71,48 @@ class Settings(BaseModel):
         Raises:
             UserError: the first unknown or invalid setting, and the nearest known name.
         """
-        known = cls.known()
-        for key in values:
-            if key not in known:
-                raise SettingError(cls.unknown(key))
-            _check_texts(key, values[key])
+        cls._check_names(values)
         return cls._of(values)
 
     @classmethod
+    def _check_names(cls, values: Mapping[str, Any]) -> None:
+        """Refuse unknown settings, and texts that can be neither a name nor a path."""
+        known = cls.known()
+        for name, value in values.items():
+            if name not in known:
+                raise SettingError(cls.unknown(name))
+            _check_texts(name, value)
+
+    @classmethod
     def _of(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        cls._check_kinds(values, prefix)
+        try:
+            return cls(**cls.nested(values))
+        except ValidationError as error:
+            raise cls._refusal(error, prefix) from None
+
+    @classmethod
+    def _check_kinds(cls, values: Mapping[str, Any], prefix: str = "") -> None:
+        """Refuse true and false where a number or a text belongs."""
         known = cls.known()
         for name, value in values.items():
             if isinstance(value, bool) and not {bool, Any} & _kinds(known[name].annotation):
                 raise SettingError(f"the setting {prefix}{name} cannot be {str(value).lower()}; give it a value.")
-        try:
-            return cls(**cls.nested(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            cause = first.get("ctx", {}).get("error")
-            if isinstance(cause, SettingError):
-                raise cause from None
-            where = first["loc"]
-            where = where[1:] if len(where) > 1 and where[0] in cls.parts() else where
-            name = prefix + ".".join(str(part) for part in where)
-            what = first["msg"].removeprefix("Value error, ").rstrip(".")
-            shown = repr(first["input"])
-            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-            raise SettingError(f"the setting {name} cannot be {shown}: {what[0].lower() + what[1:]}.") from None
+
+    @classmethod
+    def _refusal(cls, error: ValidationError, prefix: str = "") -> SettingError:
+        """The first of the errors as a sentence."""
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, SettingError):
+            return cause
+        where = first["loc"]
+        where = where[1:] if len(where) > 1 and where[0] in cls.parts() else where
+        name = prefix + ".".join(str(part) for part in where)
+        what = first["msg"].removeprefix("Value error, ").rstrip(".")
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        return SettingError(f"the setting {name} cannot be {shown}: {what[0].lower() + what[1:]}.")
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -227,6 +242,21 @@ class TrainSettings(Settings):
         "keep the last checkpoint (3 to 5 times the weights), from which more epochs continue a finished run",
         free=True,
     )
+
+    if not TYPE_CHECKING:  # type checkers know the settings by their fields
+
+        def __init__(self, **values: Any) -> None:
+            """As `of`, because Python code makes these settings by their class.
+
+            Raises:
+                UserError: the first unknown or invalid setting.
+            """
+            self._check_names(values)
+            self._check_kinds(values)
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise self._refusal(error) from None
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> Self:
