@@ -114,9 +114,9 @@ def _saved(section: Section, lead: Lead, price: Decimal | None) -> list[str]:
                 return [f"{needs}: it saves none."]
             sure = "one seed gives no interval"
             if not math.isnan(saved.low):
-                low = f"{saved.low:.0f}" if math.isfinite(saved.low) else "unknown"
-                sure = f"95 % interval {low} to {saved.high:.0f} %"
-                sure += "" if saved.low > 0 else ": the seeds cannot rule out that none are saved"
+                doubts = [] if saved.low > 0 else ["the seeds cannot rule out that none are saved"]
+                interval = f"95 % interval {saved.low:.0f} to {saved.high:.0f} %"
+                sure = ": ".join(([interval] if math.isfinite(saved.low) else []) + doubts)
             worth = "" if price is None else f", worth {money(round(price * Decimal(theirs - ours), 4))}"
             return [f"{needs}: {saved.value:.0f} % of the calls saved{worth} ({sure})."]
     return []
