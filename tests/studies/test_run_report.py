@@ -231,6 +231,18 @@ def test_what_cannot_be_loaded_is_said_and_the_rest_is_shown(case: Any, tmp_path
     assert json.loads(result.stdout)["left_out"][0].startswith("Data: a run that Python made has no config.yaml")
     assert "Left out. Data: a run that Python made has no config.yaml" in result.stderr
     record = json.loads((moved / "run.json").read_text())
+    del record["settings"]["fingerprint"]  # as of a run that Python made
+    (moved / "run.json").write_text(json.dumps(record))
+    named = {"data": "digits", "teacher": "t:t", "store": str(run.folder.parent / "responses.db")}
+    _, told = run_report.build(moved, tmp_path / "told", sources=run.sources, named=named)
+    assert told.test is not None
+    assert told.test.accuracy == pytest.approx(recorded)
+    assert told.notes == []
+    assert told.differ.partition(".")[0] in run.text
+    assert "Dividing the logits" not in told.verdict[-2], "which inputs were trained on is not known"
+    with pytest.raises(UserError, match="names the run's inputs and answers already; leave out data, teacher"):
+        run_report._settings(run.folder, True, named)
+    record = json.loads((moved / "run.json").read_text())
     (moved / "run.json").write_text(json.dumps(record | {"status": "running"}))
     with pytest.raises(UserError, match="is not finished"):
         run_report.build(moved, tmp_path / "out")

@@ -107,6 +107,8 @@ def print_plan(printer: Printer, estimate: Estimate) -> None:
     printer.facts("Before asking", (Fact("", label, None, text) for label, text in estimate.rows()))
     printer.record(
         plan={
+            "train": estimate.trains,
+            "validate": estimate.validates,
             "new": plan.new,
             "served": plan.served,
             "paid": plan.paid,

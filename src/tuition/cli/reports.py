@@ -20,6 +20,9 @@ def report(
     out: Annotated[
         Path | None, Option(help="Folder for report.html; by default a study's own, or `report` in that of a run.")
     ] = None,
+    data: Annotated[str | None, Option(help="Of a run made in Python: its data, whose split test is measured.")] = None,
+    teacher: Annotated[str | None, Option(help="Of a run made in Python: its teacher, as for `tuition ask`.")] = None,
+    store: Annotated[str | None, Option(help="Of a run made in Python: the store of its answers.")] = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Build the report of studies, or of one run: a verdict in words, figures and tables, as a page and in Markdown.
@@ -29,7 +32,11 @@ def report(
 
     Example: tuition report study --out report
     """
+    given = {"data": data, "teacher": teacher, "store": store}
+    named = {name: value for name, value in given.items() if value is not None}
     if not (folders[0] / "run.json").is_file():
+        if named:
+            raise UserError(f"a study names its own data and answers; leave out {', '.join(named)}.")
         if out is None and len(folders) > 1:
             raise UserError("a report of several studies needs a folder of its own; name it with --out.")
         print_report(printer, folders, folders[0] if out is None else out)
@@ -38,7 +45,8 @@ def report(
         raise UserError("a report is of one run, or of studies; name one folder of a run.")
     from tuition.studies import run_report
 
-    page, report = run_report.build(folders[0], folders[0] / "report" if out is None else out, trust_code=trust_code)
+    place = folders[0] / "report" if out is None else out
+    page, report = run_report.build(folders[0], place, trust_code=trust_code, named=named)
     for sentence in report.verdict:
         printer.show(f"- {sentence}")
     for note in report.notes:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def print_run(printer: Printer, run: Run, title: str, *, priced: bool = False) -> None:
     """The closing table of a run."""
+    from tuition.training.rising import MORE, still_rising
+
     measured = run.measured.get("validation", "accuracy").split()[0]
     figures = [
         Fact("accuracy", "test accuracy, best validation", run.accuracy),
@@ -34,6 +36,8 @@ def print_run(printer: Printer, run: Run, title: str, *, priced: bool = False) -
         facts += [Fact(f"accounts.{key}", f"teacher calls {word}", count) for key, (word, count) in counts]
         facts += billed(run.bill, priced)
     printer.facts(title, facts)
+    if still_rising([row["validation"] for row in run.history if "validation" in row]):
+        printer.say(f"Note: {MORE}: give the same command with more --epochs, and it continues.")
     printer.say(f"Files are in {run.directory}.", best_epoch=run.best_epoch, epochs=run.epochs, directory=run.directory)
 
 

@@ -23,6 +23,7 @@ class Estimate:
         needed: calls that must be left in the budget, even where all that is paid is of use.
         budget: as it was set; None where there is none.
         open_end: whether the ask takes what the budget has left.
+        trains, validates: inputs asked about to train on, and to validate on, because there are no labels.
     """
 
     plan: AskPlan
@@ -32,6 +33,8 @@ class Estimate:
     needed: int = 0
     budget: int | None = None
     open_end: bool = False
+    trains: int = 0
+    validates: int = 0
 
     def rows(self) -> list[tuple[str, str]]:
         cost = "give --cost-per-call or --cost-per-million-tokens"
@@ -40,7 +43,9 @@ class Estimate:
         elif self.by_tokens:
             cost = "unknown until answers of this teacher tell their tokens; ask about a few first"
         seconds = "give --set seconds_per_call=..." if self.seconds is None else f"{self.seconds:,.1f} s"
+        shares = f"{self.trains:,} to train on, {self.validates:,} to validate on"
         return [
+            *([("inputs asked about, without labels", shares)] if self.validates else []),
             ("new calls, at most" if self.at_most else "new calls", f"{self.plan.new:,}"),
             *([] if self.at_most else [("from cache", f"{self.plan.served:,}")]),
             ("paid so far", f"{self.plan.paid:,}"),
@@ -86,7 +91,8 @@ def _tokens(read: Decimal, written: Decimal) -> str:
 def plan(settings: Asking, sources: Sources) -> Estimate:
     """Look ahead, and ask nothing. A local teacher's time is measured on a blank batch."""
     teacher, asking = sources.teacher(settings), settings.ask
-    inputs = question_of(settings, sources, teacher).inputs
+    question = question_of(settings, sources, teacher)
+    inputs, shares = question.inputs, (question.calls, len(question.inputs) - question.calls)
     charged = asking.price
     if address.exists(asking.store):
         calls = ResponseStore(asking.store).plan(
@@ -116,4 +122,4 @@ def plan(settings: Asking, sources: Sources) -> Estimate:
         try_blank(teacher, inputs, asking.ask_batch)
         seconds = calls.new * (time.perf_counter() - started) / asking.ask_batch
     by_tokens = charged is not None and charged.per_token
-    return Estimate(calls, seconds, by_tokens, in_rounds, needed, asking.budget, open_end)
+    return Estimate(calls, seconds, by_tokens, in_rounds, needed, asking.budget, open_end, *shares)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +24,11 @@ from tuition.store.price import money
 from tuition.studies import disagreements, page, run_figures
 from tuition.studies.disagreements import Disagreement, Shown
 from tuition.studies.records import flatten, read_rows
+from tuition.studies.run_verdict import next_steps, verdict
 from tuition.studies.table import UNKNOWN, Cell, Table, counts, markdown
 from tuition.studies.templating import render, source
 from tuition.training import Student, calibration, evaluation, files, load
+from tuition.training.rising import still_rising
 
 TEXT, ROUNDS = "report.md", "rounds.csv"
 LOOKED_AT = 2000  # stored answers that are searched for disagreements
@@ -46,6 +48,7 @@ class RunReport:
     facts: list[str] = field(default_factory=list)  # sentences of the verdict, found while measuring
     verdict: list[str] = field(default_factory=list)  # in full
     test: evaluation.Evaluation | None = None
+    rising: bool = False  # whether validation was, at the last epoch
     differ: str = ""
     examples: list[Disagreement] = field(default_factory=list)
 
@@ -62,12 +65,20 @@ class RunReport:
             return None
 
 
-def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | None = None) -> tuple[Path, RunReport]:
+def build(
+    run: Path,
+    out: Path,
+    *,
+    trust_code: bool = False,
+    sources: Sources | None = None,
+    named: Mapping[str, str] | None = None,
+) -> tuple[Path, RunReport]:
     """Write OUT/report.html, OUT/report.md and OUT/figures.
 
     Args:
         trust_code: import code that the run's folder names, as the factory of its student.
         sources: pools and a teacher that are loaded already.
+        named: data, teacher and store of a run that Python made, whose folder does not name them.
 
     Returns:
         The page, and what it shows.
@@ -81,27 +92,35 @@ def build(run: Path, out: Path, *, trust_code: bool = False, sources: Sources | 
     page.check_ours(out, ())
     with disk.hold(out):
         report = RunReport(run, record)
-        settings, sources = report.attempt("Data", lambda: _settings(run, trust_code)), sources or Sources()
+        sources = sources or Sources()
+        settings = report.attempt("Data", lambda: _settings(run, trust_code, named or {}))
         student = report.attempt("Student", lambda: load(run, trust_code=trust_code))
         _training(report, out / "figures")
         if settings is not None and student is not None:
             report.attempt("Test data", lambda: _on_test(report, student, settings, sources, out / "figures"))
             if isinstance(settings, DistillSettings):
                 report.attempt("Disagreements", lambda: _disagreements(report, student, settings, sources))
-        report.verdict = [*_verdict(report), *report.facts, *_next(report)]
+        report.verdict = [*verdict(report), *report.facts, *next_steps(report)]
         _write(report, out)
     return out / page.PAGE, report
 
 
-def _settings(run: Path, trust_code: bool) -> DistillSettings | TeachSettings:
-    """The settings that the run's folder keeps.
+def _settings(run: Path, trust_code: bool, named: Mapping[str, str]) -> DistillSettings | TeachSettings:
+    """The settings that the run's folder keeps, or those that are named for it.
 
     Raises:
-        UserError: there are none, or they name code that is not trusted.
+        UserError: there are none, or both; or they name code that is not trusted.
     """
     path = run / CONFIG
+    if path.is_file() and named:
+        raise UserError(f"{path} names the run's inputs and answers already; leave out {', '.join(named)}.")
     if not path.is_file():
-        raise UserError(f"a run that Python made has no {CONFIG}, so that its inputs are not known here.")
+        if "data" not in named:
+            raise UserError(
+                f"a run that Python made has no {CONFIG}; name its inputs with --data, and its answers with --teacher "
+                "and --store."
+            )
+        return DistillSettings.of({**named, "trust_code": trust_code})
     values = read_settings(path)
     refuse_code(values, str(path), trust_code)
     if "ask" not in values:
@@ -117,6 +136,7 @@ def _training(report: RunReport, folder: Path) -> None:
     with (report.directory / files.METRICS).open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     if history and "validation" in history[0]:
+        report.rising = still_rising([row["validation"] for row in history])
         run_figures.validation(history, report.results["best_epoch"], folder / "validation")
         measured = report.record.get("measured", {}).get("validation", "")
         report.figures.append((folder / "validation", f"Validation by epoch: {measured}."))
@@ -145,11 +165,11 @@ def _on_test(
     recorded = report.results["accuracy"]
     if recorded is not None and abs(recorded - measured.accuracy) * len(labels) > 300:  # more than three inputs
         report.notes.append(
-            f"Test data: it gives {measured.accuracy:.2f} % now, and the run recorded {recorded:.2f} %; the data has "
-            "changed."
+            f"Test data: it gives {measured.accuracy:.2f} % now, and the run recorded {recorded:.2f} %; these are "
+            "not the inputs that it was tested on."
         )
     sure = f"Its confidence is {measured.calibration_error:.1f} points off on average."
-    bins, validation = calibration.reliability(logits, labels), _labelled_validation(settings, sources)
+    bins, validation = calibration.reliability(logits, labels), _labelled_validation(report, settings, sources)
     after = None
     if validation is not None:
         heat = calibration.temperature(student.logits(validation), student.labels_of(validation))
@@ -167,10 +187,12 @@ def _on_test(
     report.tables.append(_worst_classes(student, logits.argmax(dim=1), labels))
 
 
-def _labelled_validation(settings: DistillSettings | TeachSettings, sources: Sources) -> Pool | None:
+def _labelled_validation(report: RunReport, settings: DistillSettings | TeachSettings, sources: Sources) -> Pool | None:
     """The labelled inputs that chose the epoch, on which nothing was trained."""
     if isinstance(settings, TeachSettings):
         return sources.validation_pool(settings.data)
+    if not (report.directory / CONFIG).is_file():  # then some of them may have been trained on
+        return None
     held_out = question_of(settings.changed(select="random", features=None), sources).validation
     return held_out if isinstance(held_out, Pool) else None
 
@@ -202,8 +224,10 @@ def _worst_classes(student: Student, predicted: Tensor, labels: Tensor) -> Table
 
 def _disagreements(report: RunReport, student: Student, settings: DistillSettings, sources: Sources) -> None:
     recorded = report.record["settings"].get("fingerprint")
+    if recorded is None and settings.ask.teacher is not None:  # of a run that Python made: whom the user names
+        recorded = sources.teacher(settings).fingerprint
     if not isinstance(recorded, str):
-        raise UserError("the run does not say which teacher it had.")
+        raise UserError("the run does not say which teacher it had; name it with --teacher.")
     found = stored_answers(settings, sources, recorded, LOOKED_AT)
     if student.output == "embedding":
         if len(found.transfer) < 3:
@@ -221,64 +245,6 @@ def _disagreements(report: RunReport, student: Student, settings: DistillSetting
         f"{differ:,} of {len(found.transfer):,} inputs with stored answers{looked} {what}. The run was trained on some "
         "of these inputs or all; nothing was asked for this page."
     )
-
-
-# -- the verdict -------------------------------------------------------------------------------------------------------
-
-
-def _verdict(report: RunReport) -> Iterable[str]:
-    results, measured = report.results, report.record.get("measured", {})
-    if report.test is not None:
-        from scipy.stats import binomtest
-
-        right = round(report.test.accuracy * report.test.count / 100)
-        low, high = binomtest(right, report.test.count).proportion_ci(method="wilson")
-        yield (
-            f"The student classifies {report.test.accuracy:.2f} % of {report.test.count:,} test inputs correctly "
-            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %, for other inputs of this kind; another seed may "
-            "differ by more)."
-        )
-    elif results["accuracy"] is not None:
-        where = measured.get("accuracy", "the test inputs")
-        yield f"The student classifies {results['accuracy']:.2f} % of {where} correctly."
-    elif results["validation"] is not None:
-        where = measured.get("validation", "on validation inputs")
-        yield f"The best validation figure is {results['validation']:.2f} %: {where}. Nothing was tested on labels."
-    else:
-        yield "Nothing was measured on labels, neither for validation nor for test."
-    if results["teacher_accuracy"] is not None:
-        yield (
-            f"The teacher itself is right on {results['teacher_accuracy']:.2f} % of the "
-            f"{results['teacher_inputs']:,} labelled inputs it was asked about."
-        )
-    if results["agreement"] is not None:
-        yield f"The student agrees with the teacher to {results['agreement']:.2f} % on what it was trained on."
-    accounts, bill = Accounts(**report.record["accounts"]), Bill.from_dict(report.record.get("bill", {}))
-    if accounts.paid or accounts.served:
-        price = f", for {money(bill.cost)} in the currency of the price" if bill.cost else ""
-        each = f" ({money(round(bill.cost / accounts.paid, 6))} a call)" if bill.cost and accounts.paid else ""
-        stored = f"; {accounts.served:,} answers were stored already" if accounts.served else ""
-        yield f"It took {accounts.paid:,} paid calls{price}{each}{stored}."
-
-
-def _next(report: RunReport) -> list[str]:
-    """What to do next, where teacher and student were measured in classes."""
-    accuracy, theirs = report.results["accuracy"], report.results["teacher_accuracy"]
-    agreement = report.results["agreement"]
-    if accuracy is None or theirs is None or agreement is None:
-        return []
-    behind = theirs - accuracy
-    if behind <= 1:
-        return ["Next: ship it; it is about as accurate on test inputs as the teacher on those it was asked about."]
-    if agreement < 95:
-        return [
-            "Next: train for more epochs, or a larger student; it does not reproduce answers that it was trained on, "
-            f"and is {behind:.1f} points behind the teacher's accuracy on the inputs it was asked about."
-        ]
-    return [
-        f"Next: ask about more inputs, if {behind:.1f} points to the teacher's accuracy on the inputs it was asked "
-        "about are worth them; the student reproduces the answers that it has."
-    ]
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
