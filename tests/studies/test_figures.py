@@ -1,4 +1,5 @@
 import math
+import warnings
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 
@@ -44,6 +45,19 @@ def test_calls_and_accuracy_writes_png_svg_and_pdf_that_name_every_method_once(t
     assert [words.count(word) for word in once] == [1] * len(once)
     # Geometric counts: a tick at each, on both axes of calls, which are logarithmic.
     assert [words.count(tick) for tick in ("20", "40", "160", "320")] == [2] * 4
+
+
+def test_long_names_lose_their_middle_and_leave_room_for_the_axes(tmp_path):
+    names = [f"our_package.methods:contrastive_distillation_with_memory_and_projection_{i}" for i in range(3)]
+    results = [row | {"method": name} for name in names for row in RESULTS if row["method"] == "ckd"]
+    curves = dict.fromkeys(names, CURVES["ckd"])
+    points = [row | {"low": 80, "high": 90, "values": [80, 90]} for row in results if row["calls"] == 320]
+    with warnings.catch_warnings(action="error"):
+        drawn(tmp_path / "curve.svg", results, curves)
+        figures.accuracy_points(points, tmp_path / "points.svg")
+        figures.over_epochs(dict.fromkeys(names, np.ones((9, 2))), tmp_path / "epochs.svg", ylabel="validation")
+    for path in tmp_path.iterdir():
+        assert sum(word.startswith("our_pa") and word.endswith("projection_2") for word in texts(path)) == 1
 
 
 def test_a_suffix_asks_for_one_file_and_a_dotted_name_is_no_suffix(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tuition import distill
+from tuition.errors import Notice
 from tuition.held import Held
 from tuition.training import files
 from tuition.training.callbacks import Shown
@@ -180,7 +181,10 @@ def test_a_run_resumes_with_its_number_of_threads(transfer, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             distill("cnn_4", transfer, "kd", **given)
         torch.set_num_threads(1)
-        with pytest.warns(UserWarning, match="resumes with the 2 threads that it began with"):
+        with (
+            pytest.warns(Notice, match="resumes with the 2 threads that it began with"),
+            pytest.warns(Notice, match="this run resumes in epoch 2 of 3"),
+        ):
             distill("cnn_4", transfer, "kd", **given)
         assert torch.get_num_threads() == 1
     finally:

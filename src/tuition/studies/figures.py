@@ -29,6 +29,7 @@ INK, MUTED, PAPER = "#1f2328", "#6e7781", "#ffffff"  # text; frame, grid and ref
 ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00", "#cc79a7"
 SUFFIXES = (".png", ".svg", ".pdf")
 WIDTH, HEIGHT = 3.5, 2.6  # inches: a column of a two-column page
+LONGEST_NAME = 28  # characters of a method's name
 WIDE, LEGEND = 5.0, 3  # inches of two panels, whose text is legible on a phone; columns of their legend
 REFERENCE: Any = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 
@@ -132,7 +133,7 @@ def calls_and_accuracy(
         _call_axis(right.xaxis, counts)
         left.set(xlabel="target accuracy (%)", ylabel="teacher calls needed")
         right.set(xlabel="teacher calls", ylabel="test accuracy (%)")
-        _legend(figure, {label(method): style for method, style in looks.items()}, reference or {})
+        _legend(figure, {_named(method): style for method, style in looks.items()}, reference or {})
         return _save(figure, path)
 
 
@@ -148,6 +149,11 @@ def _needed_curve(axes: Axes, rows: Sequence[Mapping[str, Any]], counts: Sequenc
     ends = np.clip([low[known], high[known]], counts[0], counts[-1])
     axes.vlines(target[known], *ends, color=style.colour, linewidth=1.0, alpha=0.6)
     axes.plot(target[shown], calls[shown], zorder=5, clip_on=False, **{**style.marks(), "linestyle": ""})
+
+
+def _named(method: str) -> str:
+    """A method's name, without its middle where it would leave no room for the axes."""
+    return escape.shorten(label(method), LONGEST_NAME)
 
 
 def _legend(figure: Figure, looks: Mapping[str, Style], reference: Iterable[str] = (), columns: int = LEGEND) -> None:
@@ -195,7 +201,7 @@ def spectra(values: Mapping[str, Mapping[str, np.ndarray]], path: Path, *, title
             panel.set(xlabel="rank", ylabel="singular value / largest")
             panel.set_xlim(1, max(runs.shape[1] for runs in by_method.values()))
             panel.set_title(output, fontweight="normal")
-        names = {f"{label(method)} ({', '.join(ranks[method])})": style for method, style in looks.items()}
+        names = {f"{_named(method)} ({', '.join(ranks[method])})": style for method, style in looks.items()}
         _legend(figure, names, columns=2)
         return _save(figure, path)
 
@@ -213,7 +219,7 @@ def over_epochs(values: Mapping[str, np.ndarray], path: Path, *, ylabel: str, ti
             epochs, course = values[method].T
             every = max(1, len(epochs) // 6)
             axes.plot(epochs, course, linewidth=style.width, markevery=every, **style.marks())
-            ends.append((course[-1], label(method), style))
+            ends.append((course[-1], _named(method), style))
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.set_xlim(left=0, right=max(course[-1, 0] for course in values.values()))
         _name_ends(axes, ends)
@@ -236,7 +242,7 @@ def accuracy_points(results: Sequence[Mapping[str, Any]], path: Path, *, title: 
             axes.plot([row["low"], row["high"]], [y, y], color=style.colour, linewidth=1.4, solid_capstyle="butt")
             axes.plot(row["values"], [y] * len(row["values"]), "|", color=style.colour, alpha=0.55, markersize=7)
             axes.plot([row["mean"]], [y], zorder=4, clip_on=False, **style.marks())
-        axes.set_yticks(range(len(results)), [escape.line(label(row["method"])) for row in results])
+        axes.set_yticks(range(len(results)), [escape.line(_named(row["method"])) for row in results])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(results) - 0.5, -0.5)

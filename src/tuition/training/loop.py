@@ -105,6 +105,9 @@ def train(
         saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
         if saved is not None:
             run.resume(saved)
+            if not run.finished and parallel.rank() == 0:
+                now, most = run.state.epoch + 1, settings.epochs
+                warnings.warn(f"this run resumes in epoch {now:,} of {most:,}.", Notice, stacklevel=2)
         saved_at = time.monotonic()
 
         def save() -> None:
