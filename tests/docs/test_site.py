@@ -105,8 +105,9 @@ def test_pages_open_without_an_error_or_a_request_to_others(browser, address, wi
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("width", [1280, 400])
-def test_every_page_opens(browser, address, site, width):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light"), (1280, "light"), (400, "dark")])
+def test_every_page_opens(browser, address, site, width, scheme):
     for path in sorted(site.rglob("*.html")):
         if path.name != "404.html":  # its links begin at the root of a host
-            opened(browser, address, path.relative_to(site).with_suffix("").as_posix(), width, "light")
+            opened(browser, address, path.relative_to(site).with_suffix("").as_posix(), width, scheme)
