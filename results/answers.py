@@ -48,9 +48,10 @@ QUESTIONS = {
 }
 LEVERS = (  # task, target (percent), arm of fewer-calls/TASK.csv, and words
     ("digits", 95, "ckd, rounds, unasked", "digits, from scratch: `ckd`, 3 rounds, unasked pool"),
-    ("news", 50, "ckd, medoids", "head on a pretrained text encoder: `ckd`, medoids"),
+    ("news", 50, "ckd, medoids, neighbours", "head on a pretrained text encoder: `ckd`, medoids, neighbours"),
+    ("small", 40, "ckd, medoids, neighbours", "20 classes at 16x16, from scratch, an encoder: `ckd`, medoids, neighbours"),
+    ("small", 40, "ckd, mix, average", "the same without an encoder: `ckd`, mix, average"),
     ("images", 25, "ckd, medoids", "head on a pretrained net of images: `ckd`, medoids"),
-    ("small", 40, "ckd, mix, average", "20 classes at 16x16, from scratch: `ckd`, mix, average"),
 )
 TARGETS = 3  # rows of one study in the table of calls
 
@@ -285,15 +286,23 @@ BLOCKS: dict[str, Callable[[Sequence[Part]], str]] = {
 }
 
 
-def written(page: str, studies: Mapping[str, Sequence[Part]]) -> str:
-    """README.md with its tables, each between `<!-- name -->` and `<!-- end -->`, from the runs."""
+PAGES: dict[Path, Sequence[str]] = {
+    PAGE: list(BLOCKS),
+    HERE.parent / "README.md": ["levers"],
+    HERE.parent / "docs" / "choosing.md": ["levers"],
+    HERE / "fewer-calls.md": ["levers"],
+}
+
+
+def written(page: str, studies: Mapping[str, Sequence[Part]], names: Iterable[str]) -> str:
+    """A page with these tables, each between `<!-- name -->` and `<!-- end -->`, from the runs."""
     everything = [part for each in studies.values() for part in each]
-    for name, block in BLOCKS.items():
+    for name in names:
         before, start, rest = page.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not start or not end:
-            raise SystemExit(f"README.md has no place <!-- {name} --> ... <!-- end -->.")
-        page = f"{before}{start}{block(everything)}\n{end}{after}"
+            raise SystemExit(f"the page has no place <!-- {name} --> ... <!-- end -->.")
+        page = f"{before}{start}{BLOCKS[name](everything)}\n{end}{after}"
     return page
 
 
@@ -432,7 +441,7 @@ def collect(folders: Sequence[Path], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", type=Path, default=HERE, help="a folder with runs.csv, or that file")
-    parser.add_argument("--write", action="store_true", help="write README.md's tables and studies.md")
+    parser.add_argument("--write", action="store_true", help="write the tables of pages, and studies.md")
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="folders of single runs")
     parser.add_argument("--out", type=Path, help="where --collect writes runs.csv")
     given = parser.parse_args()
@@ -442,7 +451,8 @@ def main() -> None:
         collect(given.collect, given.out)
     elif given.write:
         studies = finished()
-        PAGE.write_text(written(PAGE.read_text(), studies))
+        for page, names in PAGES.items():
+            page.write_text(written(page.read_text(), studies, names))
         DETAIL.write_text(detail(studies))
     else:
         print(everything_of(parts(given.study.parent if given.study.is_file() else given.study)))
