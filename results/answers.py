@@ -50,7 +50,12 @@ LEVERS = (  # task, target (percent), arm of fewer-calls/TASK.csv, and words
     ("digits", 95, "ckd, medoids, neighbours", "digits, from scratch: `ckd`, medoids, neighbours"),
     ("digits", 95, "ckd, rounds, unasked", "the same: `ckd`, 3 rounds, unasked pool"),
     ("news", 50, "ckd, medoids, neighbours", "head on a pretrained text encoder: `ckd`, medoids, neighbours"),
-    ("small", 40, "ckd, medoids, neighbours", "20 classes at 16x16, from scratch, an encoder: `ckd`, medoids, neighbours"),
+    (
+        "small",
+        40,
+        "ckd, medoids, neighbours",
+        "20 classes at 16x16, from scratch, an encoder: `ckd`, medoids, neighbours",
+    ),
     ("small", 40, "ckd, mix, average", "the same without an encoder: `ckd`, mix, average"),
     ("images", 25, "ckd, medoids", "head on a pretrained net of images: `ckd`, medoids"),
 )
