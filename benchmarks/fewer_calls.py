@@ -97,8 +97,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "ckd, rounds, unasked": {"method": "ckd", "unasked": "all", "rate_of": "ckd, unasked"} | ROUNDS,
 }
 BASELINES = ("kd", "mse", "kd, 3x longer")
-DRAWN = ("kd", "kd, 3x longer", "ckd", "ckd, medoids", "ckd, medoids, unasked", "ckd, rounds, unasked",
-         "ckd, mix, average, 3x longer")  # fmt: skip
+DRAWN = ("kd", "kd, 3x longer", "ckd", "ckd, medoids", "ckd, medoids, neighbours", "ckd, rounds, unasked",
+         "ckd, mix, average")  # fmt: skip
 FIELDS = ("arm", "calls", "seed", "learning_rate", "steps", "images", "seconds", "validation", "test", "commit")
 BATCH = 64
 

@@ -31,7 +31,13 @@ from tuition.studies.table import Table, markdown, percent
 
 HERE = Path(__file__).parent
 PAGE, DETAIL = HERE / "README.md", HERE / "studies.md"
-STUDIES = {".": "ResNet8", "schedule-small": "20 classes", "schedule-digits": "digits", "schedule-wrn": "WRN-16-2"}
+STUDIES = {
+    ".": "ResNet8",
+    "schedule-small": "20 classes",
+    "schedule-small-authors": "20 classes, as the authors",
+    "schedule-digits": "digits",
+    "schedule-wrn": "WRN-16-2",
+}
 SINGLE = "schedule-wrn"  # one run a method
 ACCOUNTINGS = {"matched": "equal", "published": "as published"}
 KD, MSE, CKD, PUBLISHED, RECENTRED = "kd", "mse", "ckd", "ckd_published", "ckd_published_recentred"
