@@ -44,12 +44,10 @@ def nearness(unasked: Any, asked: Any, *, neighbours: int = 20) -> Tensor:
     if n * m > MOST:
         raise UserError(f"nearness of {m:,} unasked to {n:,} asked inputs does not fit in memory; take fewer unasked.")
     links = _graph(features, min(neighbours, len(features) - 1))
-    begin = np.zeros((len(features), n), dtype=np.float32)
-    begin[:n] = np.eye(n, dtype=np.float32)
-    reached = begin.copy()
+    reached = np.eye(len(features), n, dtype=np.float32)
     for _ in range(STEPS):
         reached = (1 - RESTART) * (links @ reached)
-        reached[:n] += RESTART * begin[:n]
+        reached[range(n), range(n)] += RESTART
     shares = torch.from_numpy(reached[n:])
     total = shares.sum(1, keepdim=True)
     return torch.where(total > 0, shares / total, 1 / n)

@@ -105,9 +105,6 @@ def train(
         saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
         if saved is not None:
             run.resume(saved)
-            if not run.finished and parallel.rank() == 0:
-                now, most = run.state.epoch + 1, settings.epochs
-                warnings.warn(f"this run resumes in epoch {now:,} of {most:,}.", Notice, stacklevel=2)
         saved_at = time.monotonic()
 
         def save() -> None:
@@ -318,7 +315,7 @@ class Training:
         }
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Resume from a checkpoint, with its number of threads."""
+        """Resume from a checkpoint, with its number of threads, and say in which epoch."""
         device = self.batches.device
         self.learner.load_state_dict(saved["weights"])
         if self.average is not None:
@@ -338,6 +335,9 @@ class Training:
         self.began_at = saved["began_at"]
         if parallel.rank() == 0:
             _restore_dropout(saved["dropout"], device)
+            if not self.finished:
+                now, most = self.state.epoch + 1, self.settings.epochs
+                warnings.warn(f"this run resumes in epoch {now:,} of {most:,}.", Notice, stacklevel=3)
         else:  # of several processes only the first has its state in the checkpoint
             _seed_dropout(self.batches.generator.initial_seed() + parallel.rank() + self.state.steps, device)
         _compare(saved["made_by"], device)
