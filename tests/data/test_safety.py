@@ -74,6 +74,12 @@ class TestLinks:
         assert pool.inputs[:, 0, 0, 0].tolist() == [1, 1, 2, 2]
         assert pool.labels.tolist() == [0, 0, 0, 1]
         assert "4 entries are passed over" in caplog.text
+        caplog.clear()
+        load(folder)
+        assert not caplog.records  # once is enough
+        (folder / "train/bee/more").symlink_to("..")
+        load(folder)
+        assert "6 entries are passed over" in caplog.text
 
     def test_chains_end(self, tmp_path):
         """Ten folders, each with two links to the next: 1,024 ways, and one picture."""

@@ -45,7 +45,7 @@ def serve(folder: Path) -> None:
     for name in HEAVY:
         importlib.import_module(name)
     # Whoever trains and measures on the same inputs is told so; a page that does it fails.
-    warnings.filterwarnings("error", message=".* are in the transfer set too")
+    warnings.filterwarnings("error", message=".* in the (transfer|training) set too")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)

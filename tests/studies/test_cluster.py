@@ -16,7 +16,7 @@ import torch
 from tuition import ResponseStore
 from tuition.cli import main as cli
 from tuition.data import Accounts
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 from tuition.pipeline.checks import check_ask
 from tuition.pipeline.question import question_of
 from tuition.pipeline.settings import TeachSettings, TransferSettings
@@ -32,10 +32,10 @@ postgresql = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(postgresql)
 
 JOBS = """
-import os, signal, threading, time
+import os, signal, threading, time, warnings
 from pathlib import Path
 from tuition import teachers
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 
 FOLDER = Path(__file__).parent
 BATCH = 4
@@ -52,6 +52,10 @@ def odd(x):
             file.write(".")
         if x == 4 or (FOLDER / f"attempts-{x}").stat().st_size < 2:
             os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+def noticed(x):
+    warnings.warn(f"{x % 2} of 2 inputs are odd", Notice)
     return x
 
 def resources(_):
@@ -170,6 +174,12 @@ def test_a_job_that_always_dies_is_given_up(nodes, jobs):
     (outcome,) = cluster.run_on_cluster(jobs.odd, [4])
     assert "lost 4 times in a row" in outcome.error
     assert Path(jobs.__file__).with_name("attempts-4").stat().st_size == 4
+
+
+def test_notices_are_given_here_each_once(nodes, jobs):
+    with pytest.warns(Notice) as given:
+        assert sorted(o.result for o in cluster.run_on_cluster(jobs.noticed, range(4))) == [0, 1, 2, 3]
+    assert sorted(str(each.message) for each in given) == ["0 of 2 inputs are odd", "1 of 2 inputs are odd"]
 
 
 def test_jobs_are_spread_over_the_nodes(nodes, jobs):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tuition.errors import Notice
 from tuition.studies.executor import run_parallel
 
 JOBS = '''
-import os, signal, time
+import logging, os, signal, time, warnings
 from pathlib import Path
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 
 def square(job):
     """The first job waits for the third to begin, which a worker does once the second is finished."""
@@ -36,6 +37,11 @@ def odd(x):
         os.kill(os.getpid(), signal.SIGKILL)
     if x == 5:
         return lambda: None
+    return x
+
+def noticed(x):
+    warnings.warn(f"{x % 2} of 2 inputs are odd", Notice)
+    logging.getLogger("tuition.data.files").warning("a file is passed over")
     return x
 
 def threads(_):
@@ -77,6 +83,13 @@ def test_failures_are_isolated(jobs):
     assert outcomes[3].error == "its process ended with exit code 7"
     assert outcomes[4].error == "its process was killed, perhaps because memory ran out"
     assert "pickle" in outcomes[5].error
+
+
+def test_notices_are_given_here_each_once(jobs, capfd):
+    with pytest.warns(Notice) as given:
+        assert sorted(o.result for o in run_parallel(jobs.noticed, range(5), workers=2)) == [0, 1, 2, 3, 4]
+    assert sorted(str(each.message) for each in given) == ["0 of 2 inputs are odd", "1 of 2 inputs are odd"]
+    assert capfd.readouterr().err == ""  # nothing raw, and nothing of the data, which this process has read
 
 
 def test_cores_are_shared_out(jobs):

@@ -14,7 +14,7 @@ from torch import nn
 
 from tuition import UserError, data, distill, load
 from tuition.data import Crop, TransferSet
-from tuition.training import logs
+from tuition.training import logs, train_teacher
 from tuition.training.curves import draw
 
 
@@ -22,6 +22,11 @@ def test_inputs_that_are_trained_on_and_measured_on_are_counted(transfer, pool):
     with pytest.warns(UserWarning, match="7 of the 40 validation inputs are in the transfer set too") as caught:
         distill("cnn_4", transfer, "kd", validation=pool[57:97], test=pool[60:100], epochs=1)
     assert any("4 of the 40 test inputs are in the transfer set too" in str(w.message) for w in caught)
+
+
+def test_of_a_teacher_the_training_set_is_named(pool):
+    with pytest.warns(UserWarning, match="1 of the 40 test inputs is in the training set too"):
+        train_teacher("cnn_4", pool[:64], validation=None, test=pool[63:103], epochs=1)
 
 
 def test_the_view_that_was_asked_about_does_not_hide_them(transfer, pool):

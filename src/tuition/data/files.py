@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from tuition.errors import UserError
@@ -178,7 +179,9 @@ def _sample(path: Path, size: int, blocks: int) -> Iterator[bytes]:
 
 
 def report_passed(folder: Path, passed: Sequence[Path], why: str) -> None:
-    """Say how many files of a data folder are not read, and name the first; documents are not counted."""
+    """Say how many files of a data folder are not read, and name the first; documents are not counted. What was said
+    of a folder is not repeated, because a command reads several splits of it.
+    """
     names = [
         os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
         for path in passed
@@ -187,7 +190,12 @@ def report_passed(folder: Path, passed: Sequence[Path], why: str) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         what = "1 entry is" if len(names) == 1 else f"{len(names):,} entries are"
-        _log.warning("%s: %s passed over (%s): %s%s.", folder.name, what, why, ", ".join(names[:SHOWN]), more)
+        _say_once(folder, f"{what} passed over ({why}): {', '.join(names[:SHOWN])}{more}")
+
+
+@lru_cache
+def _say_once(folder: Path, text: str) -> None:
+    _log.warning("%s: %s.", folder.name, text)
 
 
 def _inode(known: os.stat_result) -> tuple[int, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
 from tuition import stopping
 from tuition.errors import UserError, first_line
-from tuition.studies.executor import Outcome, use_threads
+from tuition.studies.executor import Outcome, noting, tell, use_threads
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -74,6 +75,7 @@ def run_on_cluster(
     )
     waiting = enumerate(tasks)
     busy: dict[Any, int] = {}
+    told = set[str]()
     try:
         while True:
             # Without a limit twice the number of cores is submitted, so that a cluster that can grow has a reason to.
@@ -82,7 +84,10 @@ def run_on_cluster(
             if not busy:
                 return
             (done,), _ = ray.wait(list(busy))
-            yield _outcome(busy.pop(done), done)
+            outcome = _outcome(busy.pop(done), done)
+            result, notices = outcome.result or (None, [])
+            tell(notices, told)
+            yield replace(outcome, result=result)
     finally:
         for reference in busy:
             ray.cancel(reference, force=True)
@@ -136,9 +141,9 @@ def _nodes() -> list[Any]:
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
 
 
-def _call(function: Callable[[Task], Result], threads: int, task: Task) -> Result:
+def _call(function: Callable[[Task], Result], threads: int, task: Task) -> tuple[Result, list[str]]:
     use_threads(threads)
-    return function(task)
+    return noting(function, task)
 
 
 def _outcome(index: int, reference: Any) -> Outcome[Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -18,7 +20,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
 from tuition import stopping
-from tuition.errors import UserError
+from tuition.errors import Notice, UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,6 +42,7 @@ def run_parallel(
 
     A task that raises, or whose process dies, yields an outcome with an error; the others continue. Stopping the
     iteration (Ctrl-C, or closing the generator) kills the workers. They also end when this process dies in any way.
+    A notice of a task is given here, each text once.
 
     Args:
         function: importable by name, called with one task; both travel by pickle.
@@ -55,6 +58,7 @@ def run_parallel(
         resource_tracker.ensure_running()  # else the first worker's start does it, and unblocks Ctrl-C
     waiting = list(enumerate(tasks))[::-1]
     busy: dict[Connection, tuple[BaseProcess, int]] = {}
+    told = set[str]()
 
     def start() -> None:
         ours, theirs = context.Pipe()
@@ -85,16 +89,17 @@ def run_parallel(
                 assert isinstance(pipe, Connection)
                 process, index = busy[pipe]
                 try:
-                    result, error = pipe.recv()
+                    result, notices, error = pipe.recv()
                 except (EOFError, OSError):  # it ended, as it was told to or not
                     process.join()
-                    result, error = None, f"its process {_ending(process.exitcode)}"
+                    result, notices, error = None, [], f"its process {_ending(process.exitcode)}"
                     del busy[pipe]
                     pipe.close()
                     if waiting:
                         start()
                 else:
                     give(pipe, process)
+                tell(notices, told)
                 if index >= 0:
                     yield Outcome(index, result, error)
     finally:
@@ -129,12 +134,41 @@ def _work(pipe: Connection, function: Callable[[Any], Any], threads: int) -> Non
     use_threads(threads)
     while (task := pipe.recv()) is not None:
         try:  # pickling the answer can fail too
-            answer = ForkingPickler.dumps((function(task), None))
+            answer = ForkingPickler.dumps((*noting(function, task), None))
         except UserError as error:
-            answer = ForkingPickler.dumps((None, str(error)))
+            answer = ForkingPickler.dumps((None, [], str(error)))
         except Exception:
-            answer = ForkingPickler.dumps((None, traceback.format_exc()))
+            answer = ForkingPickler.dumps((None, [], traceback.format_exc()))
         pipe.send_bytes(answer)
+
+
+def noting(function: Callable[[Task], Result], task: Task) -> tuple[Result, list[str]]:
+    """What a function returns, and the notices that it gives, which its worker leaves to the process that waits.
+
+    What data readers log is dropped: that process has read the same data.
+    """
+    notices: list[str] = []
+    logging.getLogger("tuition.data").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, Notice):
+                notices.append(str(message))
+            else:
+                others(message, category, *place)
+
+        warnings.showwarning = note  # type: ignore[assignment]
+        warnings.simplefilter("always", Notice)
+        return function(task), notices
+
+
+def tell(notices: Iterable[str], told: set[str]) -> None:
+    """Give the notices of a worker that were not given before."""
+    for notice in notices:
+        if notice not in told:
+            told.add(notice)
+            warnings.warn(notice, Notice, stacklevel=3)
 
 
 def use_threads(threads: int) -> None:

@@ -154,7 +154,8 @@ def train_teacher(
 
 def _point_out_leaks(setup: Setup) -> None:
     measured = {"validation": setup.validation, "test": setup.test}
-    leaks.warn_of_shared(setup.transfer.pool, "the transfer set", **measured)
+    where = "the transfer set" if setup.transfer.responses else "the training set"
+    leaks.warn_of_shared(setup.transfer.pool, where, **measured)
     leaks.warn_of_shared(setup.unasked, "the unasked pool", **measured)
 
 

@@ -22,9 +22,10 @@ def warn_of_shared(learned: Pool | None, where: str, **others: Pool | TransferSe
         known = set(digests(learned)) if known is None else known
         shared = sum(digest in known for digest in digests(pool))
         if shared:
+            verb = "is" if shared == 1 else "are"
             warnings.warn(
-                f"{shared:,} of the {len(pool):,} {name} inputs are in {where} too, so the {name} figures are "
-                "too good; draw them apart, as with pool.split.",
+                f"{shared:,} of the {len(pool):,} {name} inputs {verb} in {where} too, so the {name} figures are too "
+                "good; draw them apart, as with pool.split.",
                 Notice,
                 stacklevel=3,
             )
