@@ -65,6 +65,8 @@ LEVERS = (  # task, target (percent), arm of fewer-calls/TASK.csv, and words
     ("small", 40, "ckd, mix, average", "the same without an encoder: `ckd`, mix, average"),
     ("images", 25, "ckd, medoids", "head on a pretrained net of images: `ckd`, medoids"),
 )
+DEVIATIONS = ("deviations", "deviations-teacher", "deviations-maps")  # methods are called METHOD or METHOD_Dn
+FOLLOWED = {"D7"}  # rows in which METHOD is as the authors have it, and METHOD_Dn by default
 TARGETS = 3  # rows of one study in the table of calls
 
 Seeds = Mapping[int, float]  # seed -> accuracy
@@ -289,19 +291,45 @@ def factor(less: IntervalEstimate) -> str:
     return f"{mark}{value:.2f}{mark} ({ends})"
 
 
+def worth(_: Sequence[Part]) -> str:
+    """What a row of docs/deviations.md changes: a method as the authors have that row, less the method by default."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for run in records.read(*(HERE / folder for folder in DEVIATIONS)):
+        if run.status == "done" and run.purpose == "result":
+            found.setdefault((run.student, run.method), {})[run.seed] = run.accuracy
+    pairs = {}
+    for student, method in found:
+        base, cut, number = method.rpartition("_D")
+        if cut:
+            both = found[student, base], found[student, method]
+            pairs[int(number), base, student] = both[::-1] if f"D{number}" in FOLLOWED else both
+    together = (HERE / "schedule-small", HERE / "schedule-small-authors")
+    ours, theirs = ({(p.section.accounting, m): p.at(m, 320) for p in parts(f) for m in p.curves} for f in together)
+    all_rows = {m: (ours["published", m], theirs["published", m]) for m in (KD, PUBLISHED, RECENTRED)}
+    compare = comparisons((b, a) for a, b in (*pairs.values(), *all_rows.values()))
+    rows = [
+        [f"D{number}", label(base), label(student), mean(a), mean(b), compare(b, a).text]
+        for (number, base, student), (a, b) in sorted(pairs.items())
+    ]
+    rows += [["all but D6", label(m), "cnn_16", mean(a), mean(b), compare(b, a).text] for m, (a, b) in all_rows.items()]
+    return rows_of(["row", "method", "student", "by default", "as the authors", "difference"], rows)
+
+
 BLOCKS: dict[str, Callable[[Sequence[Part]], str]] = {
     "published": as_published,
     "calls": calls,
     "single": single,
     "forms": forms,
     "levers": levers,
+    "worth": worth,
 }
 
 
 PAGES: dict[Path, Sequence[str]] = {
-    PAGE: list(BLOCKS),
+    PAGE: ["published", "calls", "single", "forms", "levers"],
     HERE.parent / "README.md": ["levers"],
     HERE.parent / "docs" / "choosing.md": ["levers"],
+    HERE.parent / "docs" / "deviations.md": ["worth"],
     HERE / "fewer-calls.md": ["levers"],
 }
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from tuition import ResponseStore
+import tuition
+from tuition import ResponseStore, data
 from tuition.data import from_tensors
 from tuition.errors import UserError
-from tuition.teachers import NotCharged, from_torch
+from tuition.teachers import NotCharged, from_torch, load
+from tuition.training import train_teacher
 
 
 class Net(nn.Module):
@@ -261,3 +263,16 @@ def test_the_code_of_exported_and_scripted_models_counts() -> None:
 def test_what_is_not_a_module() -> None:
     with pytest.raises(UserError, match=r"takes a torch\.nn\.Module, not function; use from_callable"):
         from_torch(lambda x: x)
+
+
+def test_a_folder_is_a_model_and_not_a_name(tmp_path) -> None:
+    folder = str(tmp_path / "teacher")
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(
+        UserError, match=r"is a folder; in Python pass teachers\.from_torch\(tuition\.load\('.*teacher'\)\)"
+    ):
+        load(folder)
+    run = train_teacher("cnn_4", data.load("digits")[:40], validation=None, epochs=1, out=folder)
+    teacher = from_torch(tuition.load(folder), name="taught")
+    inputs = data.load("digits").inputs[:8]
+    assert torch.allclose(torch.as_tensor(teacher(inputs)["logits"]), run.student.logits(inputs), atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, validate_call
@@ -33,6 +34,8 @@ KINDS: dict[str, Callable[..., Teacher]] = {
 def load(name: str, **options: Any) -> Teacher:
     """The teacher that `--teacher NAME` means; `--set teacher.OPTION=VALUE` are its options.
 
+    The folder of `tuition teach` is a model, not a name: pass `from_torch(tuition.load(folder))`.
+
     Args:
         name: a kind of `KINDS` and what its adapter takes first, as in "openai:gpt-4o-mini" or "onnx:teacher.onnx"; or
             "package.module:factory", whose code is run. A factory returns a model, or a teacher.
@@ -47,6 +50,8 @@ def load(name: str, **options: Any) -> Teacher:
     if (module := factories.own_module(name)) is not None:
         raise UserError(f"{name!r} is a module; name a function, as in {module}:FUNCTION.")
     if not factories.is_factory(name):
+        if Path(name).is_dir():
+            raise UserError(f"{name!r} is a folder; in Python pass teachers.from_torch(tuition.load({name!r})).")
         known = ", ".join(f"{kind}:..." for kind in KINDS)
         raise UserError(f"{name!r} is not a teacher; name a folder, {known} or package.module:factory.")
     made = factories.find(name)
