@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_factors_of_levers_are_those_of_their_runs(answers):
         assert cells[2].strip() == f"{needed[arm]:,.0f}"
         for cell, name in zip(cells[3:], ("kd", "mse"), strict=True):
             assert float(cell.split()[0].strip("*")) == pytest.approx(needed[name] / needed[arm], abs=0.006)
+
+
+def test_what_a_row_is_worth_is_the_difference_of_its_runs(answers):
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answers.worth([]).splitlines()[2:]]
+    by_row = {(row, method): (default, authors, difference) for row, method, _, default, authors, difference in rows}
+    found = {name: accuracies("deviations", name, 320, "published") for name in ("kd", "kd_D1", "kd_D7")}
+    for row, ours, theirs in (
+        ("D1", "kd", "kd_D1"),
+        ("D7", "kd_D7", "kd"),
+    ):  # by default half precision is that of CUDA
+        ours, theirs = (np.array([found[name][seed] for seed in range(10)]) for name in (ours, theirs))
+        low, high = scipy.stats.ttest_rel(theirs, ours).confidence_interval()
+        default, authors, difference = by_row[row, "KD"]
+        assert (default, authors) == (f"{ours.mean():.1f}", f"{theirs.mean():.1f}")
+        assert difference.replace("*", "") == f"{(theirs - ours).mean():+.1f} ({low:+.1f} to {high:+.1f})"
+    page = (RESULTS.parent / "docs" / "deviations.md").read_text()
+    assert {row for row, _ in by_row} == {row for row in re.findall(r"^\| (D\d+) \|", page, re.M)} - {"D13"} | {
+        "all but D6"
+    }
 
 
 def test_single_runs_are_collected(answers, tmp_path, capsys):
