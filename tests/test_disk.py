@@ -85,7 +85,7 @@ def test_the_second_of_two_is_refused_until_the_first_is_dead(held, transfer):
         assert list(folder.iterdir()) == [], name
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with pytest.warns(UserWarning, match="20 of the 20 validation inputs are in the transfer set too"):
+    with pytest.warns(UserWarning, match="20 of the 20 validation inputs are in the training set too"):
         train_teacher("cnn_4", transfer.pool, validation=transfer.pool, epochs=1, out=folder)
     with pytest.raises(UserError, match="exists and is not a study"):
         study.run(smallest, folder)
