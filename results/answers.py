@@ -1,7 +1,7 @@
-"""The answers of README.md and the tables of studies.md, from the runs of studies.
+"""The answers of README.md, the tables of studies.md and of other pages, from the runs of studies.
 
     python results/answers.py [FOLDER or runs.csv]             # print all tables of these runs (default: this folder's)
-    python results/answers.py --write                          # fill README.md and studies.md, from all studies here
+    python results/answers.py --write                          # fill all pages (PAGES) and studies.md
     python results/answers.py --collect RUN ... --out FOLDER   # single runs as FOLDER/runs.csv
 
 Differences are means over equal seeds of test accuracy (at the best validation), in points, with the t interval of the

@@ -88,13 +88,9 @@ def run_parallel(
             for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)
                 process, index = busy[pipe]
-                try:
-                    result, notices, error = pipe.recv()
-                except (EOFError, OSError):  # it ended, as it was told to or not
-                    process.join()
-                    result, notices, error = None, [], f"its process {_ending(process.exitcode)}"
+                ended, result, notices, error = _received(pipe, process)
+                if ended:
                     del busy[pipe]
-                    pipe.close()
                     if waiting:
                         start()
                 else:
@@ -107,6 +103,16 @@ def run_parallel(
             process.kill()
         for process, _ in busy.values():
             process.join()
+
+
+def _received(pipe: Connection, process: BaseProcess) -> tuple[bool, Any, list[str], str | None]:
+    """Whether a worker ended, as it was told to or not; and the result, notices and error of its task."""
+    try:
+        return False, *pipe.recv()
+    except (EOFError, OSError):
+        process.join()
+        pipe.close()
+        return True, None, [], f"its process {_ending(process.exitcode)}"
 
 
 @contextlib.contextmanager
@@ -145,10 +151,11 @@ def _work(pipe: Connection, function: Callable[[Any], Any], threads: int) -> Non
 def noting(function: Callable[[Task], Result], task: Task) -> tuple[Result, list[str]]:
     """What a function returns, and the notices that it gives, which its worker leaves to the process that waits.
 
-    What data readers log is dropped: that process has read the same data.
+    What is said of data as it is read is dropped: that process has read the same data.
     """
     notices: list[str] = []
-    logging.getLogger("tuition.data").setLevel(logging.ERROR)
+    for reader in ("files", "labels", "sources"):
+        logging.getLogger(f"tuition.data.{reader}").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         others = warnings.showwarning
 
