@@ -86,9 +86,12 @@ class Training:
     def steps(self) -> Iterator[int]:
         """Runs a step, and tells how many images it took; on and on."""
         learner = parallel.averaged(Learner(self.student, self.objective))
-        for drawn in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
-            step(learner, self.optimizer, self.batches.batch(*drawn))
-            yield len(drawn[0])
+        try:
+            for drawn in chain.from_iterable(self.batches.draw() for _ in repeat(None)):
+                step(learner, self.optimizer, self.batches.batch(*drawn))
+                yield len(drawn[0])
+        finally:
+            parallel.release(learner)
 
 
 def sgd(*modules: torch.nn.Module) -> torch.optim.SGD:

@@ -42,6 +42,7 @@ def measure(rank: int, given: argparse.Namespace, folder: str, turn: Barrier) ->
                 turn.wait()
                 next(together)
                 several.append(1 / (BATCH * seconds_an_image(together, steps, CPU)))
+            together.close()
             dist.destroy_process_group()
             if rank > 0:
                 continue

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import traceback
+import weakref
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -146,6 +148,20 @@ def refusals():
             said[name] = f"{type(error).__name__}: {error}"
     said["told"] = parallel.first(lambda: {"from": parallel.rank()})
     return said
+
+
+def reducers_left():
+    """The reducers of gradients that outlive a training whose modules something keeps."""
+    averaged, kept = parallel.averaged, []
+
+    def keeping(module):
+        shared = averaged(module)
+        kept.append((shared, weakref.ref(shared.reducer)))
+        return shared
+
+    with mock.patch.object(parallel, "averaged", keeping):
+        trained("kd")
+    return [reducer() is not None for _, reducer in kept]
 
 
 def everything():
@@ -316,7 +332,7 @@ def main(folder):
 
 
 def losses_and_models(folder, world):
-    torch.save((everything(), refusals()), folder / f"{world}-{parallel.rank()}.pt")
+    torch.save((everything(), refusals(), reducers_left()), folder / f"{world}-{parallel.rank()}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +351,7 @@ def found(folder):
 
 
 def check_equal(found, what, expected, tolerance):
-    for (world, rank), (results, _) in found.items():
+    for (world, rank), (results, *_) in found.items():
         assert results[what].keys() == expected.keys()
         for name, value in expected.items():
             if not name.endswith("seconds"):
@@ -358,13 +374,19 @@ def test_whole_models_end_in_the_same_weights(method, found):
 
 
 def test_refusals_are_sentences(found):
-    for (world, rank), (_, said) in found.items():
+    for (world, rank), (_, said, _) in found.items():
         assert f"batches of 2 rows are too small for {world} processes" in said["rows"]
         assert f"batches of 3 groups are too small for {world} processes" in said["groups"]
         assert said["different"].startswith("UserError: the processes do not have the same initial weights")
         assert said["first"].startswith("ElsewhereError: ZeroDivisionError" if rank else "ZeroDivisionError")
         assert said["first user"] == "UserError: fix it"
         assert said["told"] == {"from": 0}
+
+
+def test_no_reducer_outlives_its_training(found):
+    """The last to hold a process group ends its threads; a reducer would wait there with the interpreter's lock held,
+    for which they may wait."""
+    assert all(left == [False] for _, _, left in found.values())
 
 
 def load(folder, out, world):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
@@ -100,8 +101,9 @@ def train(
     if validate is None:
         _check_unvalidated(settings)
     devices = [batches.device] if batches.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), freezing(student, settings), Held() as held:
+    with torch.random.fork_rng(devices=devices), freezing(student, settings), Held() as held, ExitStack() as stack:
         run = Training(student, objective, batches, settings, unasked)
+        stack.callback(parallel.release, run.shared)
         saved = parallel.first(lambda: None if checkpoint is None else files.load_checkpoint(checkpoint))
         if saved is not None:
             run.resume(saved)

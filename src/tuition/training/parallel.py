@@ -46,6 +46,17 @@ def averaged(module: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
 
+def release(module: nn.Module) -> None:
+    """End what `averaged` began; to be called before the process group ends.
+
+    The last to hold a process group ends the group's threads. A reducer would do that with the interpreter's lock held,
+    which those threads may be waiting for: a deadlock. It lives as long as the module, which a cycle of references may
+    keep until the garbage collector finds it.
+    """
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        del module.reducer, module.logger
+
+
 def gather(x: Tensor, own: Tensor, rows: int) -> Tensor:
     """The outputs of the complete batch (rows, ...), of which this process has the part x (b, ...) at `own` (b,).
 
