@@ -51,6 +51,7 @@ def test_flat_and_nested_names_mean_the_same() -> None:
         (DistillSettings, {"data": None}, "the setting data cannot be None"),
         (DistillSettings, {"data": "digits", "size": "x"}, "the setting size cannot be 'x'"),
         (DistillSettings, {"threads": 10**6}, "the setting threads cannot be 1000000: input should be less"),
+        (DistillSettings, {"mean": "0.5,0.4"}, r"should be a valid list, written \[A, B\]\."),
         (DistillSettings, {"options": 5}, "the setting options cannot be 5"),
         (DistillSettings, {"data": {"data": "a\0"}}, "the setting data holds a zero byte"),
     ],

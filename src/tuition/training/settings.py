@@ -110,6 +110,7 @@ class Settings(BaseModel):
         where = where[1:] if len(where) > 1 and where[0] in cls.parts() else where
         name = prefix + ".".join(str(part) for part in where)
         what = first["msg"].removeprefix("Value error, ").rstrip(".")
+        what += ", written [A, B]" if first["type"] == "list_type" else ""
         shown = repr(first["input"])
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
         return SettingError(f"the setting {name} cannot be {shown}: {what[0].lower() + what[1:]}.")
