@@ -53,7 +53,7 @@ def facts(table):
 
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory):
-    """All tests stand in one folder, in their order, with a taught teacher and a distilled student."""
+    """All tests stand in one folder, with a taught teacher and a distilled student, which none of them changes."""
     place = tmp_path_factory.mktemp("user")
     before = os.getcwd()
     os.chdir(place)
@@ -80,22 +80,22 @@ def test_teach_says_how_good_the_teacher_is():
 
 
 def test_a_dry_run_asks_nothing():
-    before = paid()
-    command = ("ask", "--teacher", "teacher", "--calls", "50", "--cost-per-call", "0.25")
+    ok("ask", "--teacher", "teacher", "--calls", "40", "--store", "asked.db")
+    command = ("ask", "--teacher", "teacher", "--calls", "50", "--cost-per-call", "0.25", "--store", "asked.db")
     printed = facts(ok(*command, "--dry-run")[0])
     assert printed["new calls"] == "10"
     assert printed["from cache"] == printed["paid so far"] == "40"
     assert printed["cost of the new calls"] == "2.50"
     assert printed["time"].endswith(" s")
-    assert paid() == before
+    assert paid("asked.db") == 40
     printed = facts(ok(*command, "--dry-run", "--set", "seconds_per_call=3", "--set", "concurrency=2")[0])
     assert printed["time"] == "15.0 s"
     _, err = ok(*command)
     stored, right, calls = err.splitlines()
-    assert stored == "50 answers of teacher are in responses.db."
+    assert stored == "50 answers of teacher are in asked.db."
     assert re.fullmatch(r"The teacher is right for \d+\.\d\d % of 50 labelled inputs\.", right)
     assert calls == "Teacher calls: 10 paid, 40 from cache, 0 failed, 0 in flight when interrupted, cost 2.50."
-    assert paid() == before + 10
+    assert paid("asked.db") == 50
     printed = facts(ok(*command, "--dry-run", "--store", "nowhere.db")[0])
     assert (printed["new calls"], printed["cost of the new calls"]) == ("50", "12.50")
     assert not Path("nowhere.db").exists()
@@ -136,8 +136,8 @@ def test_settings_come_from_yaml_then_set_then_options():
 
 
 def test_a_run_is_repeated_by_the_file_in_its_folder():
-    ok("distill", "--config", "cfg/config.yaml", "--out", "repeated")
-    first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("cfg", "repeated"))
+    ok("distill", "--config", "run/config.yaml", "--out", "repeated")
+    first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("run", "repeated"))
     assert second["settings"] == first["settings"]
     for figure in ("accuracy", "validation", "agreement"):
         assert second["results"][figure] == first["results"][figure]
