@@ -64,6 +64,7 @@ def place(tmp_path_factory):
 def here(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
+    monkeypatch.delitem(sys.modules, "remote_teacher", raising=False)  # of another folder
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -156,8 +156,8 @@ def test_single_runs_are_collected(answers, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "ckd is not finished" in printed
     assert "mse is not finished" in printed
-    (part,) = answers.parts(tmp_path / "out", answers.STUDIES[answers.SINGLE])
-    assert "| KD | 40 | 61.5 | 50.0 | 3 | 3 |" in answers.single([part])
+    (part,) = answers.parts(tmp_path / "out", "WRN-16-2, as the authors")
+    assert "| KD | as the authors | 40 | 61.5 | 50.0 | 3 | 3 |" in answers.single([part])
 
 
 def test_a_ratio_lies_where_a_t_test_finds_nothing(answers):
