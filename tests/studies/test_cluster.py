@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -146,12 +147,26 @@ def teacher(tmp_path_factory):
     return folder
 
 
-def test_no_cluster_is_a_sentence():
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nowhere", "Invalid address format: nowhere"),
+        ("127.0.0.1:{port}", "nothing answers at 127.0.0.1:{port}: Connection refused"),
+        ("ray://127.0.0.1:{port}", "nothing answers at ray://127.0.0.1:{port}: Connection refused"),
+        ("127.0.0.1:70000", "Port out of range 0-65535"),
+    ],
+)
+def test_no_cluster_is_a_sentence(address, why):
     """In a process of its own, because this one may have joined one."""
     pytest.importorskip("ray", reason="Ray is not installed (tuition[ray])")
     command = [sys.executable, "-c", "from tuition.studies import cluster; cluster.connect()"]
-    done = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": "nowhere"}, capture_output=True, text=True)
-    assert "UserError: no Ray cluster can be joined (Invalid address format: nowhere); start one with" in done.stderr
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens there
+        address, why = (text.format(port=silent.getsockname()[1]) for text in (address, why))
+        environment = os.environ | {"RAY_ADDRESS": address}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    said = f"UserError: no Ray cluster can be joined ({why}); start one with `ray start --head`, or set RAY_ADDRESS"
+    assert said in done.stderr
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------

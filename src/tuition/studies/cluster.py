@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tuition import stopping
 from tuition.errors import UserError, first_line
@@ -32,14 +35,25 @@ def connect() -> None:
     if ray.is_initialized():
         return
     try:
+        _reach(os.environ.get("RAY_ADDRESS", ""))
         ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster can be joined ({first_line(error)}); start one with `ray start --head`, or set "
-            "RAY_ADDRESS."
+            "RAY_ADDRESS to where one is."
         ) from error
     finally:
         stopping.restore()  # Ray installs its own handler of SIGTERM
+
+
+def _reach(address: str) -> None:
+    """Fail soon where nothing answers at HOST:PORT, which Ray would try again and again; other forms are left to it."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        try:
+            socket.create_connection((parts.hostname, parts.port), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"nothing answers at {address}: {error.strerror or error}") from error
 
 
 def check_store(url: str) -> None:
