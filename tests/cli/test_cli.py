@@ -116,7 +116,8 @@ def test_distill_says_what_it_gave_and_took():
     assert err.splitlines()[-1] == "Files are in run.", "after what there is to note"
 
 
-def test_settings_come_from_yaml_then_set_then_options():
+def configured(out):
+    """A run whose settings come from a file, from --set and from options."""
     settings = {
         "teacher": "teacher",
         "calls": 20,
@@ -127,7 +128,11 @@ def test_settings_come_from_yaml_then_set_then_options():
     }
     Path("c.yaml").write_text(yaml.safe_dump(settings))
     sets = [word for pair in ("epochs=4", "batch_size=10", "options.ce_weight=0.5") for word in ("--set", pair)]
-    ok("distill", "--config", "c.yaml", *sets, "--epochs", "2", "--out", "cfg")
+    ok("distill", "--config", "c.yaml", *sets, "--epochs", "2", "--out", out)
+
+
+def test_settings_come_from_yaml_then_set_then_options():
+    configured("cfg")
     found = json.loads(Path("cfg/run.json").read_text())["settings"]
     assert (found["epochs"], found["batch_size"], found["seed"], found["method"]) == (2, 10, 3, "kd")
     assert found["options"] == {"temperature": 2.0, "ce_weight": 0.5}
@@ -136,8 +141,9 @@ def test_settings_come_from_yaml_then_set_then_options():
 
 
 def test_a_run_is_repeated_by_the_file_in_its_folder():
-    ok("distill", "--config", "run/config.yaml", "--out", "repeated")
-    first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("run", "repeated"))
+    configured("first")
+    ok("distill", "--config", "first/config.yaml", "--out", "repeated")
+    first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("first", "repeated"))
     assert second["settings"] == first["settings"]
     for figure in ("accuracy", "validation", "agreement"):
         assert second["results"][figure] == first["results"][figure]
